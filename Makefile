@@ -1,0 +1,41 @@
+# `make demo` and `make test` do everything on a machine with Python, a C++ compiler and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/demo.stamp  ## train SimCLR on the embedded digits, evaluate it, write the report
+	$(BIN)/sslfast pretrain simclr --data digits --output $(RUN) --overwrite
+	$(BIN)/sslfast evaluate $(RUN) --protocol knn
+	$(BIN)/sslfast evaluate $(RUN) --protocol linear
+	$(BIN)/sslfast report $(RUN)
+
+test: $(VENV)/dev.stamp  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp  ## style, and the formatting that ruff would give
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(VENV)/dev.stamp  ## every op beside its peers; results in benchmarks/results
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info sslfast/*.so
+
+# Installed anew when what decides the installation changes; Python sources are used in place.
+BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(wildcard csrc/*.cpp csrc/*/*)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/demo.stamp: $(BIN)/python $(BUILD_INPUTS)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train]'
+	touch $@
+
+$(VENV)/dev.stamp: $(BIN)/python $(BUILD_INPUTS)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

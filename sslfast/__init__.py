@@ -1,0 +1,6 @@
+"""Fast self-supervised learning in PyTorch: fused ops, and a thin training layer over them."""
+
+from sslfast import losses, ops
+from sslfast._version import __version__
+
+__all__ = ["__version__", "losses", "ops"]

@@ -1,0 +1,59 @@
+"""What is installed, what was compiled, and which backend serves each op."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+
+import torch
+
+from sslfast import _C, __version__
+from sslfast.ops import registry
+
+PACKAGES = ("torch", "triton", "numpy", "torchvision", "timm", "lightning-fabric", "scikit-learn", "transformers")
+
+
+def versions() -> dict[str, str | None]:
+    """Version of every package that matters here; None where it is not installed."""
+    found: dict[str, str | None] = {"sslfast": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def devices() -> list[str]:
+    """One line a device that PyTorch can use."""
+    cpu = f"cpu: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    capability = torch.backends.cpu.get_cpu_capability()
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [f"{cpu}, {capability}"] + [
+        f"cuda:{i}: {gpu.name}, sm_{gpu.major}{gpu.minor}, {gpu.total_memory / 2**30:.0f} GiB"
+        for i, gpu in enumerate(gpus)
+    ]
+
+
+def backends(op: str) -> dict[str, str]:
+    """Which kernel serves `op` on which device, as this process is set up."""
+    if registry.USE_REFERENCE:
+        return {"cpu": "reference (SSLFAST_REFERENCE=1)", "cuda": "reference (SSLFAST_REFERENCE=1)"}
+    return {
+        device: registry.IMPLS[op][device].__module__.removeprefix("sslfast.kernels.").partition(".")[0]
+        for device in ("cpu", "cuda")
+    }
+
+
+def info() -> str:
+    """The text of `sslfast info`."""
+    lines = ["versions"]
+    lines += [f"  {name:18}{version or 'not installed'}" for name, version in versions().items()]
+    lines += ["devices"] + [f"  {device}" for device in devices()]
+    lines += ["CUDA C++ kernels", "  compiled in" if _C.has_cuda else "  not compiled (no nvcc at build time, or none yet)"]
+    lines += [f"{'ops (float64: reference)':34}{'cpu':12}cuda"]
+    for op in registry.IMPLS:
+        served = backends(op)
+        lines.append(f"  {op:32}{served['cpu']:12}{served['cuda']}")
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""Losses as modules; the work is done by `sslfast.ops`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sslfast import ops
+from sslfast.ops.checks import check_reduction, check_temperature
+
+
+class NTXentLoss(nn.Module):
+    """SimCLR's contrastive loss of two views: `loss = NTXentLoss(temperature=0.5)(z1, z2)`; see `ops.nt_xent`.
+
+    Args:
+        temperature: positive; the initial value when learnable.
+        learnable: train the temperature; the parameter is its logarithm, so it stays positive.
+        reduction: "mean" over the 2N views, "sum", or "none".
+
+    Raises:
+        TypeError, ValueError: the temperature is not a positive number, or the reduction is unknown.
+    """
+
+    def __init__(self, temperature: float = 0.5, learnable: bool = False, reduction: str = "mean") -> None:
+        super().__init__()
+        if isinstance(temperature, Tensor):
+            raise TypeError("NTXentLoss: temperature must be a number; learnable=True trains it")
+        self._temperature, _ = check_temperature("NTXentLoss", temperature, torch.device("cpu"))
+        check_reduction("NTXentLoss", reduction)
+        self.reduction = reduction
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learnable else None
+
+    @property
+    def temperature(self) -> float | Tensor:
+        """The number, or the 0-dim tensor that is being learned."""
+        return self._temperature if self.log_temperature is None else self.log_temperature.exp()
+
+    def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
+        """z1, z2: raw projections (N, D) of the two views -> 0-dim float32, or (2N,) with reduction="none"."""
+        return ops.nt_xent(z1, z2, self.temperature, reduction=self.reduction)
+
+    def extra_repr(self) -> str:
+        learnable = self.log_temperature is not None
+        temperature = self.log_temperature.detach().exp().item() if learnable else self._temperature
+        return f"temperature={temperature:.4g}, learnable={learnable}, reduction={self.reduction!r}"

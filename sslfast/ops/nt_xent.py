@@ -1,0 +1,113 @@
+"""SimCLR's normalised temperature-scaled cross entropy, without the matrix of similarities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslfast.kernels import reference
+from sslfast.kernels.cpu import nt_xent as cpu
+from sslfast.ops.autograd import once_differentiable
+from sslfast.ops.checks import check_embeddings, check_reduction, check_temperature
+from sslfast.ops.registry import define_op, lazily
+
+
+def nt_xent(
+    z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduction: str = "mean", group: object = None
+) -> Tensor:
+    """NT-Xent of two views of N images, from raw projections; rows are L2-normalised inside.
+
+    Over the 2N views, with s = cosine/temperature and i' the other view of i's image, it equals
+
+        s = F.normalize(torch.cat([z1, z2])) @ F.normalize(torch.cat([z1, z2])).T / temperature
+        F.cross_entropy(s.fill_diagonal_(-torch.inf), torch.arange(2 * N).roll(N), reduction=reduction)
+
+    but never holds a (2N, 2N) tensor. A zero row has cosine 0 to all others and gradient zero.
+
+    Args:
+        z1, z2: projections of the first and of the second views, (N, D) each, alike in dtype (float32, bfloat16,
+            float16, or float64 through the reference) and device. Row k of both comes from image k.
+        temperature: a positive number, or a 0-dim tensor on the same device, which may require grad; the value of a
+            tensor is not checked, one that is not positive gives NaN.
+        reduction: "mean" over the 2N views, "sum", or "none": (2N,), views in the order z1 then z2.
+        group: process group whose negatives to see; not available yet, must be None.
+
+    Returns:
+        float32 (float64 for float64 inputs): 0-dim, or (2N,) with reduction="none". Differentiable once with respect
+        to z1, z2 and temperature.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape, dtype or device, is empty, or the temperature is
+            not positive and finite.
+        NotImplementedError: group is given.
+
+    Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning", https://arxiv.org/abs/2002.05709
+    """
+    check_embeddings("nt_xent", z1=z1, z2=z2)
+    number, tau = check_temperature("nt_xent", temperature, z1.device)
+    check_reduction("nt_xent", reduction)
+    if group is not None:
+        raise NotImplementedError("nt_xent: group= (negatives of other processes) is not available yet; pass None")
+    return _NTXent.apply(z1, z2, tau, number, reduction)
+
+
+class _NTXent(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z1: Tensor, z2: Tensor, tau: Tensor | None, temperature: float, reduction: str) -> Tensor:
+        losses, shift, inverse_sum, u, scale = _forward(z1, z2, temperature, tau)
+        ctx.save_for_backward(u, scale, losses, shift, inverse_sum, tau)
+        ctx.temperature, ctx.reduction = temperature, reduction
+        return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        u, scale, losses, shift, inverse_sum, tau = ctx.saved_tensors
+        if ctx.reduction == "mean":
+            grad = grad / len(u)
+        dz, dtau = _backward(grad.expand(len(u)), u, scale, losses, shift, inverse_sum, ctx.temperature, tau)
+        dz1, dz2 = dz.chunk(2)
+        return dz1, dz2, None if tau is None else dtau.to(tau.dtype), None, None
+
+
+def _reference_forward(z1, z2, temperature, tau):
+    exact = torch.promote_types(z1.dtype, torch.float32)
+    outputs = reference.nt_xent_forward(z1.to(exact), z2.to(exact), temperature if tau is None else tau)
+    losses, shift, inverse_sum, u, scale = outputs
+    return losses, shift, inverse_sum, u.to(z1.dtype), scale
+
+
+def _reference_backward(grad, u, scale, losses, shift, inverse_sum, temperature, tau):
+    temperature = temperature if tau is None else tau
+    dz, dtau = reference.nt_xent_backward(grad, u.to(scale.dtype), scale, losses, shift, inverse_sum, temperature)
+    return dz.to(u.dtype), dtau
+
+
+def _fake_forward(z1, z2, temperature, tau):
+    n, d = z1.shape
+    losses, shift, inverse_sum, scale = (
+        z1.new_empty(2 * n, dtype=torch.promote_types(z1.dtype, torch.float32)) for _ in range(4)
+    )
+    return losses, shift, inverse_sum, z1.new_empty(2 * n, d), scale
+
+
+def _fake_backward(grad, u, scale, losses, shift, inverse_sum, temperature, tau):
+    return torch.empty_like(u), scale.new_empty(())
+
+
+_forward = define_op(
+    "nt_xent_forward(Tensor z1, Tensor z2, float temperature, Tensor? tau)"
+    " -> (Tensor losses, Tensor shift, Tensor inverse_sum, Tensor u, Tensor scale)",
+    fake=_fake_forward,
+    reference=_reference_forward,
+    cpu=cpu.forward,
+    cuda=lazily("sslfast.kernels.triton.nt_xent", "forward"),
+)
+_backward = define_op(
+    "nt_xent_backward(Tensor grad, Tensor u, Tensor scale, Tensor losses, Tensor shift, Tensor inverse_sum,"
+    " float temperature, Tensor? tau) -> (Tensor dz, Tensor dtau)",
+    fake=_fake_backward,
+    reference=_reference_backward,
+    cpu=cpu.backward,
+    cuda=lazily("sslfast.kernels.triton.nt_xent", "backward"),
+)

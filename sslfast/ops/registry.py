@@ -1,0 +1,60 @@
+"""The one place where an op meets its kernels."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+
+import torch
+
+LIB = torch.library.Library("sslfast", "DEF")
+IMPLS: dict[str, dict[str, Callable]] = {}  # op -> {"reference": f, "cpu": f, "cuda": f}; tests and benchmarks iterate
+
+USE_REFERENCE = os.environ.get("SSLFAST_REFERENCE") == "1"
+
+
+def define_op(schema: str, *, fake: Callable, reference: Callable, cpu: Callable, cuda: Callable) -> Callable:
+    """Register `sslfast::<schema>` and return it; autograd stays with the caller.
+
+    Args:
+        schema: name and signature, as `torch.library.Library.define` takes it.
+        fake: shapes and dtypes of the outputs, for tracing.
+        reference: plain PyTorch, for float64, devices without a kernel, and everything when SSLFAST_REFERENCE=1.
+        cpu, cuda: the kernels.
+    """
+    name = schema.partition("(")[0]
+    IMPLS[name] = {"reference": reference, "cpu": cpu, "cuda": cuda}
+    LIB.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    LIB.impl(name, _dispatch(cpu, reference), "CPU")
+    LIB.impl(name, _dispatch(cuda, reference), "CUDA")
+    LIB.impl(name, _without_autocast(reference), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"sslfast::{name}", fake, lib=LIB)
+    return getattr(torch.ops.sslfast, name).default
+
+
+def lazily(module: str, function: str) -> Callable:
+    """The function of a module that is imported at the first call: Triton costs nothing until a GPU is used."""
+
+    def call(*args):
+        return getattr(importlib.import_module(module), function)(*args)
+
+    call.__name__, call.__module__ = function, module
+    return call
+
+
+def _dispatch(kernel: Callable, reference: Callable) -> Callable:
+    exact = _without_autocast(reference)
+
+    def run(first, *args):
+        return exact(first, *args) if USE_REFERENCE or first.dtype == torch.float64 else kernel(first, *args)
+
+    return run
+
+
+def _without_autocast(reference: Callable) -> Callable:
+    def run(first, *args):
+        with torch.autocast(first.device.type, enabled=False):
+            return reference(first, *args)
+
+    return run

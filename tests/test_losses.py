@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sslfast import ops
+from sslfast.losses import NTXentLoss
+
+Z1, Z2 = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0))
+
+
+def test_is_the_op():
+    assert torch.equal(NTXentLoss(0.2)(Z1, Z2), ops.nt_xent(Z1, Z2, 0.2))
+    assert torch.equal(NTXentLoss(reduction="none")(Z1, Z2), ops.nt_xent(Z1, Z2, 0.5, reduction="none"))
+    assert not list(NTXentLoss().parameters())
+
+
+def test_learnable_temperature_learns_and_stays_positive():
+    loss = NTXentLoss(0.5, learnable=True)
+    optimizer = torch.optim.SGD(loss.parameters(), lr=10.0)
+    first = loss(Z1, Z1).item()
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss(Z1, Z1).backward()
+        optimizer.step()
+    assert loss(Z1, Z1).item() < first
+    assert 0 < loss.temperature.item() < 0.5
+
+
+def test_state_dict_holds_a_learned_temperature_only():
+    assert set(NTXentLoss(learnable=True).state_dict()) == {"log_temperature"}
+    assert not NTXentLoss().state_dict()
+
+
+def test_says_what_it_is():
+    assert "temperature=0.1, learnable=True" in repr(NTXentLoss(0.1, learnable=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [({"temperature": 0.0}, ValueError), ({"temperature": torch.ones(())}, TypeError), ({"reduction": "x"}, ValueError)],
+)
+def test_bad_arguments(arguments, error):
+    with pytest.raises(error, match="NTXentLoss"):
+        NTXentLoss(**arguments)
