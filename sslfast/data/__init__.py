@@ -1,0 +1,7 @@
+"""Datasets by name, and batches of them on the device."""
+
+from sslfast.data.batches import batches
+from sslfast.data.images import FolderImages, ImageSet, TensorImages
+from sslfast.data.registry import DATASETS, load_images, normalization
+
+__all__ = ["DATASETS", "FolderImages", "ImageSet", "TensorImages", "batches", "load_images", "normalization"]

@@ -1,0 +1,99 @@
+"""Batches of an image set, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sslfast.data.decode import read_square
+from sslfast.data.images import FolderImages, ImageSet, TensorImages
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def batches(
+    images: ImageSet,
+    batch_size: int,
+    *,
+    device: torch.device | str = "cpu",
+    order: Tensor | None = None,
+    drop_last: bool = False,
+    start: int = 0,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Go through an image set, or a part of it, once.
+
+        order = torch.randperm(len(images), generator=generator)
+        for index, pixels, labels in batches(images, 256, device="cuda", order=order): ...
+
+    A set in memory is copied to the device once and indexed there; one in files is decoded by worker processes, into
+    pinned memory where the device is a GPU. torch's default generator is left alone.
+
+    Args:
+        order: (n,) integers, the images to visit; all of them in their order if None.
+        drop_last: leave out a last batch that is not full.
+        start: leave out that many batches at the beginning, without reading them.
+        workers: processes that decode files; 0 decodes in this one. A set in memory needs none.
+
+    Yields:
+        index (B,) int64, pixels (B, C, H, W) uint8, labels (B,) int64, all on the device.
+
+    Raises:
+        ValueError: batch_size < 1, start < 0, workers < 0, an order that is no vector of indices; later: an image that
+            cannot be read, by its file name.
+    """
+    for name, value, least in (("batch_size", batch_size, 1), ("start", start, 0), ("workers", workers, 0)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    order = torch.arange(len(images)) if order is None else order
+    if order.dim() != 1 or order.is_floating_point() or order.is_complex() or order.dtype == torch.bool:
+        raise ValueError(f"order must be a vector of indices, got {tuple(order.shape)} of {order.dtype}")
+    if len(order) and not (order.min() >= 0 and order.max() < len(images)):
+        raise ValueError(f"order must hold indices below {len(images)}, got {order.min()} to {order.max()}")
+    parts = [part for part in order.long().split(batch_size) if len(part) == batch_size or not drop_last]
+    parts = [part for part in parts[start:] if len(part)]
+    device = torch.device(device)
+    if isinstance(images, TensorImages):
+        return _indexed(images, parts, device)
+    return _decoded(images, parts, device, workers)
+
+
+def _indexed(images: TensorImages, parts: list[Tensor], device: torch.device) -> Iterator[Batch]:
+    pixels, labels = images.on(device), images.labels.to(device)
+    for part in parts:
+        index = part.to(device, non_blocking=True)
+        yield index, pixels[index], labels[index]
+
+
+def _decoded(images: FolderImages, parts: list[Tensor], device: torch.device, workers: int) -> Iterator[Batch]:
+    loader = DataLoader(
+        _Files(images),
+        batch_size=None,  # an index is a whole batch
+        sampler=[part.tolist() for part in parts],
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, ValueError):
+            raise batch
+        index, pixels, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+        yield index, pixels, labels
+
+
+class _Files(Dataset):
+    """What a worker does: a batch of files to tensors, or to the error, which would else be buried in its traceback."""
+
+    def __init__(self, images: FolderImages) -> None:
+        self.images = images
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch | ValueError:
+        try:
+            pixels = torch.stack([read_square(self.images.paths[i], self.images.resize) for i in indices])
+        except ValueError as error:
+            return error
+        index = torch.tensor(indices)
+        return index, pixels, self.images.labels[index]

@@ -1,0 +1,90 @@
+"""The datasets by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from sslfast.data.embedded import load_digits, load_photos
+from sslfast.data.folder import load_folder
+from sslfast.data.images import ImageSet
+from sslfast.data.torchvision_sets import load_torchvision
+
+SPLITS = ("train", "test")
+FOLDER = "folder:"
+ROOT = Path("data")
+
+
+class Dataset(NamedTuple):
+    """What a dataset is, and the mean and standard deviation of its training images in [0, 1], one a channel."""
+
+    summary: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset("handwritten digits, 10 classes, 1x8x8; comes with scikit-learn", (0.3054,), (0.3760,)),
+    "photos": Dataset(
+        "crops of 12 photographs, 3x64x64; come with scikit-learn and scikit-image",
+        (0.4882, 0.4298, 0.3986),
+        (0.2615, 0.2280, 0.2386),
+    ),
+    "cifar10": Dataset("CIFAR-10, 3x32x32; download", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": Dataset("CIFAR-100, 3x32x32; download", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "stl10": Dataset("STL-10, labelled part, 3x96x96; download", (0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)),
+    FOLDER + "PATH": Dataset(  # ImageNet's
+        "images in PATH/train/CLASS/ and PATH/test/CLASS/, or in PATH/CLASS/",
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+    ),
+}
+
+
+def load_images(
+    name: str,
+    split: str,
+    *,
+    root: str | Path | None = None,
+    download: bool = False,
+    resize: int = 256,
+    seed: int = 0,
+) -> ImageSet:
+    """A split of a dataset; the same arguments give the same images in the same order.
+
+    Args:
+        name: digits, photos, cifar10, cifar100, stl10, or folder:PATH (see `folder.load_folder`).
+        split: train or test.
+        root: where the files of cifar10, cifar100 and stl10 are, or are downloaded to; ./data if None.
+        download: fetch them if they are not there.
+        resize: for a folder whose images differ in size, or are larger: the side in pixels to which they are brought.
+        seed: draws the test split of digits and of folders without one, and the crops of photos.
+
+    Raises:
+        ValueError: an unknown name or split; a folder or an image in it that cannot be read.
+        FileNotFoundError: the files of a dataset are missing; says how to get them and where they belong.
+        ImportError: a package is missing; says what to install.
+    """
+    _look_up(name)
+    if split not in SPLITS:
+        raise ValueError(f"split must be {' or '.join(SPLITS)}, got {split!r}")
+    if name.startswith(FOLDER):
+        return load_folder(name.removeprefix(FOLDER), split, resize=resize, seed=seed)
+    if name == "digits":
+        return load_digits(split, seed)
+    if name == "photos":
+        return load_photos(split, seed)
+    return load_torchvision(name, split, root=Path(root or ROOT), download=download)
+
+
+def normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of a dataset's training images in [0, 1]; of ImageNet for a folder."""
+    dataset = _look_up(name)
+    return dataset.mean, dataset.std
+
+
+def _look_up(name: str) -> Dataset:
+    key = FOLDER + "PATH" if name.startswith(FOLDER) and name != FOLDER else name
+    if key not in DATASETS:
+        raise ValueError(f"data must be one of {', '.join(DATASETS)}, got {name!r}")
+    return DATASETS[key]

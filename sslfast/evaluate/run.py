@@ -1,0 +1,138 @@
+"""A run folder, read: what was trained, how it went, and the networks at its beginning and its end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sslfast.data import ImageSet, load_images, normalization
+from sslfast.models import build_backbone, load_backbone
+
+CHECKPOINT = Path("checkpoints", "last.ckpt")
+EXPORTED = "exported"
+NEEDED = ("method", "data", "backbone", "image_size", "seed", "epochs")  # of config.json
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that `sslfast pretrain` wrote.
+
+    Raises:
+        FileNotFoundError: the folder is not there, or has no config.json and so is no run.
+        ValueError: its config.json is damaged.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"there is no run folder {self.folder}")
+        if not (self.folder / "config.json").is_file():
+            raise FileNotFoundError(f"{self.folder} is not a run: it has no config.json")
+        if lacking := [key for key in NEEDED if key not in self.config]:
+            raise ValueError(f"{self.folder / 'config.json'} is no run's configuration: it lacks {', '.join(lacking)}")
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Every field of the recipe, and `method`."""
+        return self._json("config.json")
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Versions, device, command and commit; empty if the run recorded none."""
+        return self._json("environment.json") if (self.folder / "environment.json").is_file() else {}
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, in order; a last line that is still being written is left out."""
+        path = self.folder / "metrics.jsonl"
+        lines = []
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                continue
+        return lines
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end, where it exports the backbone."""
+        return (self.folder / EXPORTED / "config.json").is_file()
+
+    @cached_property
+    def network(self) -> dict[str, Any]:
+        """What the network takes: in_channels, image_size, mean and std."""
+        if self.finished:
+            exported = self._json(EXPORTED, "config.json")
+            return {key: exported[key] for key in ("in_channels", "image_size", "mean", "std")}
+        mean, std = normalization(self.config["data"])
+        size = self.config["image_size"]
+        return {"in_channels": len(mean), "image_size": size, "mean": list(mean), "std": list(std)}
+
+    @cached_property
+    def progress(self) -> tuple[int, int | None]:
+        """(epoch, step) of the weights that `backbone` returns: how many are complete. None: no file says the steps."""
+        if self.finished:
+            return self.config["epochs"], max((line["step"] for line in self.metrics), default=None)
+        state = self._checkpoint()
+        return state["epoch"], state["step"]
+
+    def backbone(self) -> nn.Module:
+        """The last backbone, in eval mode on the CPU: the exported one, or the checkpoint's of an unfinished run.
+
+        Raises:
+            FileNotFoundError: neither is there. ValueError: the file is damaged or of another network.
+        """
+        if self.finished:
+            return load_backbone(self.folder / EXPORTED)
+        state = self._checkpoint()["method"]
+        backbone = self._build()
+        weights = {name.removeprefix("backbone."): w for name, w in state.items() if name.startswith("backbone.")}
+        try:
+            backbone.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"{self.folder / CHECKPOINT} does not fit {self.config['backbone']}: {error}") from error
+        return backbone.eval()
+
+    def initial_backbone(self) -> nn.Module:
+        """The backbone as training began with it, in eval mode on the CPU: the same weights to the bit."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config["seed"])
+            return self._build().eval()
+
+    def images(
+        self, split: str, *, data: str | None = None, root: Path | None = None, download: bool = False
+    ) -> ImageSet:
+        """The run's own images, or those of another data set, "train" or "test"."""
+        own = self.config.get("data_root")
+        root = root or (Path(own) if own and data in (None, self.config["data"]) else None)
+        return load_images(data or self.config["data"], split, root=root, download=download)
+
+    def _build(self) -> nn.Module:
+        takes = {"in_channels": self.network["in_channels"], "image_size": self.network["image_size"]}
+        return build_backbone(self.config["backbone"], **takes)
+
+    def _checkpoint(self) -> dict[str, Any]:
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            raise FileNotFoundError(f"{self.folder} has neither an exported backbone nor a checkpoint {CHECKPOINT}")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+
+    def _json(self, *parts: str) -> dict[str, Any]:
+        path = self.folder.joinpath(*parts)
+        try:
+            content = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} must hold one JSON object, got {type(content).__name__}")
+        return content

@@ -1,0 +1,135 @@
+"""The page: the sections in a template, one file with nothing outside it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sslfast._extras import require
+from sslfast._version import __version__
+from sslfast.evaluate.protocols import PROTOCOLS
+from sslfast.evaluate.run import Run
+from sslfast.report.material import Material, Unavailable
+from sslfast.report.sections import BASELINES, PROTOCOL_NAMES, SECTIONS, Section
+
+FILE = "report.html"
+METHOD_NAMES = {"simclr": "SimCLR"}
+
+
+def build(
+    run: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    download: bool = False,
+    device: torch.device | str | None = None,
+) -> Path:
+    """Write RUN/report.html and return its path.
+
+    The page is one file: styles and pictures are inside it, nothing is fetched. What cannot be shown (no evaluation
+    yet, images that are not there, an unfinished run) is said where it would stand.
+
+    Args:
+        run: the run folder.
+        data_root: folder of the downloaded sets, where the run's own is not right any more.
+        download: fetch the images if they are not there.
+        device: where features are computed; CUDA if there is a device, else the CPU.
+
+    Raises:
+        FileNotFoundError: `run` is no run folder.
+        ValueError: one of its files is damaged.
+        ImportError: a package of sslfast[train] is not installed.
+    """
+    run = Path(run)
+    root = None if data_root is None else Path(data_root)
+    material = Material(run, data_root=root, download=download, device=device)
+    sections = {title: _section(make, material) for title, make in SECTIONS.items()}
+    jinja = require("jinja2", extra="train")
+    loader = jinja.FileSystemLoader(Path(__file__).parents[1] / "templates")
+    environment = jinja.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template("report.html.j2").render(
+        title=_title(material.config),
+        folder=run.resolve().name,
+        facts=_facts(material.run),
+        results=[_accuracies(name, result) for name, result in material.results.items()],
+        commands=[
+            f"sslfast evaluate {shlex.quote(str(run))} --protocol {name}"
+            for name in PROTOCOLS
+            if name not in material.results
+        ],
+        sections={title: section for title, section in sections.items() if section},
+        version=__version__,
+    )
+    temporary = run / f"{FILE}.tmp"
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, run / FILE)
+    return run / FILE
+
+
+def _section(make: Callable[[Material], Section | None], material: Material) -> Section | None:
+    try:
+        return make(material)
+    except Unavailable as why:
+        return Section(f"Not shown: {why}")
+
+
+def _title(config: dict[str, Any]) -> str:
+    return f"{METHOD_NAMES.get(config['method'], config['method'])} on {config['data']}"
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """What the run is, in a few words each."""
+    config = run.config
+    facts = [("backbone", config["backbone"]), ("image size", f"{config['image_size']} px")]
+    epochs = config.get("epochs")
+    done = run.metrics[-1]["epoch"] if run.metrics else 0
+    finished = run.finished or done == epochs
+    facts.append(("epochs", str(epochs) if finished else f"{done:.3g} of {epochs} (unfinished)"))
+    devices = run.environment.get("device", {})
+    images = config.get("batch_size", 0) * config.get("accumulate", 1) * devices.get("processes", 1)
+    facts.append(("batch", str(images)))
+    if seconds := _training_seconds(run, images):
+        facts.append(("training time", _duration(seconds)))
+    if speeds := sorted(line["images_per_second"] for line in run.metrics if "images_per_second" in line):
+        facts.append(("speed", f"{speeds[len(speeds) // 2]:,.0f} images/s"))
+    if devices:
+        facts.append(("device", f"{devices.get('name')} ({devices.get('type')})"))
+    return facts
+
+
+def _training_seconds(run: Run, batch: int) -> float:
+    """Time in optimizer steps, without evaluation: steps between two lines of metrics times their speed."""
+    seconds, before = 0.0, 0
+    for line in run.metrics:
+        if line.get("images_per_second"):
+            seconds += (line["step"] - before) * batch / line["images_per_second"]
+            before = line["step"]
+    return seconds
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), int(seconds // 3600)
+    if hours:
+        return f"{hours} h {minutes - 60 * hours} min"
+    if minutes >= 10:
+        return f"{minutes} min"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def _accuracies(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    """One protocol's accuracies, for the bars at the head of the page."""
+    protocol, _, data = name.partition("@")
+    bars = [("this run", result["accuracy"], True)]
+    bars += [(BASELINES.get(key, key), accuracy, False) for key, accuracy in result.get("baselines", {}).items()]
+    settings = {"knn": ("k", "temperature"), "linear": ("C", "iterations")}.get(protocol, ())
+    notes = [f"{key} {result[key]}" for key in settings if key in result] + [f"{result['test_images']} test images"]
+    details = {"this run": result, **{BASELINES.get(k, k): v for k, v in result.get("baseline_details", {}).items()}}
+    notes += [f"{who} not converged" for who, detail in details.items() if detail.get("converged") is False]
+    if result.get("epoch") != result.get("epochs"):
+        notes.append(f"after epoch {result.get('epoch')} of {result.get('epochs')}")
+    title = PROTOCOL_NAMES.get(protocol, protocol) + (f" on {data}" if data else "")
+    return {"title": title, "bars": sorted(bars, key=lambda bar: (not bar[2], -bar[1])), "notes": ", ".join(notes)}

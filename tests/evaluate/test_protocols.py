@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from runs import SMALL
+
+from sslfast.data import load_images
+from sslfast.evaluate import PROTOCOLS, Run, evaluate, linear_probe, read_results
+from sslfast.evaluate.features import fingerprint, to_inputs
+from sslfast.train.launch import launch
+from sslfast.train.loop import Training
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory) -> Path:
+    run = Path(shutil.copytree(trained, tmp_path_factory.mktemp("evaluated") / "run"))
+    for protocol in PROTOCOLS:
+        assert evaluate(run, protocol) == read_results(run)[protocol]
+    return run
+
+
+@pytest.fixture
+def both(evaluated):
+    return read_results(evaluated)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_result_is_complete(both, protocol):
+    result = both[protocol]
+    assert result["protocol"] == protocol
+    assert 0.5 < result["accuracy"] <= 1
+    assert result["baselines"].keys() == {"pixels", "random_init"}
+    assert all(0.5 < accuracy <= 1 for accuracy in result["baselines"].values())
+    assert (result["train_images"], result["test_images"]) == (1437, 360)
+    assert (result["epoch"], result["epochs"], result["step"], result["seed"]) == (2, 2, 10, 3)
+    assert (result["method"], result["backbone"], result["data"]) == ("simclr", "resnet20", "digits")
+    assert result["features"] == 64
+    assert result["versions"].keys() == {"sslfast", "python", "torch", "scikit-learn", "numpy"}
+    confusion = torch.tensor(result["confusion"])
+    assert confusion.sum() == 360
+    assert confusion.diagonal().sum().item() / 360 == pytest.approx(result["accuracy"])
+    recall = confusion.diagonal() / confusion.sum(1)
+    assert list(result["class_accuracy"].values()) == pytest.approx(recall.tolist(), abs=1e-6)
+
+
+def test_settings_are_said(both):
+    assert (both["knn"]["k"], both["knn"]["temperature"]) == (20, 0.1)
+    assert (both["linear"]["C"], both["linear"]["max_iter"]) == (0.1, 300)
+    assert both["linear"]["converged"] is True
+    assert 0 < both["linear"]["iterations"] < 300
+
+
+def test_final_knn_is_what_training_logged(both, trained):
+    logged = [line["knn_accuracy"] for line in Run(trained).metrics if "knn_accuracy" in line]
+    assert both["knn"]["accuracy"] == pytest.approx(logged[-1], abs=1.5 / 360)
+
+
+def test_baselines_are_the_same_protocol_on_pixels_and_on_the_initial_network(both, trained):
+    mean, std = Run(trained).network["mean"], Run(trained).network["std"]
+    initial = Run(trained).initial_backbone()
+    pixels, features = [], []
+    for split in ("train", "test"):
+        images = load_images("digits", split)
+        inputs = to_inputs(images.images, size=8, mean=mean, std=std)
+        pixels += [inputs.flatten(1), images.labels]
+        features += [initial(inputs).detach(), images.labels]
+    baselines = both["linear"]["baselines"]
+    assert baselines["pixels"] == linear_probe(*pixels)["accuracy"]
+    assert baselines["random_init"] == pytest.approx(linear_probe(*features)["accuracy"], abs=1.5 / 360)
+    assert both["linear"]["baseline_details"]["pixels"].keys() == {"train_accuracy", "iterations"}
+
+
+def test_initial_backbone_is_the_one_training_began_with(trained, tmp_path):
+    state = torch.random.get_rng_state()
+    rebuilt = Run(trained).initial_backbone()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    training = Training(launch(SMALL), SMALL, tmp_path / "other")
+    assert fingerprint(rebuilt) == fingerprint(training.method.backbone)
+    assert fingerprint(rebuilt) != fingerprint(Run(trained).backbone())
+
+
+def test_evaluating_again_gives_the_same(both, run):
+    assert evaluate(run, "knn") == both["knn"]
+
+
+def test_an_unfinished_run_is_judged_by_its_checkpoint(both, run):
+    shutil.rmtree(run / "exported")
+    result = evaluate(run, "knn")
+    assert result == both["knn"]
+    (run / "checkpoints" / "last.ckpt").write_bytes(b"half a checkpoint")
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged"):
+        evaluate(run, "knn")
+    (run / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(FileNotFoundError, match="neither an exported backbone nor a checkpoint"):
+        evaluate(run, "knn")
+
+
+def test_options_reach_the_protocol_and_a_clipped_k_is_said(run):
+    result = evaluate(run, "knn", k=500, temperature=0.5, limit=100, seed=1)
+    assert (result["k"], result["k_requested"], result["temperature"]) == (100, 500, 0.5)
+    assert (result["train_images"], result["test_images"], result["limit"], result["seed"]) == (100, 100, 100, 1)
+    assert evaluate(run, "linear", C=None, max_iter=3, limit=200)["converged"] is False
+    assert read_results(run).keys() == {"knn", "linear"}
+
+
+def test_another_data_set_has_an_entry_of_its_own(run):
+    result = evaluate(run, "knn", data="photos", limit=300)  # colour, 64 px, for a network of gray 8 px
+    assert result["data"] == "photos"
+    assert result["accuracy"] > 2 / 12
+    assert read_results(run).keys() == {"knn@photos"}
+
+
+def test_a_network_that_does_not_stay_frozen_leaves_no_result(run, monkeypatch):
+    class Drifting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("shift", torch.zeros(()))
+
+        def forward(self, images):
+            self.shift += 1
+            return images.flatten(1) + self.shift
+
+    monkeypatch.setattr(Run, "backbone", lambda self: Drifting())
+    with pytest.raises(RuntimeError, match="changed shift"):
+        evaluate(run, "knn", limit=50)
+    assert read_results(run) == {}
+
+
+def test_wrong_arguments_are_named(run, tmp_path):
+    with pytest.raises(ValueError, match="protocol must be one of linear, knn, got 'svm'"):
+        evaluate(run, "svm")
+    with pytest.raises(TypeError, match="protocol knn has no option C; it has k, temperature"):
+        evaluate(run, "knn", C=1.0)
+    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+        evaluate(run, "knn", limit=0)
+    with pytest.raises(ValueError, match="device 'abacus' cannot be used here"):
+        evaluate(run, "knn", device="abacus")
+    with pytest.raises(FileNotFoundError, match="no run folder"):
+        evaluate(tmp_path / "nowhere", "knn")
+    with pytest.raises(FileNotFoundError, match=r"is not a run: it has no config\.json"):
+        evaluate(tmp_path, "knn")
+    (run / "config.json").write_text(json.dumps({"method": "simclr"}))
+    with pytest.raises(ValueError, match="lacks data, backbone"):
+        evaluate(run, "knn")

@@ -1,0 +1,3 @@
+from runs import run, trained
+
+__all__ = ["run", "trained"]
