@@ -1,0 +1,110 @@
+"""The command line: the only place that reads argv."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from sslfast._version import __version__
+from sslfast.cli.parse import UsageError
+
+USAGE = """usage: sslfast COMMAND [OPTIONS]
+
+Fast self-supervised learning in PyTorch.
+
+commands:
+  pretrain NAME   train a network by a method or a recipe
+  evaluate RUN    judge what a run has learned: linear probe or kNN
+  report RUN      write the run's page, RUN/report.html
+  recipes         list the recipes
+  info            versions, devices, and what serves each op
+
+options:
+  -h, --help      show this message; sslfast COMMAND --help explains a command
+  --version       show the version
+"""
+
+
+WRONG_PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (without the program's name; sys.argv's if None) and return its exit code.
+
+    0: done. 1: the training broke down. 2: wrong usage, one line on stderr. 130: interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] in ([], ["-h"], ["--help"]):
+            print(USAGE, end="")
+            return 0 if arguments else 2
+        if arguments[0] == "--version":
+            print(f"sslfast {__version__}")
+            return 0
+        if arguments[0] not in COMMANDS:
+            raise UsageError(f"unknown command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
+        return COMMANDS[arguments[0]](arguments[1:])
+    except SystemExit as stop:  # --help
+        return int(stop.code or 0)
+    except (UsageError, ValueError, ImportError, *WRONG_PATHS) as error:
+        return _fail(error, 2)
+    except FloatingPointError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _fail(error: Exception | str, code: int) -> int:
+    print(f"sslfast: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _pretrain(arguments: Sequence[str]) -> int:
+    from sslfast.cli.pretrain import pretrain
+
+    return pretrain(arguments)
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    from sslfast.cli.evaluate import evaluate
+
+    return evaluate(arguments)
+
+
+def _report(arguments: Sequence[str]) -> int:
+    from sslfast.cli.evaluate import report
+
+    return report(arguments)
+
+
+def _recipes(arguments: Sequence[str]) -> int:
+    from sslfast.cli.pretrain import table
+
+    _no_options("recipes", arguments, "List the recipes; sslfast pretrain NAME --help shows one in full.")
+    print(table())
+    return 0
+
+
+def _info(arguments: Sequence[str]) -> int:
+    from sslfast._info import info
+
+    _no_options("info", arguments, "Show versions, devices, which backend serves each op, and what was compiled.")
+    print(info())
+    return 0
+
+
+def _no_options(command: str, arguments: Sequence[str], about: str) -> None:
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: sslfast {command}\n\n{about}")
+        raise SystemExit(0)
+    if arguments:
+        raise UsageError(f"{command} takes no options, got {' '.join(arguments)}")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "pretrain": _pretrain,
+    "evaluate": _evaluate,
+    "report": _report,
+    "recipes": _recipes,
+    "info": _info,
+}

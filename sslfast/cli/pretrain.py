@@ -1,0 +1,126 @@
+"""`sslfast pretrain`, and `sslfast recipes`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from sslfast.cli.parse import UsageError, parse
+from sslfast.config import PretrainConfig
+from sslfast.recipes import RECIPES, recipe_for
+
+Config = TypeVar("Config", bound=PretrainConfig)
+
+USAGE = """usage: sslfast pretrain NAME [OPTIONS]
+
+Train a network without labels, and leave everything in the run folder.
+
+NAME is a method, which takes the recipe for its --data, or a recipe by its own name:
+{recipes}
+
+sslfast pretrain NAME --help explains every option of NAME with its default.
+"""
+
+
+@dataclass
+class RunOptions:
+    """Where the run is, and how it begins."""
+
+    output: Path
+    """The run folder."""
+    resume: bool = False
+    """Continue the run in that folder from its last checkpoint; give the same options as before."""
+    init_from: Path | None = None
+    """Start with the weights of this checkpoint, or of this exported backbone.safetensors."""
+    overwrite: bool = False
+    """Remove an earlier run in that folder first."""
+    download: bool = False
+    """Fetch the images if they are not there yet."""
+
+
+@dataclass
+class Pretrain(Generic[Config]):
+    """Everything on the command line of one training."""
+
+    training: Config
+    run: RunOptions
+
+
+def pretrain(arguments: Sequence[str]) -> int:
+    """Run `sslfast pretrain`; returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE.format(recipes=table()), end="")
+        return 0 if arguments else 2
+    name, options = arguments[0], list(arguments[1:])
+    if name.startswith("-"):
+        raise UsageError(f"pretrain wants the name of a method or recipe before {name}: {', '.join(RECIPES)}")
+    recipe_name, recipe = recipe_for(name, data_option(options))
+    default = Pretrain(recipe.config, RunOptions(Path("runs", recipe_name)))
+    kind = Pretrain[type(recipe.config)]
+    about = f"Train by the recipe {recipe_name}: {recipe.about}."
+    chosen = parse(kind, options, command=f"pretrain {name}", about=about, default=default)
+
+    from sslfast import train
+
+    run = chosen.run
+    command = ["sslfast", "pretrain", *arguments]
+    try:
+        summary = train.pretrain(
+            chosen.training,
+            run.output,
+            resume=run.resume,
+            init_from=run.init_from,
+            overwrite=run.overwrite,
+            download=run.download,
+            command=shlex.join(command),
+        )
+    except train.Interrupted as stopped:
+        print(f"sslfast: {stopped}; continue with: {shlex.join(resume_command(command))}", file=sys.stderr)
+        return 130
+    if summary:
+        print(f"run       {summary.run}")
+        print(f"backbone  {summary.run / 'exported' / 'backbone.safetensors'}")
+        if summary.knn_accuracy is not None:
+            print(f"kNN       {summary.knn_accuracy:.2%} on the test images")
+        print(f"next      sslfast evaluate {shlex.quote(str(summary.run))} --protocol linear")
+    return 0
+
+
+def resume_command(command: Sequence[str]) -> list[str]:
+    """The command that continues the run which `command` began."""
+    words = iter(command)
+    kept = []
+    for word in words:
+        if word in ("--init-from", "--init_from"):
+            next(words, None)
+        elif not word.startswith(("--init-from=", "--init_from=")) and word not in ("--overwrite", "--resume"):
+            kept.append(word)
+    return [*kept, "--resume"]
+
+
+def data_option(options: Sequence[str]) -> str | None:
+    """The value of --data, which decides the recipe and so the defaults of all other options."""
+    found = None
+    for word, following in zip(options, [*options[1:], None]):
+        if word == "--data":
+            found = following
+        elif word.startswith("--data="):
+            found = word.removeprefix("--data=")
+    return found
+
+
+def table() -> str:
+    """The recipes, one a line."""
+    rows = [("name", "method", "data", "backbone", "epochs", "batch", "optimizer", "about")]
+    for name, recipe in RECIPES.items():
+        config = recipe.config
+        optimizer = f"{config.optimizer} {config.learning_rate:g}"
+        numbers = (str(config.epochs), str(config.batch_size))
+        rows.append((name, config.method, config.data, config.backbone, *numbers, optimizer, recipe.about))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    widths[-1] = 0
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows)

@@ -1,0 +1,125 @@
+"""What a pretraining run is made of: one flat, typed dataclass, extended by every method with its own fields.
+
+The text below a field is its help on the command line.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+Optimizer = Literal["lars", "sgd", "adamw"]
+Scaling = Literal["linear", "sqrt", "none"]
+Precision = Literal["32", "bf16-mixed", "16-mixed"]
+Accelerator = Literal["auto", "cpu", "cuda", "mps", "tpu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """The fields every method has. Frozen; `dataclasses.replace` makes a changed copy.
+
+    Raises:
+        ValueError: a field is out of its range; the message names it.
+    """
+
+    method: ClassVar[str] = ""
+
+    data: str = "digits"
+    """Images to train on: digits, photos, cifar10, cifar100, stl10 or folder:PATH."""
+    data_root: str | None = None
+    """Folder of the downloaded sets; the data sets' own default if not given."""
+    image_size: int = 32
+    """Side of the augmented views, in pixels."""
+    preset: str = "simclr-cifar"
+    """Augmentation: simclr, simclr-cifar or mnist-like."""
+    strength: float = 1.0
+    """Scales the augmentation: 0 is none, 1 the published one."""
+
+    backbone: str = "resnet20"
+    """Network to train: resnet20, or any name of timm.list_models()."""
+
+    epochs: int = 100
+    """Passes over the training images."""
+    batch_size: int = 256
+    """Images a device a forward pass. The effective batch is this x accumulate x devices."""
+    accumulate: int = 1
+    """Forward passes an optimizer step averages over. Contrastive methods see the negatives of one pass only."""
+    optimizer: Optimizer = "sgd"
+    """Optimizer; biases and norm parameters are left out of weight decay and of LARS's adaptation."""
+    learning_rate: float = 0.1
+    """Peak learning rate before lr_scaling."""
+    lr_scaling: Scaling = "linear"
+    """linear: learning_rate x effective batch / 256; sqrt: learning_rate x sqrt(effective batch); none: as it is."""
+    weight_decay: float = 1e-4
+    """Weight decay: an L2 term for LARS and SGD, decoupled for AdamW."""
+    momentum: float = 0.9
+    """Momentum of LARS and SGD."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's two moments."""
+    warmup_epochs: float = 10.0
+    """Epochs over which the learning rate rises linearly to its peak; a half cosine to 0 follows."""
+
+    precision: Precision = "32"
+    """Arithmetic of the networks."""
+    accelerator: Accelerator = "auto"
+    """Kind of device; auto takes the best there is."""
+    devices: int = 1
+    """Devices of this machine to train on, one process each. torchrun decides it when it starts the processes."""
+    nodes: int = 1
+    """Machines that torchrun or SLURM started the training on."""
+    sync_batchnorm: bool = True
+    """BatchNorm over the batches of all devices (CUDA only)."""
+    deterministic: bool = True
+    """cuDNN's deterministic algorithms only, so that a resumed run has the same bits on a GPU too."""
+    workers: int = 4
+    """Processes that decode images which do not fit in memory."""
+    seed: int = 0
+    """Seed of weights, data order and augmentation."""
+
+    log_every: int = 10
+    """Optimizer steps between two lines of metrics."""
+    knn_every: int = 10
+    """Epochs between two kNN evaluations during training, and one at the end; 0 for none."""
+    checkpoint_every: int = 0
+    """Optimizer steps between two checkpoints, besides the one after every epoch; 0 for those only."""
+
+    def __post_init__(self) -> None:
+        at_least = {
+            "image_size": 4, "strength": 0, "epochs": 1, "batch_size": 2, "accumulate": 1, "learning_rate": 0,
+            "weight_decay": 0, "momentum": 0, "warmup_epochs": 0, "devices": 1, "nodes": 1, "workers": 0, "seed": 0,
+            "log_every": 1, "knn_every": 0, "checkpoint_every": 0,
+        }  # fmt: skip
+        for name, least in at_least.items():
+            if not getattr(self, name) >= least:  # also refuses NaN
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.momentum >= 1:
+            raise ValueError(f"momentum must be below 1, got {self.momentum}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
+        for name, allowed in _choices(type(self)).items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field and `method`, as JSON values."""
+        fields = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {"method": self.method, **fields}
+
+
+# Fields that may be changed when a run is resumed: none of them changes what is computed.
+FREE = frozenset({"data_root", "accelerator", "workers", "log_every", "knn_every", "checkpoint_every"})
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The fields, as `name: old -> new`, in which two runs' `to_dict` differ beyond what a resumed run may change."""
+    names = [name for name in {**old, **new} if name not in FREE and old.get(name) != new.get(name)]
+    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names]
+
+
+def _choices(config: type[PretrainConfig]) -> dict[str, tuple[str, ...]]:
+    """Of the fields whose type is a Literal, the values they may have."""
+    hints = typing.get_type_hints(config)
+    literals = {name: hint for name, hint in hints.items() if typing.get_origin(hint) is Literal}
+    return {name: typing.get_args(hint) for name, hint in literals.items()}

@@ -1,0 +1,82 @@
+"""SimCLR: Chen et al. 2020, A Simple Framework for Contrastive Learning (https://arxiv.org/abs/2002.05709)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sslfast.augment import ViewSampler
+from sslfast.config import PretrainConfig
+from sslfast.data import normalization
+from sslfast.losses import NTXentLoss
+from sslfast.methods.base import Method
+from sslfast.models import ProjectionHead
+from sslfast.ops import augment
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCLRConfig(PretrainConfig):
+    """SimCLR's fields. The paper's: LARS, 0.3 x batch/256, weight decay 1e-6, temperature 0.1 (0.5 on CIFAR-10)."""
+
+    method: ClassVar[str] = "simclr"
+
+    temperature: float = 0.5
+    """Temperature of the NT-Xent loss."""
+    learnable_temperature: bool = False
+    """Train the temperature too, from that value on."""
+    projection_layers: int = 2
+    """Linear layers of the projection head."""
+    projection_hidden: int | None = None
+    """Width of the head's hidden layers; the backbone's number of features if not given."""
+    projection_features: int = 128
+    """Width of the embedding."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+
+
+class SimCLR(Method):
+    """Two views of every image, drawn towards each other and away from all other images of the batch.
+
+    Args:
+        backbone: (B, C, H, W) -> (B, backbone.num_features).
+        config: the run's.
+    """
+
+    Config = SimCLRConfig
+
+    def __init__(self, backbone: nn.Module, config: SimCLRConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        width = backbone.num_features
+        self.head = ProjectionHead(
+            width,
+            config.projection_hidden or width,
+            config.projection_features,
+            layers=config.projection_layers,
+        )
+        self.loss = NTXentLoss(config.temperature, learnable=config.learnable_temperature)
+        self.sampler = ViewSampler(config.preset, config.image_size, strength=config.strength)
+        self.size = config.image_size
+        self.mean, self.std = normalization(config.data)
+
+    def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Two independent augmentations of `images`, each (B, C, image_size, image_size), normalised."""
+        return self._view(images, generator), self._view(images, generator)
+
+    def _view(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        params = self.sampler.sample(len(images), images.shape[-2:], generator=generator, device=images.device)
+        return augment(images, params, self.size, mean=self.mean, std=self.std)
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
+        """Both views in one forward pass, so that BatchNorm sees them together."""
+        z1, z2 = self.head(self.backbone(torch.cat(batch))).chunk(2)  # (B, D) each
+        output = {"loss": self.loss(z1, z2), "embeddings": z1.detach()}
+        if self.loss.log_temperature is not None:
+            output["temperature"] = self.loss.temperature.detach()
+        return output

@@ -1,0 +1,10 @@
+"""Networks: backbones by name, heads, and exports of trained backbones."""
+
+from __future__ import annotations
+
+from sslfast.models.backbone import build_backbone
+from sslfast.models.export import export_backbone, load_backbone
+from sslfast.models.heads import ProjectionHead
+from sslfast.models.resnet import resnet20
+
+__all__ = ["ProjectionHead", "build_backbone", "export_backbone", "load_backbone", "resnet20"]

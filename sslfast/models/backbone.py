@@ -1,0 +1,55 @@
+"""Backbones by name: any of timm's, and `resnet20`."""
+
+from __future__ import annotations
+
+import difflib
+
+from torch import nn
+
+from sslfast._extras import require
+from sslfast.models.resnet import resnet20, small_image_stem
+
+SMALL = 64  # px: up to here a ResNet gets the 3x3 stem
+
+
+def build_backbone(name: str, *, in_channels: int = 3, image_size: int = 32) -> nn.Module:
+    """A randomly initialised network from images to features.
+
+    Args:
+        name: `resnet20` (He et al.'s for 32 px images) or any name of `timm.list_models()`.
+        in_channels: channels of the images, 1 for grayscale.
+        image_size: side of the (square) images in pixels. A ResNet for images up to 64 px gets a 3x3 stride-1 stem
+            and no max-pool (SimCLR, appendix B.9); a vision transformer gets position embeddings for this size.
+
+    Returns:
+        A module, (B, in_channels, image_size, image_size) float -> (B, F); `.num_features` is F.
+
+    Raises:
+        ValueError: no such name (the message has the closest ones), or the network cannot take this size.
+        ImportError: timm is not installed.
+    """
+    if in_channels < 1:
+        raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+    if image_size < 4:
+        raise ValueError(f"image_size must be at least 4 px, got {image_size}")
+    if name == "resnet20":
+        return resnet20(in_channels=in_channels)
+    timm = require("timm", extra="train")
+    # A name like "hf-hub:…" would make timm look for weights in the network.
+    if ":" in name or not timm.is_model(name):
+        close = difflib.get_close_matches(name, ["resnet20", *timm.list_models()], n=4)
+        hint = f"; close names: {', '.join(close)}" if close else "; timm.list_models() has the names"
+        raise ValueError(f"unknown backbone {name!r}{hint}")
+
+    options = {"pretrained": False, "num_classes": 0, "in_chans": in_channels}
+    try:
+        model = timm.create_model(name, img_size=image_size, **options)
+    except TypeError:  # a network that takes any size has no such argument
+        model = timm.create_model(name, **options)
+    except (AssertionError, ValueError) as error:
+        raise ValueError(f"backbone {name!r} cannot take image_size {image_size}: {error}") from error
+    if isinstance(model, timm.models.ResNet) and image_size <= SMALL:
+        small_image_stem(model)
+    # Some networks have one more layer between their last feature map and what they return.
+    model.num_features = getattr(model, "head_hidden_size", model.num_features)
+    return model

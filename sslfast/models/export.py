@@ -1,0 +1,78 @@
+"""Backbones as files that need no sslfast to be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sslfast._extras import require
+from sslfast.models.backbone import build_backbone
+
+WEIGHTS, CONFIG = "backbone.safetensors", "config.json"
+
+
+def export_backbone(backbone: nn.Module, folder: str | Path, *, config: Mapping[str, Any]) -> Path:
+    """Write FOLDER/backbone.safetensors and FOLDER/config.json, and return FOLDER.
+
+    One of timm's backbones loads in plain PyTorch:
+
+    ```python
+    backbone = timm.create_model("resnet18", num_classes=0, in_chans=3)
+    backbone.conv1, backbone.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()  # up to 64 px
+    backbone.load_state_dict(safetensors.torch.load_file("RUN/exported/backbone.safetensors"))
+    ```
+
+    The second line is for ResNets trained on images up to 64 px only; `load_backbone(folder)` does all of it, for
+    every backbone.
+
+    Args:
+        backbone: the network, on any device; parameters and buffers are written as they are.
+        folder: made if it is not there.
+        config: what the reader needs, JSON values: at least `backbone`, `in_channels` and `image_size`; `mean` and
+            `std` of the images it was trained on belong there too.
+
+    Raises:
+        ValueError: `config` lacks a key.
+    """
+    missing = [key for key in ("backbone", "in_channels", "image_size") if key not in config]
+    if missing:
+        raise ValueError(f"config of an exported backbone lacks {', '.join(missing)}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
+    require("safetensors.torch", extra="train").save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n")
+    return folder
+
+
+def load_backbone(folder: str | Path, *, device: torch.device | str = "cpu") -> nn.Module:
+    """The exported backbone, in eval mode: (B, C, H, W) normalised floats -> (B, `.num_features`).
+
+    Args:
+        folder: RUN/exported, or wherever `export_backbone` wrote.
+        device: where its tensors go.
+
+    Raises:
+        FileNotFoundError: one of the two files is not there.
+        ValueError: the files do not belong together or are damaged.
+    """
+    folder = Path(folder)
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name} is not there; sslfast pretrain writes it to RUN/exported")
+    load_file = require("safetensors.torch", extra="train").load_file
+    damaged = (KeyError, ValueError, RuntimeError, require("safetensors", extra="train").SafetensorError)
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        backbone = build_backbone(
+            config["backbone"], in_channels=config["in_channels"], image_size=config["image_size"]
+        )
+        backbone.load_state_dict(load_file(folder / WEIGHTS))
+    except damaged as error:
+        raise ValueError(f"{folder} does not hold an exported backbone: {error!r}") from error
+    return backbone.to(device).eval()

@@ -1,0 +1,143 @@
+"""Where a run's numbers go: metrics.jsonl, TensorBoard, train.log, and the terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sslfast._extras import require
+
+LOGGER = logging.getLogger("sslfast")
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Drop, in one atomic replacement, the lines after `step` and a last line that was cut off in the middle."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)
+
+
+class RunLog:
+    """Writes a run's log; a context manager. With `enabled=False` (ranks other than 0) it does nothing.
+
+    Args:
+        run: the run's folder.
+        total: steps of the whole run, for the progress bar.
+        step: steps already done; what the files say beyond it is dropped, so that a resumed run is not logged twice.
+    """
+
+    def __init__(self, run: Path, *, total: int, step: int = 0, enabled: bool = True) -> None:
+        self.run, self.total, self.step, self.enabled = run, total, step, enabled
+
+    def __enter__(self) -> RunLog:
+        if not self.enabled:
+            return self
+        truncate_metrics(self.run / "metrics.jsonl", self.step)
+        self._metrics = open(self.run / "metrics.jsonl", "a", buffering=1)
+        writer = require("torch.utils.tensorboard", extra="train").SummaryWriter
+        # TensorBoard drops events from purge_step on.
+        self._board = writer(self.run / "tensorboard", purge_step=self.step + 1 if self.step else None)
+        console = require("rich.console", extra="train").Console(stderr=True)
+        file = logging.FileHandler(self.run / "train.log")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._handlers = [file, _ConsoleHandler(console)]
+        for handler in self._handlers:
+            LOGGER.addHandler(handler)
+        self._level = LOGGER.level
+        LOGGER.setLevel(logging.INFO)
+        self._bar = _progress_bar(console, self.total, self.step) if console.is_terminal else None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.enabled:
+            return
+        if self._bar:
+            self._bar.stop()
+        for handler in self._handlers:
+            LOGGER.removeHandler(handler)
+            handler.close()
+        LOGGER.setLevel(self._level)
+        self._metrics.close()
+        self._board.close()
+
+    def advance(self, step: int) -> None:
+        """Move the progress bar to `step`."""
+        if self.enabled and self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=step)
+
+    def metrics(self, values: dict[str, Any]) -> None:
+        """One line of metrics.jsonl and the same scalars for TensorBoard; `values` has "step"."""
+        if not self.enabled:
+            return
+        self._metrics.write(json.dumps(values) + "\n")
+        for name, value in values.items():
+            if name != "step":
+                self._board.add_scalar(name, value, values["step"])
+
+    def progress(self, text: str, brief: str) -> None:
+        """What the last steps were like: a line, or on a terminal, in brief, beside the progress bar."""
+        if not self.enabled:
+            return
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], status=brief)
+        LOGGER.info(text, extra={"on_bar": self._bar is not None})
+
+    def info(self, text: str) -> None:
+        """A line for train.log and the terminal."""
+        if self.enabled:
+            LOGGER.info(text)
+
+    def warning(self, text: str) -> None:
+        """The same, as a warning."""
+        if self.enabled:
+            LOGGER.warning(text)
+
+    def flush(self) -> None:
+        """Everything logged so far is on the disk when this returns; called before a checkpoint is written."""
+        if self.enabled:
+            os.fsync(self._metrics.fileno())
+            self._board.flush()
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above the progress bar; what the bar shows already is left to it."""
+
+    def __init__(self, console: Any) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "on_bar", False):
+            return
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        self.console.print(prefix + record.getMessage(), markup=False, highlight=False, soft_wrap=True)
+
+
+def _progress_bar(console: Any, total: int, step: int) -> Any:
+    rich = require("rich.progress", extra="train")
+    columns = [
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[status]}"),
+    ]
+    bar = rich.Progress(*columns, console=console)
+    bar.add_task("step", total=total, completed=step, status="")
+    bar.start()
+    return bar

@@ -1,0 +1,310 @@
+"""The training loop, the same for every method."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslfast._extras import require
+from sslfast.config import PretrainConfig, differences
+from sslfast.data import batches, load_images, normalization
+from sslfast.evaluate.features import extract_features
+from sslfast.evaluate.knn import knn_accuracy
+from sslfast.methods import METHODS
+from sslfast.models import build_backbone, export_backbone
+from sslfast.train.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from sslfast.train.folder import CHECKPOINT, EXPORTED
+from sslfast.train.launch import epoch_order, seed_everything, view_generator
+from sslfast.train.log import RunLog
+from sslfast.train.monitor import collapsed, embedding_statistics
+from sslfast.train.optim import build_optimizer, set_learning_rate
+from sslfast.train.schedule import scaled_learning_rate, warmup_cosine
+from sslfast.train.stop import Interrupted, StopRequest
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a finished run has come to; `knn_accuracy` in [0, 1], None without kNN."""
+
+    run: Path
+    steps: int
+    knn_accuracy: float | None
+
+
+class Training:
+    """One run's networks, optimizer, images, and how far it has come."""
+
+    def __init__(self, fabric: Any, config: PretrainConfig, run: Path, *, download: bool = False) -> None:
+        self.fabric, self.config, self.run = fabric, config, run
+        root = None if config.data_root is None else Path(config.data_root)
+        self.images = load_images(config.data, "train", root=root, download=download)
+        self.test_images = load_images(config.data, "test", root=root, download=download) if config.knn_every else None
+
+        self.batch = config.batch_size * config.accumulate * fabric.world_size
+        self.steps_per_epoch = len(self.images) // self.batch
+        if self.steps_per_epoch == 0:
+            raise ValueError(f"the effective batch of {self.batch} is more than the {len(self.images)} training images")
+        self.total = config.epochs * self.steps_per_epoch
+        self.warmup = min(self.total, round(config.warmup_epochs * self.steps_per_epoch))
+        self.peak = scaled_learning_rate(config.learning_rate, self.batch, config.lr_scaling)
+
+        if config.deterministic:
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        # The backbone comes first after the seed: evaluation builds the same one as its random baseline.
+        seed_everything(config.seed)
+        backbone = build_backbone(config.backbone, in_channels=self.images.shape[0], image_size=config.image_size)
+        self.method = METHODS[config.method](backbone, config)
+        self.method.to(memory_format=torch.channels_last)  # what convolutions are fastest in, on CPUs too
+        if config.sync_batchnorm and fabric.world_size > 1 and fabric.device.type == "cuda":
+            self.method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.method)
+        self.optimizer = build_optimizer(self.method, config)
+        self.model, self.stepper = fabric.setup(self.method, self.optimizer)
+        self.generator = view_generator(config.seed, fabric.global_rank, fabric.device)
+
+        self.rng: dict[str, Any] | None = None  # of a checkpoint, until training begins
+        self.step = self.epoch = self.position = 0  # position: steps done in this epoch
+        self.pending: list[Tensor] = []  # losses still on the device
+        self.losses: list[float] = []  # losses since the last line of metrics
+        self.output: dict[str, Any] = {}
+        self.alarmed = False
+        self.knn: float | None = None
+
+    def learning_rate(self, step: int) -> float:
+        """The scheduled learning rate of a step, counted from 0."""
+        return warmup_cosine(step, peak=self.peak, total=self.total, warmup=self.warmup)
+
+    def fit(self) -> Summary | None:
+        """Train from where the run stands to its end, and export the backbone; None on other ranks than 0."""
+        main = self.fabric.is_global_zero
+        self.log = RunLog(self.run, total=self.total, step=self.step, enabled=main)
+        with self.log, StopRequest() as stop:
+            self._announce()
+            # Only now: some packages draw random numbers when they are imported.
+            if self.rng is None:
+                seed_everything(self.config.seed + self.fabric.global_rank)  # dropout differs from rank to rank
+                self._save()
+            else:
+                set_rng_state(self.rng, self.generator)
+            self._start_clock()
+            while self.epoch < self.config.epochs:
+                self._train_epoch(stop)
+            if main:
+                self._export()
+        self.fabric.barrier()
+        return Summary(self.run, self.step, self.knn) if main else None
+
+    def _train_epoch(self, stop: StopRequest) -> None:
+        config = self.config
+        order = epoch_order(len(self.images), seed=config.seed, epoch=self.epoch)
+        loader = batches(
+            self.images,
+            config.batch_size,
+            device=self.fabric.device,
+            order=order[self.fabric.global_rank :: self.fabric.world_size],
+            drop_last=True,
+            start=self.position * config.accumulate,
+            workers=config.workers,
+        )
+        self.method.train()
+        for _ in range(self.position, self.steps_per_epoch):
+            self._train_step(loader)
+            end = self.position == self.steps_per_epoch
+            if self.step % config.log_every == 0 or self.step == self.total:
+                self._log_metrics()
+            if end:
+                self.epoch, self.position = self.epoch + 1, 0
+                if config.knn_every and (self.epoch % config.knn_every == 0 or self.epoch == config.epochs):
+                    self._evaluate()
+            stopping = self._agree(stop.requested)
+            if end or stopping or (config.checkpoint_every and self.step % config.checkpoint_every == 0):
+                self._save()
+            if stopping and self.step < self.total:
+                raise Interrupted(self.step, self.total)
+
+    def _train_step(self, loader: Iterator[tuple[Tensor, Tensor, Tensor]]) -> None:
+        accumulate = self.config.accumulate
+        set_learning_rate(self.optimizer, self.learning_rate(self.step), self.peak)
+        self.method.on_step(self.step, self.total)
+        for k in range(accumulate):
+            _, images, _ = next(loader)
+            views = self.method.views(images, self.generator)
+            with self.fabric.no_backward_sync(self.model, enabled=k + 1 < accumulate):
+                self.output = self.model(views)
+                self.fabric.backward(self.output["loss"] / accumulate)
+            self.pending.append(self.output["loss"].detach())
+        self.stepper.step()
+        self.stepper.zero_grad()
+        self.step += 1
+        self.position += 1
+        self.log.advance(self.step)
+
+    def _agree(self, requested: bool) -> bool:
+        """Whether to stop now; several processes must decide it together, which they do as often as they log."""
+        if self.fabric.world_size == 1:
+            return requested
+        if self.step % self.config.log_every:
+            return False
+        flag = torch.tensor(float(requested), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(flag, reduce_op="sum").item())
+
+    def _fetch_losses(self) -> None:
+        """Move the losses from the device to `self.losses`, and refuse to go on with a broken one."""
+        if not self.pending:
+            return
+        losses = self.fabric.all_reduce(torch.stack(self.pending).float(), reduce_op="mean").tolist()
+        first = self.step - len(losses) // self.config.accumulate
+        self.pending.clear()
+        for k, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                step = first + k // self.config.accumulate
+                raise FloatingPointError(
+                    f"the loss is {loss} at step {step + 1} with learning rate {self.learning_rate(step):.3g}; "
+                    "a lower learning_rate, a longer warm-up or precision 32 may help"
+                )
+        self.losses += losses
+
+    def _log_metrics(self) -> None:
+        self._fetch_losses()
+        std, rank = (value.item() for value in embedding_statistics(self.output["embeddings"]))
+        extra = {
+            name: value.item()
+            for name, value in self.output.items()
+            if name != "loss" and isinstance(value, Tensor) and value.ndim == 0
+        }
+        speed = (self.step - self.clock_step) * self.batch / (time.perf_counter() - self.clock)
+        values = {
+            "step": self.step,
+            "epoch": self.step / self.steps_per_epoch,
+            "loss": math.fsum(self.losses) / len(self.losses),
+            "lr": self.learning_rate(self.step - 1),
+            "std": std,
+            "effective_rank": rank,
+            **extra,
+            "images_per_second": speed,
+        }
+        self.losses.clear()
+        self.log.metrics(values)
+        self.log.progress(
+            f"epoch {values['epoch']:.2f}/{self.config.epochs}  step {self.step}/{self.total}  "
+            f"loss {values['loss']:.4f}  lr {values['lr']:.3g}  std {std:.2f}  rank {rank:.1f}  {speed:.0f} images/s",
+            brief=f"loss {values['loss']:.4f}  {speed:.0f} images/s",
+        )
+        if collapsed(std, rank) and not self.alarmed:
+            self.log.warning(
+                f"the embeddings have collapsed at step {self.step}: their std is {std:.3f} (1 is healthy), "
+                f"their effective rank {rank:.1f}; the backbone is learning nothing"
+            )
+        self.alarmed = collapsed(std, rank)
+        self._start_clock()
+
+    def _evaluate(self) -> None:
+        """kNN on the test images, by the main process."""
+        if self.fabric.is_global_zero:
+            mean, std = normalization(self.config.data)
+            options = {"mean": mean, "std": std, "device": self.fabric.device, "batch_size": self.config.batch_size}
+            options |= {"size": self.config.image_size, "workers": self.config.workers}
+            train = extract_features(self.method.backbone, self.images, **options)
+            test = extract_features(self.method.backbone, self.test_images, **options)
+            self.knn = knn_accuracy(*train, *test)
+            self.log.metrics({"step": self.step, "epoch": float(self.epoch), "knn_accuracy": self.knn})
+            self.log.info(f"epoch {self.epoch}: kNN accuracy {self.knn:.2%}")
+            self.method.train()
+        self.fabric.barrier()
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        self.clock, self.clock_step = time.perf_counter(), self.step
+
+    def _announce(self) -> None:
+        config, fabric = self.config, self.fabric
+        parameters = sum(p.numel() for p in self.method.backbone.parameters())
+        verb = "resuming" if self.step else "training"
+        self.log.info(
+            f"{verb} {config.method} with {config.backbone} ({parameters / 1e6:.2f} M parameters) on "
+            f"{len(self.images)} images of {config.data}, {fabric.device.type}, precision {config.precision}"
+        )
+        self.log.info(
+            f"effective batch {self.batch} = {config.batch_size} x {config.accumulate} accumulated x "
+            f"{fabric.world_size} devices; {config.optimizer}, learning rate {self.peak:.4g} after {self.warmup} "
+            f"warm-up steps; {self.total} steps = {config.epochs} epochs of {self.steps_per_epoch}"
+        )
+        if self.step:
+            self.log.info(f"continuing after step {self.step}, epoch {self.epoch + 1}")
+        if self.warmup == self.total:
+            self.log.warning(f"warmup_epochs {config.warmup_epochs:g} covers the whole run: no cosine follows")
+        if fabric.world_size > 1:
+            self.log.info("contrastive losses see the negatives of their own device only")
+
+    def _save(self) -> None:
+        self._fetch_losses()
+        rng = [rng_state(self.generator)]
+        if self.fabric.world_size > 1:
+            rng = [None] * self.fabric.world_size
+            torch.distributed.all_gather_object(rng, rng_state(self.generator))
+        if self.fabric.is_global_zero:
+            self.log.flush()
+            state = {
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of 16-mixed
+                "step": self.step,
+                "epoch": self.epoch,
+                "position": self.position,
+                "losses": self.losses,
+                "alarmed": self.alarmed,
+                "knn_accuracy": self.knn,
+                "rng": rng,
+                "config": self.config.to_dict(),
+            }
+            save_checkpoint(self.run / CHECKPOINT, state)
+        self.fabric.barrier()
+
+    def restore(self) -> None:
+        """Take up the run's last checkpoint.
+
+        Raises:
+            ValueError: it is damaged, or of another configuration; the message lists what differs.
+        """
+        path = self.run / CHECKPOINT
+        state = load_checkpoint(path)
+        old = {**state["config"], "processes": len(state["rng"])}
+        new = {**self.config.to_dict(), "processes": self.fabric.world_size}
+        if different := differences(old, new):
+            raise ValueError(f"{self.run} cannot be resumed with another configuration: {'; '.join(different)}")
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
+        self.losses, self.alarmed, self.knn = state["losses"], state["alarmed"], state["knn_accuracy"]
+        self.rng = state["rng"][self.fabric.global_rank]
+
+    def initialise(self, path: Path) -> None:
+        """Take the weights, and nothing else, of a checkpoint or of an exported backbone.
+
+        Raises:
+            FileNotFoundError: it is not there. ValueError: it is damaged, or its weights are of another network.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path} to initialise from")
+        try:
+            if path.suffix == ".safetensors":
+                self.method.backbone.load_state_dict(require("safetensors.torch", extra="train").load_file(path))
+            else:
+                self.method.load_state_dict(load_checkpoint(path)["method"])
+        except RuntimeError as error:
+            raise ValueError(f"the weights of {path} do not fit {self.config.backbone}: {error}") from error
+
+    def _export(self) -> None:
+        config = self.config
+        mean, std = normalization(config.data)
+        about = {"backbone": config.backbone, "in_channels": self.images.shape[0], "image_size": config.image_size}
+        about |= {"mean": list(mean), "std": list(std), "features": self.method.backbone.num_features}
+        about |= {"method": config.method, "data": config.data, "epochs": config.epochs, "seed": config.seed}
+        export_backbone(self.method.backbone, self.run / EXPORTED, config=about)

@@ -1,0 +1,61 @@
+"""Pretraining from the first check of the run folder to the exported backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sslfast.config import PretrainConfig
+from sslfast.methods import METHODS
+from sslfast.train.folder import check_folder, clear_folder, write_config, write_environment
+from sslfast.train.launch import launch
+from sslfast.train.loop import Summary, Training
+
+
+def pretrain(
+    config: PretrainConfig,
+    run: str | Path,
+    *,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    overwrite: bool = False,
+    download: bool = False,
+    command: str | None = None,
+) -> Summary | None:
+    """Train `METHODS[config.method]` and leave everything in the folder `run`.
+
+    Args:
+        config: the method's `Config`.
+        run: the run folder; it must be empty or not there, unless `resume` or `overwrite`.
+        resume: continue from run/checkpoints/last.ckpt, with the same bits as if it had never stopped.
+        init_from: start with the weights of a checkpoint, or those of an exported backbone (.safetensors).
+        overwrite: remove the earlier run that is in `run`.
+        download: fetch the images if they are not there.
+        command: how the run was started, for its environment.json.
+
+    Returns:
+        What came out; None on other ranks than 0.
+
+    Raises:
+        ValueError, FileExistsError, FileNotFoundError: what was asked for does not fit or is not there; said in words.
+        FloatingPointError: the loss became infinite or NaN; names the step and its learning rate.
+        Interrupted: SIGINT or SIGTERM; the checkpoint is written.
+    """
+    run = Path(run)
+    if config.method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
+    if resume and (init_from or overwrite):
+        raise ValueError("resume continues a run as it is: it goes with neither init_from nor overwrite")
+    check_folder(run, resume=resume, overwrite=overwrite)  # every process, before one of them can write
+    fabric = launch(config)
+    training = Training(fabric, config, run, download=download)
+    if resume:
+        training.restore()
+    elif init_from:
+        training.initialise(Path(init_from))
+    if fabric.is_global_zero:
+        if overwrite:
+            clear_folder(run)
+        write_config(run, config.to_dict())
+        write_environment(run, device=fabric.device, processes=fabric.world_size, command=command)
+    fabric.barrier()
+    return training.fit()

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from sslfast.models import build_backbone
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet18", "resnet26d", "mobilenetv3_small_050", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_num_features_is_what_comes_out(name: str, channels: int) -> None:
+    backbone = build_backbone(name, in_channels=channels, image_size=32).eval()
+    with torch.no_grad():
+        features = backbone(torch.rand(2, channels, 32, 32))
+    assert features.shape == (2, backbone.num_features)
+
+
+def test_resnets_for_small_images_keep_their_resolution_in_the_stem() -> None:
+    small, large = (build_backbone("resnet18", image_size=size) for size in (64, 65))
+    assert small.conv1.kernel_size == (3, 3)
+    assert small.conv1.stride == (1, 1)
+    assert isinstance(small.maxpool, nn.Identity)
+    assert large.conv1.kernel_size == (7, 7)
+    assert isinstance(large.maxpool, nn.MaxPool2d)
+
+
+def test_deep_stem_loses_its_stride_too() -> None:
+    backbone = build_backbone("resnet26d", image_size=32)
+    x = backbone.maxpool(backbone.act1(backbone.bn1(backbone.conv1(torch.rand(2, 3, 32, 32)))))
+    assert x.shape[-2:] == (32, 32)
+
+
+def test_resnet20_is_the_papers() -> None:
+    backbone = build_backbone("resnet20")
+    layers = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+    assert len(layers) == 19  # and the classifier that features do not need
+    assert sum(p.numel() for p in backbone.parameters()) + 64 * 10 + 10 == 269_722  # table 6: 0.27M
+    assert backbone.layer3(backbone.layer2(torch.rand(1, 16, 32, 32))).shape == (1, 64, 8, 8)
+
+
+def test_shortcut_of_a_new_stage_is_the_subsampled_input() -> None:
+    block = build_backbone("resnet20").layer2[0]
+    nn.init.zeros_(block.bn2.weight)
+    x = torch.rand(2, 16, 8, 8)
+    y = block(x)
+    assert torch.equal(y[:, :16], x[:, :, ::2, ::2])
+    assert not y[:, 16:].any()
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        weights.append(build_backbone("resnet20", in_channels=1).state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values()))
+
+
+@pytest.mark.parametrize(("name", "near"), [("resnet19", "resnet18"), ("vit_tiny_patch16", "vit_tiny_patch16_224")])
+def test_unknown_name_has_its_neighbours_in_the_error(name: str, near: str) -> None:
+    with pytest.raises(ValueError, match=near):
+        build_backbone(name)
+
+
+def test_names_that_would_go_to_the_network_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was asked"))
+    with pytest.raises(ValueError, match="unknown backbone"):
+        build_backbone("hf-hub:timm/resnet18.a1_in1k")
+
+
+@pytest.mark.parametrize("wrong", [{"in_channels": 0}, {"image_size": 2}])
+def test_wrong_sizes_are_named(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        build_backbone("resnet20", **wrong)

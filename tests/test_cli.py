@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sslfast
+from sslfast.cli import COMMANDS, main
+from sslfast.cli.parse import one_line
+from sslfast.cli.pretrain import resume_command
+from sslfast.methods import METHODS
+from sslfast.recipes import RECIPES, recipe_for
+
+QUICK = "--image-size 8 --epochs 1 --batch-size 128 --warmup-epochs 0 --knn-every 0 --accelerator cpu"
+
+
+def test_pretrain_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    arguments = ["pretrain", "simclr", *QUICK.split(), "--output", str(run)]
+    assert main(arguments) == 0
+    shown = capsys.readouterr()
+    assert f"next      sslfast evaluate {run} --protocol linear" in shown.out
+    assert "effective batch 128 = 128 x 1 accumulated x 1 devices" in shown.err
+    assert json.loads((run / "environment.json").read_text())["command"] == shlex.join(["sslfast", *arguments])
+    config = json.loads((run / "config.json").read_text())
+    assert (config["method"], config["batch_size"], config["backbone"]) == ("simclr", 128, "resnet20")
+
+    assert main(["evaluate", str(run), "--protocol", "knn", "--k", "5", "--device", "cpu"]) == 0
+    assert re.search(r"knn on digits +\d+\.\d\d%", capsys.readouterr().out)
+    results = json.loads((run / "results.json").read_text())
+    assert results["knn"]["k"] == 5
+
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out.strip() == str(run / "report.html")
+    assert (run / "report.html").stat().st_size > 1000
+
+
+WRONG = [
+    ("walk", r"unknown command 'walk'; there are pretrain, evaluate, report, recipes, info"),
+    ("pretrain byoll", r"unknown method or recipe 'byoll'; there are simclr, simclr-photos"),
+    ("pretrain --epochs 3", r"name of a method or recipe before --epochs"),
+    ("pretrain simclr --epoch 3", r"Unrecognized options: --epoch, 3; perhaps --epochs"),
+    ("pretrain simclr --epochs three", r"--epochs: invalid literal for int\(\) with base 10: 'three'"),
+    ("pretrain simclr --epochs 0", r"epochs must be at least 1, got 0"),
+    ("pretrain simclr --epochs", r"Missing value for argument '--epochs'"),
+    ("pretrain simclr --optimizer adam", r"invalid choice 'adam' for argument '--optimizer'.*lars"),
+    ("pretrain simclr --temperature -1", r"temperature must be above 0, got -1"),
+    ("pretrain simclr --output {tmp}/new --data faces", r"data must be one of digits.*got 'faces'"),
+    ("pretrain simclr --output {tmp}/new --backbone resnet19", r"unknown backbone 'resnet19'; close names: resnet18"),
+    ("pretrain simclr --output {tmp}/new --preset strong", r"preset must be one of simclr"),
+    ("pretrain simclr --output {tmp}/new --resume", r"no checkpoint to resume from"),
+    ("pretrain simclr --output {tmp}/new --data cifar10 --data-root {tmp}", r"cifar10"),
+    ("pretrain simclr --output {tmp}/full", r"not empty: continue it with --resume or replace it with --overwrite"),
+    ("evaluate", r"run"),
+    ("evaluate {tmp}/new", r"no run folder .*new"),
+    ("evaluate {tmp}/full --protocol magic", r"invalid choice 'magic'.*linear"),
+    ("report {tmp}/full", r"is not a run"),
+    ("recipes now", r"recipes takes no options, got now"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), WRONG, ids=[line for line, _ in WRONG])
+def test_wrong_usage_is_one_clear_line(
+    line: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    assert main(line.format(tmp=tmp_path).split()) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+    assert shown.err.startswith("sslfast: error: ")
+    assert re.search(words, shown.err), shown.err
+
+
+def test_help_explains_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "simclr", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(RECIPES["simclr"].config):
+        assert re.search(rf"--(no-)?{field.name.replace('_', '-')} ", shown), field.name
+    options = [block for block in re.split(r"\n[│ ]+(?=--)", shown) if re.match(r"--[a-z]", block)]
+    assert len(options) > len(dataclasses.fields(RECIPES["simclr"].config))
+    without = [block for block in options if "(default: " not in re.sub(r"[\s│]+", " ", block)]
+    assert not without
+    assert "(default: runs/simclr)" in re.sub(r"[\s│]+", " ", shown)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    assert f"usage: sslfast {command or 'COMMAND'}" in capsys.readouterr().out
+
+
+def test_version_recipes_and_info(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sslfast {sslfast.__version__}\n"
+    assert main(["recipes"]) == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) == len(RECIPES) + 1
+    assert all(name in shown for name in RECIPES)
+    assert main(["info"]) == 0
+    assert "torch" in capsys.readouterr().out
+
+
+def test_recipes_belong_to_methods_and_data_decides_the_recipe_of_a_method() -> None:
+    for name, recipe in RECIPES.items():
+        assert type(recipe.config) is METHODS[recipe.config.method].Config
+        assert name.startswith(recipe.config.method)
+    assert set(METHODS) <= set(RECIPES)
+    found = {data: recipe_for("simclr", data)[0] for data in (None, "digits", "photos", "cifar100", "folder:x")}
+    assert list(found.values()) == ["simclr", "simclr", "simclr-photos", "simclr-cifar10", "simclr-imagenet"]
+    assert recipe_for("simclr-cifar10", "photos")[0] == "simclr-cifar10"
+
+
+BOX = """\
+╭─ Unrecognized options ───────────────╮
+│ Unrecognized options: --epoch, and   │
+│ another.                             │
+│ ──────────────────────────────────── │
+│ Perhaps you meant:                   │
+│     --epochs INT                     │
+│         Passes over the images.      │
+│ ──────────────────────────────────── │
+│ For full helptext, run sslfast --help│
+╰──────────────────────────────────────╯
+"""
+
+
+def test_boxes_become_one_line() -> None:
+    expected = "Unrecognized options: --epoch, and another.; perhaps --epochs"
+    assert one_line(BOX) == expected
+    ascii_only = " Unrecognized options\n" + "\n".join(BOX.replace("─", "-").replace("│", " ").splitlines()[1:-1])
+    assert one_line(ascii_only.replace("Unrecognized options\n", f"Unrecognized options\n {'-' * 36}\n")) == expected
+
+
+def test_command_that_resumes() -> None:
+    begun = shlex.split("sslfast pretrain simclr --epochs 3 --init-from a.ckpt --overwrite --output x")
+    assert shlex.join(resume_command(begun)) == "sslfast pretrain simclr --epochs 3 --output x --resume"
+
+
+def test_core_commands_load_no_extras() -> None:
+    extras = "timm torchvision lightning_fabric tyro sklearn rich tensorboard"
+    script = f"""
+import sys
+from sslfast.cli import main
+for command in (["--version"], ["--help"], ["info"], ["nonsense"]):
+    main(command)
+print([name for name in "{extras}".split() if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "[]"

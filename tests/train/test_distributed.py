@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from toys import TINY, training
+
+from sslfast.data import batches, load_images
+from sslfast.train import pretrain
+from sslfast.train.checkpoint import load_checkpoint
+from sslfast.train.launch import epoch_order, view_generator
+
+# One optimizer step of 2 processes x 700 images.
+CONFIG = dataclasses.replace(
+    TINY, epochs=1, batch_size=700, warmup_epochs=0, learning_rate=0.1, lr_scaling="none", momentum=0.0, log_every=1
+)
+
+
+@pytest.mark.slow
+def test_two_processes_average_the_gradients_of_their_shards(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = {"image-size": 8, "epochs": 1, "batch-size": 700, "warmup-epochs": 0, "learning-rate": 0.1, "momentum": 0}
+    flags |= {"lr-scaling": "none", "log-every": 1, "knn-every": 0, "accelerator": "cpu", "workers": 0, "output": run}
+    given = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+    options = dataclasses.asdict(CONFIG)
+    rest = ["temperature", "weight_decay", "preset"]
+    given += [str(word) for name in rest for word in (f"--{name.replace('_', '-')}", options[name])]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [*torchrun, "-m", "sslfast", "pretrain", "simclr", *given]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("next ") == 1  # one process speaks for both
+    assert "effective batch 1400 = 700 x 1 accumulated x 2 devices" in done.stderr
+
+    state = load_checkpoint(run / "checkpoints" / "last.ckpt")
+    assert state["step"] == 1
+    assert len(state["rng"]) == 2
+    assert not torch.equal(state["rng"][0]["views"], state["rng"][1]["views"])
+
+    # The same step by hand: each shard through a copy of the network, one after the other.
+    start = training(CONFIG, tmp_path).method
+    images = load_images("digits", "train")
+    order = epoch_order(len(images), seed=0, epoch=0)
+    losses, gradients = [], []
+    for rank in (0, 1):
+        method = copy.deepcopy(start)
+        _, pixels, _ = next(batches(images, 700, order=order[rank::2]))
+        loss = method(method.views(pixels, view_generator(0, rank, torch.device("cpu"))))["loss"]
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append({name: p.grad for name, p in method.named_parameters()})
+    for name, parameter in start.named_parameters():
+        decay = CONFIG.weight_decay if parameter.ndim > 1 else 0
+        mean = (gradients[0][name] + gradients[1][name]) / 2 + decay * parameter.detach()
+        torch.testing.assert_close(state["method"][name], parameter.detach() - 0.1 * mean, rtol=1e-4, atol=1e-6)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1]
+    assert lines[0]["loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
+
+    with pytest.raises(ValueError, match="processes: 2 -> 1"):
+        pretrain(CONFIG, run, resume=True)

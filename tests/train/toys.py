@@ -1,0 +1,75 @@
+"""Methods and configurations that train in a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sslfast.config import PretrainConfig
+from sslfast.methods import Method, SimCLR
+from sslfast.train.launch import launch
+from sslfast.train.loop import Training
+
+# 1437 digits: 22 steps an epoch.
+TINY = SimCLR.Config(
+    data="digits", image_size=8, preset="mnist-like", epochs=2, batch_size=64, warmup_epochs=0.5, learning_rate=0.2,
+    log_every=5, knn_every=0, accelerator="cpu", workers=0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig(PretrainConfig):
+    method: ClassVar[str] = "toy"
+    scale: float = 1.0
+
+
+class Toy(Method):
+    """A mean over images of something that no image shares with another: batches can be split at will."""
+
+    Config = ToyConfig
+    constant_lr = ("head",)
+
+    def __init__(self, backbone: nn.Module, config: ToyConfig) -> None:
+        super().__init__()
+        torch.manual_seed(config.seed)
+        self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh())
+        self.backbone.num_features = 16
+        self.head = nn.Linear(16, 64)
+        self.scale = config.scale
+        self.steps: list[tuple[int, int]] = []
+
+    def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor]:
+        return (images.float() / 255,)
+
+    def forward(self, batch: tuple[Tensor]) -> dict[str, Any]:
+        target = batch[0].flatten(1)
+        features = self.backbone(batch[0])
+        loss = (self.head(features) - target).square().mean()
+        return {"loss": loss * self.scale, "embeddings": features.detach(), "error": loss.detach()}
+
+    def on_step(self, step: int, total: int) -> None:
+        self.steps.append((step, total))
+
+
+class Collapsing(Toy):
+    """The same, but all its embeddings are one point."""
+
+    def forward(self, batch: tuple[Tensor]) -> dict[str, Any]:
+        output = super().forward(batch)
+        return {**output, "embeddings": torch.ones_like(output["embeddings"])}
+
+
+def toy_config(**changes: Any) -> ToyConfig:
+    return ToyConfig(
+        **{
+            "data": "digits", "image_size": 8, "epochs": 1, "batch_size": 64, "warmup_epochs": 0, "lr_scaling": "none",
+            "learning_rate": 0.5, "log_every": 5, "knn_every": 0, "accelerator": "cpu", "workers": 0, **changes,
+        }
+    )  # fmt: skip
+
+
+def training(config: PretrainConfig, run: Any) -> Training:
+    return Training(launch(config), config, run)
