@@ -2,7 +2,8 @@
 
 Each case first passes a correctness gate against float64, or gets no time. Then the peers alternate, round by round, in
 one process; the row holds the median, the spread between the quartiles, the peak of memory above the inputs, and the
-time of the floor (the operations at the measured rate of a large matrix product) as a fraction of the median.
+time of the floor (the operations at the measured rate of a large matrix product, or the bytes at that of a large
+in-place sum, whichever takes longer) as a fraction of the median.
 """
 
 from __future__ import annotations
@@ -26,10 +27,25 @@ from peers import EXACT, PEERS, version
 
 HERE = Path(__file__).parent
 GATE = 1e-4  # relative error of the loss and of every gradient, in the 2-norm, at float32
-COLUMNS = (
-    "op case peer version device threads dtype median_ms spread_percent times_eager peak_mib floor_ms fraction_of_floor "
-    "error torch commit processor"
-).split()
+COLUMNS = [
+    "op",
+    "case",
+    "peer",
+    "version",
+    "device",
+    "threads",
+    "dtype",
+    "median_ms",
+    "spread_percent",
+    "times_eager",
+    "peak_mib",
+    "floor_ms",
+    "fraction_of_floor",
+    "error",
+    "torch",
+    "commit",
+    "processor",
+]
 
 
 def main() -> int:
@@ -46,11 +62,11 @@ def main() -> int:
         print(peak_bytes(*arguments.memory_of, arguments.device))
         return 0
     for op in arguments.op or sorted(PEERS):
-        rate = product_rate(arguments.device)
+        rates = product_rate(arguments.device), stream_rate(arguments.device)
         rows = []
         for case in CASES:
             if case.op == op and arguments.case in case.name:
-                rows += measure(case, arguments, rate)
+                rows += measure(case, arguments, rates)
                 print(markdown(rows[-len(PEERS[op]) :]), end="\n\n", flush=True)
         if not rows:
             parser.error(f"no case of {op} contains {arguments.case!r}")
@@ -63,12 +79,12 @@ def main() -> int:
     return 0
 
 
-def measure(case: Case, arguments: argparse.Namespace, rate: float) -> list[dict]:
+def measure(case: Case, arguments: argparse.Namespace, rates: tuple[float, float]) -> list[dict]:
     """The rows of one case."""
     device = arguments.device
     torch.manual_seed(0)
     inputs = {name: x.to(device).requires_grad_() for name, x in case.make().items()}
-    exact = results(EXACT[case.op](), {name: x.detach().double().requires_grad_() for name, x in inputs.items()})
+    exact = results(EXACT[case.op](), copies(inputs, torch.float64))
     peers, errors = {}, {}
     for name, make in PEERS[case.op].items():
         if arguments.peer and name not in (*arguments.peer, "eager"):
@@ -79,13 +95,13 @@ def measure(case: Case, arguments: argparse.Namespace, rate: float) -> list[dict
             print(f"{name}: {missing}", file=sys.stderr)
             continue
         errors[name] = max(
-            float((x.double() - y).norm() / y.norm()) for x, y in zip(results(peer, inputs), exact, strict=True)
+            float((x.double() - y).norm() / y.norm()) for x, y in zip(results(peer, copies(inputs)), exact, strict=True)
         )
         if errors[name] <= GATE:
             peers[name] = peer
     del exact
     times = alternate(peers, inputs, arguments.seconds, device)
-    floor = case.flops / rate
+    floor = max(case.flops / rates[0], case.bytes / rates[1])
     rows = []
     for name in errors:
         row = {
@@ -109,12 +125,18 @@ def measure(case: Case, arguments: argparse.Namespace, rate: float) -> list[dict
 
 
 def results(peer, inputs: dict[str, Tensor]) -> list[Tensor]:
-    """The loss and every gradient."""
+    """The loss and every gradient; of an op that returns nothing, the inputs as it left them."""
     for x in inputs.values():
         x.grad = None
     loss = peer(*inputs.values())
+    if loss is None:
+        return [x.detach() for x in inputs.values()]
     loss.backward()
     return [loss.detach()] + [x.grad for x in inputs.values()]
+
+
+def copies(inputs: dict[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    return {name: x.detach().to(dtype or x.dtype, copy=True).requires_grad_() for name, x in inputs.items()}
 
 
 def alternate(peers: dict, inputs: dict[str, Tensor], seconds: float, device: str) -> dict[str, list[float]]:
@@ -145,6 +167,19 @@ def product_rate(device: str) -> float:
         synchronize(device)
         times.append(time.perf_counter() - start)
     return 2 * 2048**3 / statistics.median(times)
+
+
+def stream_rate(device: str) -> float:
+    """Bytes a second of a += b over large vectors, all of them counted: the roof of the memory-bound ops."""
+    a, b = torch.zeros(2, 2**25, device=device)
+    times = []
+    for _ in range(15):
+        synchronize(device)
+        start = time.perf_counter()
+        a.add_(b)
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 3 * a.nbytes / statistics.median(times)
 
 
 def synchronize(device: str) -> None:

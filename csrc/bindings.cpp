@@ -3,7 +3,11 @@
 
 #include <cstdint>
 
+#include "cpu/ema.h"
 #include "cpu/nt_xent.h"
+#ifdef SSLFAST_HAS_CUDA
+#include "cuda/ema.h"
+#endif
 
 namespace py = pybind11;
 using address = std::uintptr_t;
@@ -53,4 +57,19 @@ PYBIND11_MODULE(_C, m) {
         return cpu::nt_xent_project(at<float>(du), at<float>(u), at<float>(scale), at<float>(grad), at<float>(loss),
                                     pairs, dim, inverse_tau);
     }, nogil);
+
+    m.def("ema_update", [](address pairs, int64_t count, double momentum, uint64_t step) {
+        cpu::ema_update(at<sslfast::EmaPair>(pairs), count, momentum, step);
+    }, nogil);
+#ifdef SSLFAST_HAS_CUDA
+    namespace cuda = sslfast::cuda;
+
+    m.attr("ema_chunk") = cuda::kEmaChunk;
+    m.def("ema_update_cuda", [](address pairs, address chunks, int64_t chunk_count, double momentum,
+                                address momentum_at, bool momentum_is_double, uint64_t step, address step_at,
+                                address stream) {
+        cuda::ema_update(at<sslfast::EmaPair>(pairs), at<uint64_t>(chunks), chunk_count, momentum,
+                         at<void>(momentum_at), momentum_is_double, step, at<uint64_t>(step_at), at<void>(stream));
+    }, nogil);
+#endif
 }

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-12  # of F.normalize
+WORD = 0xFFFFFFFF  # the 32 bits of Philox
 
 
 # --- nt_xent: SimCLR's loss (Chen et al. 2020, https://arxiv.org/abs/2002.05709, equation 1) ---
@@ -28,7 +29,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduct
 
 
 def nt_xent_forward(z1: Tensor, z2: Tensor, temperature: float | Tensor) -> tuple[Tensor, ...]:
-    """Losses of the 2N views; shift and inverse_sum (2N,), P_ij = exp((u_i·u_j − shift_i)/τ)·inverse_sum_i; u; scale."""
+    """Losses (2N,); shift and inverse_sum (2N,), P_ij = exp((u_i·u_j − shift_i)/τ)·inverse_sum_i; u (2N, D); scale."""
     u, scale = normalize(torch.cat([z1, z2]))
     s = (u @ u.T / temperature).fill_diagonal_(float("-inf"))
     partner = torch.arange(len(u), device=u.device).roll(len(z1))
@@ -63,3 +64,43 @@ def nt_xent_backward(
     # The factor of a row shorter than EPS is constant: nothing to project out.
     project = torch.where(scale < 1 / EPS, radial, 0)
     return (du - project[:, None] * u) * scale[:, None], -radial.sum() / (2 * temperature)
+
+
+# --- ema_update_: MoCo's momentum encoder (He et al. 2020, https://arxiv.org/abs/1911.05722, equation 2) ---
+
+
+def ema_update_(targets: list[Tensor], sources: list[Tensor], momentum: float | Tensor, step: int | Tensor) -> None:
+    """target ← m·target + (1 − m)·source in place, at float32 or better. Every pair is dense and alike in strides."""
+    weight = 1 - momentum
+    if isinstance(weight, Tensor):
+        weight = torch.where((weight >= 0) & (weight <= 1), weight, float("nan"))
+    for row, pair in enumerate(zip(targets, sources)):
+        target, source = (x.as_strided((x.numel(),), (1,)) for x in pair)  # elements in the order of memory
+        exact = torch.promote_types(target.dtype, torch.float32)
+        share = weight.to(exact) if isinstance(weight, Tensor) else weight
+        mean = 2 * torch.lerp(target.to(exact) / 2, source.to(exact) / 2, share)  # halved, no difference overflows
+        target.copy_(round_stochastically(mean, row, step) if target.dtype == torch.bfloat16 else mean)
+
+
+def round_stochastically(x: Tensor, row: int, step: int | Tensor) -> Tensor:
+    """float32 (n,) -> bfloat16, up or down with the probabilities that make the expectation x.
+
+    Element i of tensor `row` has the (i mod 8)-th 16 bits of Philox at counter (i // 8, row, 0), keyed by the step.
+    """
+    group = torch.arange((len(x) + 7) // 8, device=x.device)
+    counter = (group & WORD, group >> 32, torch.full_like(group, row), torch.zeros_like(group))
+    words = torch.stack(philox(counter, step), dim=1)
+    noise = torch.stack([words & 0xFFFF, words >> 16], dim=2).flatten()[: len(x)]
+    rounded = (x.view(torch.int32) + noise >> 16).to(torch.int16).view(torch.bfloat16)
+    return torch.where(x.isnan(), float("nan"), rounded)
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int | Tensor) -> tuple[Tensor, ...]:
+    """Philox 4x32-10 (Salmon et al. 2011): four random words of every counter; a word is an int64 below 2^32."""
+    a, b, c, d = counter
+    low, high = key & WORD, key >> 32 & WORD
+    for _ in range(10):
+        left, right = 0xD2511F53 * a, 0xCD9E8D57 * c  # modulo 2^64
+        a, b, c, d = right >> 32 & WORD ^ b ^ low, right & WORD, left >> 32 & WORD ^ d ^ high, left & WORD
+        low, high = low + 0x9E3779B9 & WORD, high + 0xBB67AE85 & WORD
+    return a, b, c, d

@@ -27,7 +27,9 @@ def versions() -> dict[str, str | None]:
 
 def devices() -> list[str]:
     """One line a device that PyTorch can use."""
-    cpu = f"cpu: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    cpu = (
+        f"cpu: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    )
     capability = torch.backends.cpu.get_cpu_capability()
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     return [f"{cpu}, {capability}"] + [
@@ -51,7 +53,10 @@ def info() -> str:
     lines = ["versions"]
     lines += [f"  {name:18}{version or 'not installed'}" for name, version in versions().items()]
     lines += ["devices"] + [f"  {device}" for device in devices()]
-    lines += ["CUDA C++ kernels", "  compiled in" if _C.has_cuda else "  not compiled (no nvcc at build time, or none yet)"]
+    lines += [
+        "CUDA C++ kernels",
+        "  compiled in" if _C.has_cuda else "  not compiled (no nvcc at build time)",
+    ]
     lines += [f"{'ops (float64: reference)':34}{'cpu':12}cuda"]
     for op in registry.IMPLS:
         served = backends(op)

@@ -38,7 +38,11 @@ def test_says_what_it_is():
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
-    [({"temperature": 0.0}, ValueError), ({"temperature": torch.ones(())}, TypeError), ({"reduction": "x"}, ValueError)],
+    [
+        ({"temperature": 0.0}, ValueError),
+        ({"temperature": torch.ones(())}, TypeError),
+        ({"reduction": "x"}, ValueError),
+    ],
 )
 def test_bad_arguments(arguments, error):
     with pytest.raises(error, match="NTXentLoss"):

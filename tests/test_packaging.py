@@ -26,7 +26,7 @@ def test_wheel_holds_the_core_and_the_kernels_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.startswith("sslfast/_C.") for name in names)
     for wanted in ("kernels/reference.py", "kernels/cpu/nt_xent.py", "kernels/triton/nt_xent.py", "ops/nt_xent.py",
-                   "templates/report.html.j2"):  # fmt: skip
+                   "kernels/cuda/ema.py", "templates/report.html.j2"):  # fmt: skip
         assert f"sslfast/{wanted}" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"sslfast"}
     metadata = next(name for name in names if name.endswith("METADATA"))
@@ -44,6 +44,8 @@ def test_wheel_works_unpacked(wheel, tmp_path):
         "z = torch.randn(8, 4, requires_grad=True); sslfast.ops.nt_xent(z, z.flip(0)).backward();"
         "from sslfast._info import info; print(info())"
     )
-    done = subprocess.run([sys.executable, "-I", "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "nt_xent_forward" in done.stdout

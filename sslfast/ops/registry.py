@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 LIB = torch.library.Library("sslfast", "DEF")
 IMPLS: dict[str, dict[str, Callable]] = {}  # op -> {"reference": f, "cpu": f, "cuda": f}; tests and benchmarks iterate
@@ -47,14 +48,20 @@ def _dispatch(kernel: Callable, reference: Callable) -> Callable:
     exact = _without_autocast(reference)
 
     def run(first, *args):
-        return exact(first, *args) if USE_REFERENCE or first.dtype == torch.float64 else kernel(first, *args)
+        double = torch.float64 in [tensor.dtype for tensor in _tensors(first)]
+        return exact(first, *args) if USE_REFERENCE or double else kernel(first, *args)
 
     return run
 
 
 def _without_autocast(reference: Callable) -> Callable:
     def run(first, *args):
-        with torch.autocast(first.device.type, enabled=False):
+        with torch.autocast(_tensors(first)[0].device.type, enabled=False):
             return reference(first, *args)
 
     return run
+
+
+def _tensors(first: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    """The first argument of an op, a tensor or a list of them, decides by its dtypes."""
+    return (first,) if isinstance(first, Tensor) else first

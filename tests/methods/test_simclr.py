@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
-from sslfast.kernels import reference
 
+from sslfast.kernels import reference
 from sslfast.methods import METHODS, SimCLR
 from sslfast.models import build_backbone
 

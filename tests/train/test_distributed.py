@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import TINY, training
+from toys import TINY, flags, training
 
 from sslfast.data import batches, load_images
 from sslfast.train import pretrain
@@ -26,15 +26,9 @@ CONFIG = dataclasses.replace(
 @pytest.mark.slow
 def test_two_processes_average_the_gradients_of_their_shards(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    flags = {"image-size": 8, "epochs": 1, "batch-size": 700, "warmup-epochs": 0, "learning-rate": 0.1, "momentum": 0}
-    flags |= {"lr-scaling": "none", "log-every": 1, "knn-every": 0, "accelerator": "cpu", "workers": 0, "output": run}
-    given = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-    options = dataclasses.asdict(CONFIG)
-    rest = ["temperature", "weight_decay", "preset"]
-    given += [str(word) for name in rest for word in (f"--{name.replace('_', '-')}", options[name])]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*torchrun, "-m", "sslfast", "pretrain", "simclr", *given]
+    command = [*torchrun, "-m", "sslfast", "pretrain", "simclr", *flags(CONFIG), "--output", str(run)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("next ") == 1  # one process speaks for both

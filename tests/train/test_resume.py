@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import TINY, toy_config, training
+from toys import TINY, flags, toy_config, training
 
 from sslfast.train import Interrupted, pretrain
 from sslfast.train.checkpoint import load_checkpoint
@@ -29,15 +29,7 @@ CONFIG = dataclasses.replace(
 
 def start(config: object, run: Path, *options: str) -> subprocess.Popen:
     """`sslfast pretrain` in a process of its own, with every field of `config` as a flag."""
-    flags = []
-    for name, value in config.to_dict().items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            default = getattr(type(config), name)
-            flags += [] if value == default else [flag if value else f"--no{flag[1:]}"]
-        elif name != "method" and value is not None:
-            flags += [flag, *map(str, value if isinstance(value, list) else [value])]
-    command = [sys.executable, "-m", "sslfast", "pretrain", "simclr", *flags, "--output", str(run), *options]
+    command = [sys.executable, "-m", "sslfast", "pretrain", "simclr", *flags(config), "--output", str(run), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -73,3 +73,15 @@ def toy_config(**changes: Any) -> ToyConfig:
 
 def training(config: PretrainConfig, run: Any) -> Training:
     return Training(launch(config), config, run)
+
+
+def flags(config: PretrainConfig) -> list[str]:
+    """Every field of a configuration as it is given on the command line."""
+    words = []
+    for name, value in config.to_dict().items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif name != "method":
+            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    return words

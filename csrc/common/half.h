@@ -1,0 +1,59 @@
+// bfloat16 and float16 as their bits, and their conversion in arithmetic that SIMD units and GPUs share.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "common/inline.h"
+
+namespace sslfast {
+
+struct Bf16 {
+    uint16_t bits;
+};
+struct Half {
+    uint16_t bits;
+};
+
+SSLFAST_INLINE uint32_t bits_of(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return bits;
+}
+
+SSLFAST_INLINE float float_of(uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+SSLFAST_INLINE float to_float(float x) { return x; }
+
+SSLFAST_INLINE float to_float(const Bf16& x) { return float_of(uint32_t(x.bits) << 16); }
+
+SSLFAST_INLINE float to_float(const Half& x) {
+    const uint32_t bits = x.bits, sign = (bits & 0x8000) << 16, magnitude = bits & 0x7FFF;
+    // The exponent is moved by 224 at once, which makes infinity and NaN of 31, and brought back by 2^-112.
+    const float normal = float_of((magnitude << 13) + (224u << 23)) * 0x1p-112f;
+    const float subnormal = float_of(magnitude | (126u << 23)) - 0.5f;
+    return float_of(sign | bits_of(magnitude < 0x400 ? subnormal : normal));
+}
+
+// To nearest, ties to even.
+SSLFAST_INLINE Half to_half(float x) {
+    const uint32_t bits = bits_of(x), magnitude = bits & 0x7FFFFFFF;
+    // Adding 2^13 ulp of the result rounds off the surplus digits; too large a magnitude has become infinite before.
+    const float scaled = std::fabs(x) * 0x1p112f * 0x1p-110f;
+    const uint32_t exponent = magnitude < 0x38800000 ? 0x38800000 : magnitude & 0x7F800000;
+    const uint32_t sum = bits_of(scaled + float_of(exponent + 0x07800000));
+    const uint32_t rounded = ((sum >> 13) & 0x7C00) + (sum & 0xFFF);
+    return {uint16_t(((bits >> 16) & 0x8000) | (magnitude > 0x7F800000 ? 0x7E00 : rounded))};
+}
+
+// Up or down with the probabilities that make the expectation x; `noise` is uniform in [0, 2^16).
+SSLFAST_INLINE Bf16 to_bf16(float x, uint32_t noise) {
+    return {uint16_t(x == x ? (bits_of(x) + noise) >> 16 : 0x7FC0)};
+}
+
+}  // namespace sslfast

@@ -1,0 +1,84 @@
+"""What the contrastive kernels share: tiles of cosines, their exponents, and the temperature."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+
+# From this temperature on exp2(cosine·log2(e)/τ) needs no maximum subtracted: exponents within ±93 keep a sum over
+# 2**26 columns below 2**127 and its smallest term above 2**-126.
+PLAIN_FROM = tl.constexpr(1 / 64)
+
+
+@triton.jit
+def read_temperature(temperature, tau):
+    """The number from the host, or that in the 0-dim tensor which replaces it; NaN unless positive."""
+    if tau is not None:
+        temperature = tl.load(tau).to(tl.float32)
+    return tl.where(temperature > 0, temperature, float("nan"))
+
+
+@triton.jit
+def first_row(row, M, ROWS: tl.constexpr, MASKED: tl.constexpr):
+    """Where a tile of ROWS rows at `row` starts: the last one moves back inside, repeating rows that others own.
+
+    Its loads then need no mask, which would cost some 80 registers; MASKED is for matrices shorter than a tile.
+    """
+    return row if MASKED else tl.minimum(row, M - ROWS)
+
+
+@triton.jit
+def load_tile(
+    u, row, feature, M, D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr
+):  # fmt: skip
+    """u[row : row + ROWS, feature : feature + BLOCK_D] of a contiguous (M, D) matrix; zeros outside, rows if MASKED."""
+    rows = tl.arange(0, ROWS)[:, None]
+    features = feature + tl.arange(0, BLOCK_D)[None, :]
+    pointers = u + tl.cast(row, tl.int64) * D + (rows * D + features)
+    if MASKED:
+        return tl.load(pointers, mask=(row + rows < M) & (features < D), other=0.0)
+    elif D % BLOCK_D != 0:
+        return tl.load(pointers, mask=features < D, other=0.0)
+    else:
+        return tl.load(pointers)
+
+
+@triton.jit
+def add_product(total, x, y):
+    """total + x @ y in fp32."""
+    if x.dtype == tl.float32:
+        # Tensor cores truncate as they accumulate; the fma adds short products outside of them, rounded.
+        return tl.fma(tl.dot(x, y, input_precision="tf32x3"), 1.0, total)
+    else:
+        return tl.dot(x, y, total)
+
+
+@triton.jit
+def cosines(
+    u, row, column, M, D: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """u[row : row + BLOCK_M] @ u[column : column + BLOCK_N].T, the features taken BLOCK_D at a time."""
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for feature in range(0, D, BLOCK_D):
+        x = load_tile(u, row, feature, M, D, BLOCK_M, BLOCK_D, MASKED)
+        y = load_tile(u, column, feature, M, D, BLOCK_N, BLOCK_D, MASKED)
+        total = add_product(total, x, y.T)
+    return total
+
+
+@triton.jit
+def log1p(x):
+    """log(1 + x), to the last bits also where x is tiny (Kahan)."""
+    w = 1.0 + x
+    return tl.where(w == 1.0, x, tl.log(w) * (x / (w - 1.0)))
+
+
+@triton.jit
+def expm1(x):
+    """exp(x) − 1 for x <= 0, to the last bits also where x is tiny (Kahan)."""
+    w = tl.exp(x)
+    return tl.where(w == 1.0, x, tl.where(x < -1.0, w - 1.0, (w - 1.0) * (x / tl.log(w))))

@@ -1,0 +1,181 @@
+"""Momentum (exponential moving average) update of many tensors at once, in place."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from sslfast import _C
+from sslfast.kernels import reference
+from sslfast.kernels.cpu import ema as cpu
+from sslfast.ops.checks import FLOATS
+from sslfast.ops.registry import define_op, lazily
+
+
+def ema_update_(
+    targets: Sequence[Tensor], sources: Sequence[Tensor], momentum: float | Tensor, *, step: int | Tensor | None = None
+) -> None:
+    """Move every target towards its source, all in one launch. It equals
+
+        for target, source in zip(targets, sources):
+            target.copy_(momentum * target + (1 - momentum) * source)
+
+    computed in float32 (float64 for float64 targets). Rounded to nearest, a bfloat16 target would stand still as soon
+    as (1 - momentum) * |source - target| falls below 0.2 % of it. So it is rounded up or down at random, such that the
+    expectation is the float32 result. A float16 target is rounded to nearest, and stands still below 0.02 %.
+
+    Nothing is differentiated: targets may require grad, as in an optimizer's step. A CUDA graph may capture the update
+    once it has run on the same tensors; its replays read momentum and step anew if they are tensors.
+
+    Args:
+        targets: list of float32, bfloat16, float16 or float64 tensors of any shapes on one device; no two may overlap.
+        sources: as many tensors, with the shapes and the device of the targets. Dtypes may differ, but float64 goes
+            with float64 only. A source must not overlap any target but its own. Where the strides of target and source
+            differ, or a tensor has gaps, there is an extra copy.
+        momentum: what remains of the target, in [0, 1]; or a 0-dim float32 or float64 tensor on the same device, whose
+            value is not checked: outside [0, 1] it gives NaN.
+        step: number of this update, at least 0; or a 0-dim int64 tensor on the same device. It seeds the rounding of
+            bfloat16 targets, which cannot do without: equal steps give equal bits, on any device.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, length, shape, dtype, device or range; there are no
+            targets; two of them begin at the same address; one is bfloat16 and step is not given.
+        RuntimeError: a CUDA graph is being captured, and the update has not run on these tensors before.
+
+    Source: He et al. 2020, "Momentum Contrast", https://arxiv.org/abs/1911.05722, equation 2
+    """
+    _check_tensors(targets, sources)
+    device = targets[0].device
+    momentum, momentum_at = _check_momentum(momentum, device)
+    step, step_at = _check_step(step, device, needed=any(target.dtype == torch.bfloat16 for target in targets))
+    with torch.no_grad():
+        _update(targets, sources, momentum, momentum_at, step, step_at)
+
+
+def _check_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    for name, tensors in (("targets", targets), ("sources", sources)):
+        if not isinstance(tensors, (list, tuple)):
+            raise TypeError(f"ema_update_: {name} must be a list of tensors, got {type(tensors).__name__}")
+        for k, tensor in enumerate(tensors):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"ema_update_: {name}[{k}] must be a tensor, got {type(tensor).__name__}")
+            if tensor.dtype not in FLOATS:
+                raise TypeError(
+                    f"ema_update_: {name}[{k}] must be float32, bfloat16, float16 or float64, got {tensor.dtype}"
+                )
+            if tensor.device != targets[0].device:
+                raise ValueError(
+                    f"ema_update_: {name}[{k}] must be on the device of targets[0], {targets[0].device}, "
+                    f"got {tensor.device}"
+                )
+    if not targets or len(targets) != len(sources):
+        raise ValueError(
+            "ema_update_: targets and sources must be equally many, at least one, "
+            f"got {len(targets)} targets and {len(sources)} sources"
+        )
+    for k, (target, source) in enumerate(zip(targets, sources)):
+        if target.shape != source.shape:
+            raise ValueError(
+                f"ema_update_: sources[{k}] must have the shape of targets[{k}], {tuple(target.shape)}, "
+                f"got {tuple(source.shape)}"
+            )
+        if target.dtype != source.dtype and torch.float64 in (target.dtype, source.dtype):
+            raise TypeError(
+                f"ema_update_: float64 goes with float64 only, got {target.dtype} targets[{k}] and "
+                f"{source.dtype} sources[{k}]"
+            )
+
+
+def _check_momentum(momentum: float | Tensor, device: torch.device) -> tuple[float, Tensor | None]:
+    """(number, tensor): one of them holds the momentum; the value of a tensor is not read."""
+    if isinstance(momentum, Tensor):
+        if momentum.dim() != 0 or momentum.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                "ema_update_: momentum must be a number or a 0-dim float32 or float64 tensor, "
+                f"got shape {tuple(momentum.shape)} of {momentum.dtype}"
+            )
+        if momentum.device != device:
+            raise ValueError(f"ema_update_: momentum must be on {device}, as the targets, got {momentum.device}")
+        return 0.0, momentum
+    if isinstance(momentum, bool) or not isinstance(momentum, (int, float)):
+        raise TypeError(f"ema_update_: momentum must be a number or a 0-dim tensor, got {type(momentum).__name__}")
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"ema_update_: momentum must be in [0, 1], got {momentum}")
+    return float(momentum), None
+
+
+def _check_step(step: int | Tensor | None, device: torch.device, needed: bool) -> tuple[int, Tensor | None]:
+    """(number, tensor): one of them holds the step; the value of a tensor is not read."""
+    if step is None:
+        if needed:
+            raise ValueError("ema_update_: step must be given for bfloat16 targets, it seeds their rounding; got None")
+        return 0, None
+    if isinstance(step, Tensor):
+        if step.dim() != 0 or step.dtype != torch.int64:
+            raise ValueError(
+                "ema_update_: step must be an int or a 0-dim int64 tensor, "
+                f"got shape {tuple(step.shape)} of {step.dtype}"
+            )
+        if step.device != device:
+            raise ValueError(f"ema_update_: step must be on {device}, as the targets, got {step.device}")
+        return 0, step
+    if isinstance(step, bool) or not isinstance(step, int):
+        raise TypeError(f"ema_update_: step must be an int or a 0-dim int64 tensor, got {type(step).__name__}")
+    if not 0 <= step < 2**63:
+        raise ValueError(f"ema_update_: step must be at least 0 and below 2^63, got {step}")
+    return step, None
+
+
+def _in_memory_order(kernel: Callable) -> Callable:
+    """What the kernels ask for: pairs that are dense and alike in strides, so that elements meet in memory order."""
+
+    @functools.wraps(kernel)
+    def run(targets, sources, momentum, momentum_at, step, step_at):
+        _check_distinct(targets)
+        views = {}
+        places, sources = list(targets), list(sources)
+        for k, (target, source) in enumerate(zip(targets, sources)):
+            if target.is_contiguous() and source.is_contiguous():
+                continue
+            if not _is_dense(target):
+                places[k] = views[k] = target.contiguous()
+            if source.stride() != places[k].stride():
+                sources[k] = torch.empty_like(places[k], dtype=source.dtype).copy_(source)
+        kernel(places, sources, momentum if momentum_at is None else momentum_at, step if step_at is None else step_at)
+        for k, updated in views.items():
+            targets[k].copy_(updated)
+        torch.autograd.graph.increment_version([target for target in targets if not target.is_inference()])
+
+    return run
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether the elements fill a stretch of memory, each once."""
+    expected = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(x.stride(), x.shape) if size != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _check_distinct(targets: Sequence[Tensor]) -> None:
+    if len({target.data_ptr() for target in targets}) == len(targets):
+        return
+    seen: dict[int, int] = {}
+    for k, target in enumerate(targets):
+        if target.numel() and seen.setdefault(target.data_ptr(), k) != k:
+            raise ValueError(f"ema_update_: targets[{seen[target.data_ptr()]}] and targets[{k}] share memory")
+
+
+_update = define_op(
+    "ema_update_(Tensor(a!)[] targets, Tensor[] sources, float momentum, Tensor? momentum_at, SymInt step,"
+    " Tensor? step_at) -> ()",
+    fake=lambda *arguments: None,
+    reference=_in_memory_order(reference.ema_update_),
+    cpu=_in_memory_order(cpu.update),
+    cuda=_in_memory_order(lazily("sslfast.kernels.cuda.ema", "update") if _C.has_cuda else reference.ema_update_),
+)

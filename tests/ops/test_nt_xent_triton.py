@@ -1,0 +1,265 @@
+"""The Triton kernels of nt_xent, called directly: on a GPU, and on the CPU under Triton's interpreter in a process of
+its own; and compiled to machine code for several chips, which needs no GPU."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from numerics import assert_as_accurate
+
+from sslfast.kernels import reference
+
+triton = pytest.importorskip("triton")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if INTERPRETED:
+    import triton_interpreter  # noqa: F401
+else:
+    from triton_compile import SHARED_MEMORY, compile_for, recorded_launches
+
+from sslfast.kernels.triton import nt_xent as kernels  # noqa: E402
+
+DEVICE = "cpu" if INTERPRETED else "cuda"
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+compiles = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+
+
+def runs(test):
+    """Marks what runs kernels."""
+    test = pytest.mark.usefixtures("poisoned_memory")(test)
+    return test if INTERPRETED else pytest.mark.gpu(test)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles of 32 x 16, two groups of columns, panels of 64 columns: little data meets every branch."""
+    tile = kernels.Tile(32, 16, 4, 2)
+    tiles = {chip: {name: dict.fromkeys(by_width, tile) for name, by_width in table.items()}
+             for chip, table in kernels.TILES.items()}  # fmt: skip
+    for name, value in (("TILES", tiles), ("GROUPS", 2), ("PANEL_BYTES", 128)):
+        monkeypatch.setattr(kernels, name, value)
+    kernels._plan.cache_clear()
+    yield
+    kernels._plan.cache_clear()
+
+
+def views(n, d, dtype=torch.float32, noise=1.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randn(n, d, generator=generator)
+    return tuple((base + noise * torch.randn(n, d, generator=generator)).to(DEVICE, dtype) for _ in range(2))
+
+
+def run(z1, z2, temperature, grad=None):
+    """Everything the kernels return, by name; a tensor as temperature takes its own path."""
+    number, tau = (0.0, temperature) if isinstance(temperature, torch.Tensor) else (temperature, None)
+    losses, shift, inverse_sum, u, scale = kernels.forward(z1, z2, number, tau)
+    grad = torch.full_like(losses, 1 / len(losses)) if grad is None else grad
+    dz, dtau = kernels.backward(grad, u, scale, losses, shift, inverse_sum, number, tau)
+    tau = float(temperature)
+    # The logarithm of the sum of exponentials, which shift and inverse_sum stand for.
+    lse = shift.double() / tau - inverse_sum.double().log()
+    return {"loss": losses, "u": u, "lse": lse, "dz": dz, "dtau": dtau}
+
+
+def run_reference(z1, z2, temperature, grad, dtype):
+    tau = float(temperature)
+    outputs = reference.nt_xent_forward(z1.to(dtype), z2.to(dtype), tau)
+    losses, shift, inverse_sum, u, scale = outputs
+    dz, dtau = reference.nt_xent_backward(grad.to(dtype), u, scale, losses, shift, inverse_sum, tau)
+    lse = shift.double() / tau - inverse_sum.double().log()
+    return {"loss": losses, "u": u, "lse": lse, "dz": dz, "dtau": dtau}
+
+
+def check(z1, z2, temperature):
+    grad = (torch.rand(2 * len(z1), generator=torch.Generator().manual_seed(1)) / len(z1)).to(DEVICE)
+    actual = run(z1, z2, temperature, grad)
+    eager = run_reference(z1, z2, temperature, grad, z1.dtype)
+    exact = run_reference(z1, z2, temperature, grad, torch.float64)
+    for name in actual:
+        assert_as_accurate(actual[name], eager[name], exact[name], name, dtype=z1.dtype)
+
+
+@runs
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (1, 60), (3, 128), (20, 129), (50, 60)])
+def test_ragged_shapes(n, d, dtype, small_tiles):
+    check(*views(n, d, dtype), temperature=0.2)
+
+
+@runs
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("n", "d"), [(3, 60), (130, 129), (65, 300)])
+def test_default_tiles(n, d, dtype):
+    """The first is smaller than a tile."""
+    check(*views(n, d, dtype), temperature=0.2)
+
+
+@runs
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("temperature", [0.01, 1 / 64, 0.07, 0.5, 100.0])
+def test_temperatures(temperature, dtype, small_tiles):
+    check(*views(37, 24, dtype, noise=2.0), temperature)
+
+
+@runs
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("temperature", [0.01, 0.2])
+def test_tensor_and_number_give_the_same_bits(temperature, dtype, small_tiles):
+    z1, z2 = views(20, 24, dtype)
+    expected = run(z1, z2, temperature)
+    actual = run(z1, z2, torch.tensor(temperature, device=DEVICE))
+    for name in ("u", "loss", "dz", "dtau"):
+        assert torch.equal(actual[name], expected[name]), name
+
+
+@runs
+@pytest.mark.parametrize(("multiprocessors", "splits"), [(1, 1), (20, 2), (100, 7)])
+def test_columns_are_split_until_the_gradient_fills_the_chip(multiprocessors, splits, monkeypatch, small_tiles):
+    monkeypatch.setattr(kernels, "_chip", lambda device: (90, multiprocessors))
+    z1, z2 = views(100, 16, torch.bfloat16)
+    check(z1, z2, 0.2)
+    ones = torch.ones(200, device=DEVICE)
+    assert len(kernels._sums_by_rows(ones, ones, torch.cat([z1, z2]), 0.2, None)) == splits
+
+
+@runs
+def test_strided_inputs_and_an_expanded_gradient(small_tiles):
+    z1, z2 = views(40, 48)
+    expected = run(z1[:, ::2].contiguous(), z2[:, ::2].contiguous(), 0.2)
+    wide = torch.stack([z1, z2], dim=-1)
+    grad = torch.tensor(1 / 80, device=DEVICE).expand(80)
+    actual = run(wide[:, ::2, 0], z2.T.contiguous().T[:, ::2], 0.2, grad)
+    for name in expected:  # other strides may be summed in another order
+        torch.testing.assert_close(actual[name], expected[name], rtol=1e-5, atol=1e-7)
+
+
+@runs
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_same_input_same_bits(dtype, small_tiles):
+    z1, z2 = views(25, 70, dtype)
+    first, second = run(z1, z2, 0.2), run(z1, z2, 0.2)
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+@runs
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_zero_rows_have_zero_gradient(dtype, small_tiles):
+    z1, z2 = views(30, 20, dtype)
+    z1[4], z2[7] = 0, 0
+    check(z1, z2, 0.2)
+    assert (run(z1, z2, 0.2)["dz"][[4, 37]] == 0).all()
+
+
+@runs
+def test_rows_too_short_to_normalise(small_tiles):
+    """Shorter than 1e-12 they are divided by that, a constant, as F.normalize does."""
+    z1, z2 = views(30, 20)
+    z1[4] *= 1e-14
+    check(z1, z2, 0.2)
+
+
+@runs
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 3e37), (torch.bfloat16, 3e37), (torch.float16, 1e4)])
+def test_huge_values_do_not_overflow(dtype, size, small_tiles):
+    z1, z2 = views(30, 20, dtype)
+    huge = tuple(z.double() / z.double().abs().max() * size for z in (z1, z2))
+    check(*(z.to(dtype) for z in huge), 0.2)
+
+
+@runs
+@pytest.mark.parametrize("temperature", [0.01, 0.2])
+def test_identical_and_opposite_rows(temperature, small_tiles):
+    z = torch.full((20, 12), 0.3, device=DEVICE)
+    together = run(z, z, temperature)
+    torch.testing.assert_close(together["loss"], torch.full_like(together["loss"], 39).log(), rtol=1e-6, atol=0)
+    assert together["dz"].abs().max() < 1e-6
+    apart = run(z, -z, temperature)
+    expected = 2 / temperature + math.log(19 + 20 * math.exp(-2 / temperature))
+    torch.testing.assert_close(apart["loss"], torch.full_like(apart["loss"], expected), rtol=1e-6, atol=0)
+
+
+@runs
+@pytest.mark.parametrize("temperature", [0.01, 0.2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_nan_in_nan_out(dtype, temperature, small_tiles):
+    z1, z2 = views(40, 24, dtype)
+    z1[3, 2] = float("nan")
+    outputs = run(z1, z2, temperature)
+    for name in ("loss", "dz", "dtau"):
+        assert outputs[name].isnan().all(), name
+
+
+@runs
+@pytest.mark.parametrize("value", [0.0, -0.1, float("nan")])
+def test_a_senseless_temperature_in_a_tensor_gives_nan(value, small_tiles):
+    outputs = run(*views(40, 24), torch.tensor(value, device=DEVICE))
+    for name in ("loss", "dz", "dtau"):
+        assert outputs[name].isnan().all(), name
+
+
+@runs
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1.0, 6e4])
+def test_float16_weights_neither_overflow_nor_vanish(size, small_tiles):
+    """Against a tolerance of float16's own: half an ulp of the weights and of dz each, or half a subnormal step."""
+    z1, z2 = (z * 8 for z in views(50, 32, torch.float16))
+    grad = size * torch.rand(100, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    actual = run(z1, z2, 0.2, grad)["dz"].double()
+    exact = run_reference(z1, z2, 0.2, grad, torch.float64)["dz"]
+    assert (actual - exact).norm() <= 2**-10 * exact.norm() + 2**-25 * exact.numel() ** 0.5
+
+
+@compiles
+def test_under_the_interpreter():
+    """All that `runs` here, on CPU tensors: Triton decides at its import whether it interprets."""
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(Path(__file__).resolve())]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def usages(monkeypatch, capability, n, d, dtype, temperature=0.2):
+    """What each kernel of a forward and a backward needs on a chip, by name."""
+    monkeypatch.setattr(kernels, "_chip", lambda device: (capability, 132))
+    kernels._plan.cache_clear()
+    number, tau = (0.0, temperature) if isinstance(temperature, torch.Tensor) else (temperature, None)
+    z = torch.empty(n, d, dtype=dtype)
+    forward, outputs = recorded_launches(monkeypatch, kernels.forward, z, z, number, tau)
+    losses, shift, inverse_sum, u, scale = outputs
+    saved = (losses, u, scale, losses, shift, inverse_sum)
+    backward, _ = recorded_launches(monkeypatch, kernels.backward, *saved, number, tau)
+    kernels._plan.cache_clear()
+    first = {(x.kernel.__name__, x.arguments.get("GUARDED")): x for x in reversed(forward + backward)}
+    assert len(forward) <= (3 if tau is None else 4)
+    return {name: compile_for(launch, capability) for name, launch in first.items()}
+
+
+ALIKE = [(256, torch.float16), (1024, torch.float16), (256, torch.float32)]  # same tiles and code as another case
+CASES = [
+    pytest.param(d, dtype, id=f"{d}-{dtype}", marks=[pytest.mark.slow] if (d, dtype) in ALIKE else [])
+    for d in (128, 256, 1024)
+    for dtype in DTYPES
+]
+
+
+@compiles
+@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize(("d", "dtype"), CASES)
+def test_default_configurations_compile_without_spills(d, dtype, capability, monkeypatch):
+    temperature = torch.tensor(0.2) if dtype == torch.bfloat16 else 0.2  # a tensor launches both variants
+    for name, usage in usages(monkeypatch, capability, 4096, d, dtype, temperature).items():
+        assert usage.stack == 0, f"{name} spills {usage.stack} bytes"
+        limit = SHARED_MEMORY[86 if capability == 80 else capability]  # sm_80's tiles serve smaller chips too
+        assert usage.shared <= limit, f"{name} needs {usage.shared} bytes of shared memory, the chip has {limit}"
+
+
+@compiles
+def test_the_smallest_and_an_unaligned_shape_compile(monkeypatch):
+    for name, usage in usages(monkeypatch, 90, 1, 129, torch.bfloat16).items():
+        assert usage.shared <= SHARED_MEMORY[90], name

@@ -1,0 +1,35 @@
+"""Makes Triton's interpreter (TRITON_INTERPRET=1) do bfloat16 as a GPU does; import it before running a kernel.
+
+It stores bfloat16 as 16-bit integers, which its dot product multiplies as integers, and truncates where a GPU rounds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import triton.language as tl
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+_dot, _cast = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl
+
+
+def _widened(x: TensorHandle) -> TensorHandle:
+    if x.dtype.scalar != tl.bfloat16:
+        return x
+    bits = torch.from_numpy(np.ascontiguousarray(x.data))
+    return TensorHandle(bits.view(torch.bfloat16).float().numpy(), tl.float32)
+
+
+def _create_dot(self, a, b, *rest):
+    return _dot(self, _widened(a), _widened(b), *rest)
+
+
+def _cast_impl(self, source, target):
+    if source.dtype.scalar == tl.float32 and target.scalar == tl.bfloat16:
+        rounded = torch.from_numpy(np.ascontiguousarray(source.data)).bfloat16()
+        return TensorHandle(rounded.view(torch.uint16).numpy(), tl.bfloat16)
+    return _cast(self, source, target)
+
+
+InterpreterBuilder.create_dot = _create_dot
+InterpreterBuilder.cast_impl = _cast_impl
