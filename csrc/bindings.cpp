@@ -36,24 +36,24 @@ PYBIND11_MODULE(_C, m) {
     }, nogil);
     m.def("nt_xent_workspace", &cpu::nt_xent_workspace);
     m.def("nt_xent_forward_tile", [](address cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0,
-                                     int64_t pairs, float inverse_tau, bool fixed, address positive, address maximum,
+                                     int64_t pairs, double inverse_tau, bool fixed, address positive, address maximum,
                                      address sum, address workspace) {
         cpu::nt_xent_forward_tile(at<float>(cosine), rows, cols, i0, j0, pairs, inverse_tau, fixed,
                                   at<float>(positive), at<float>(maximum), at<double>(sum), at<float>(workspace));
     }, nogil);
-    m.def("nt_xent_losses", [](int64_t rows, float inverse_tau, address positive, address maximum, address sum,
+    m.def("nt_xent_losses", [](int64_t rows, double inverse_tau, address positive, address maximum, address sum,
                                address loss, address inverse_sum) {
         cpu::nt_xent_losses(rows, inverse_tau, at<float>(positive), at<float>(maximum), at<double>(sum),
                             at<float>(loss), at<float>(inverse_sum));
     }, nogil);
     m.def("nt_xent_backward_tile", [](address cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0,
-                                      int64_t pairs, float inverse_tau, bool fixed, address scaled_grad,
+                                      int64_t pairs, double inverse_tau, bool fixed, address scaled_grad,
                                       address maximum) {
         cpu::nt_xent_backward_tile(at<float>(cosine), rows, cols, i0, j0, pairs, inverse_tau, fixed,
                                    at<float>(scaled_grad), at<float>(maximum));
     }, nogil);
     m.def("nt_xent_project", [](address du, address u, address scale, address grad, address loss, int64_t pairs,
-                                int64_t dim, float inverse_tau) {
+                                int64_t dim, double inverse_tau) {
         return cpu::nt_xent_project(at<float>(du), at<float>(u), at<float>(scale), at<float>(grad), at<float>(loss),
                                     pairs, dim, inverse_tau);
     }, nogil);

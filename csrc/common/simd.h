@@ -13,7 +13,7 @@
 
 namespace sslfast {
 
-inline constexpr float kLog2e = 1.44269504088896341f;
+inline constexpr double kLog2e = 1.44269504088896341;
 
 // 2^x for x <= 127 within 1 ulp; zero below -126, NaN for NaN.
 __attribute__((always_inline)) inline float exp2_fast(float exponent) {

@@ -11,15 +11,28 @@ namespace {
 
 constexpr float kEps = 1e-12f;      // of F.normalize
 constexpr float kLeast = -2;        // below every cosine
+constexpr float kDropped = -3e38f;  // its exponential is zero; an infinity would meet its opposite in the low part
 constexpr int64_t kBlockRows = 16;  // rows a thread takes at a time; fixed, so sums do not depend on the threads
+
+// log2(e)/tau in two parts: rounded to one float it would be another temperature, and the gradient of tau would show it.
+struct Inverse {
+    float high, low;
+    explicit Inverse(double inverse_tau)
+        : high(float(inverse_tau * kLog2e)), low(float(inverse_tau * kLog2e - double(high))) {}
+    // exp((cosine - shift)/tau)
+    __attribute__((always_inline)) float exponential(float cosine, float shift) const {
+        const float above = cosine - shift;
+        return exp2_fast(above * high + above * low);
+    }
+};
 
 // Takes the pairs of row i with itself and with its partner out of a tile, noting the cosine of the latter.
 inline void drop(float* row, int64_t i, int64_t i0, int64_t j0, int64_t cols, int64_t pairs, float* positive) {
-    if (i0 == j0) row[i - j0] = -INFINITY;
+    if (i0 == j0) row[i - j0] = kDropped;
     const int64_t partner = (i < pairs ? i + pairs : i - pairs) - j0;
     if (partner < 0 || partner >= cols) return;
     if (positive) positive[i] = positive[j0 + partner] = row[partner];
-    row[partner] = -INFINITY;
+    row[partner] = kDropped;
 }
 
 SSLFAST_MULTIVERSION
@@ -40,18 +53,18 @@ void normalize_row(const float* z, int64_t dim, float* u, float* scale) {
 
 // Maximum fixed at 1: one exponential a pair.
 SSLFAST_MULTIVERSION
-float fixed_row(const float* cosine, int64_t cols, float k, float* column_sum) {
+float fixed_row(const float* cosine, int64_t cols, Inverse k, float* column_sum) {
     float sum = 0;
     if (column_sum) {
 #pragma omp simd reduction(+ : sum)
         for (int64_t j = 0; j < cols; ++j) {
-            const float e = exp2_fast(cosine[j] * k - k);
+            const float e = k.exponential(cosine[j], 1);
             sum += e;
             column_sum[j] += e;
         }
     } else {
 #pragma omp simd reduction(+ : sum)
-        for (int64_t j = 0; j < cols; ++j) sum += exp2_fast(cosine[j] * k - k);
+        for (int64_t j = 0; j < cols; ++j) sum += k.exponential(cosine[j], 1);
     }
     return sum;
 }
@@ -69,35 +82,35 @@ float row_maximum(const float* cosine, int64_t cols, float* column) {
 }
 
 SSLFAST_MULTIVERSION
-float running_row(const float* cosine, int64_t cols, float k, float row, const float* column, float* column_sum) {
+float running_row(const float* cosine, int64_t cols, Inverse k, float row, const float* column, float* column_sum) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < cols; ++j) sum += exp2_fast((cosine[j] - row) * k);
+    for (int64_t j = 0; j < cols; ++j) sum += k.exponential(cosine[j], row);
     if (column_sum) {
 #pragma omp simd
-        for (int64_t j = 0; j < cols; ++j) column_sum[j] += exp2_fast((cosine[j] - column[j]) * k);
+        for (int64_t j = 0; j < cols; ++j) column_sum[j] += k.exponential(cosine[j], column[j]);
     }
     return sum;
 }
 
 // (maximum, sum) of two parts of a row become those of their union.
-inline void merge(float* maximum, double* sum, float part_maximum, double part_sum, float k) {
+inline void merge(float* maximum, double* sum, float part_maximum, double part_sum, double inverse_tau) {
     const float top = std::max(*maximum, part_maximum);
-    *sum = *sum * std::exp2(double(*maximum - top) * k) + part_sum * std::exp2(double(part_maximum - top) * k);
+    *sum = *sum * std::exp((*maximum - top) * inverse_tau) + part_sum * std::exp((part_maximum - top) * inverse_tau);
     *maximum = top;
 }
 
 SSLFAST_MULTIVERSION
-void fixed_weights(float* cosine, int64_t cols, float k, float a_i, const float* a) {
+void fixed_weights(float* cosine, int64_t cols, Inverse k, float a_i, const float* a) {
 #pragma omp simd
-    for (int64_t j = 0; j < cols; ++j) cosine[j] = exp2_fast(cosine[j] * k - k) * (a_i + a[j]);
+    for (int64_t j = 0; j < cols; ++j) cosine[j] = k.exponential(cosine[j], 1) * (a_i + a[j]);
 }
 
 SSLFAST_MULTIVERSION
-void running_weights(float* cosine, int64_t cols, float k, float a_i, float row, const float* a, const float* column) {
+void running_weights(float* cosine, int64_t cols, Inverse k, float a_i, float row, const float* a, const float* column) {
 #pragma omp simd
     for (int64_t j = 0; j < cols; ++j)
-        cosine[j] = a_i * exp2_fast((cosine[j] - row) * k) + a[j] * exp2_fast((cosine[j] - column[j]) * k);
+        cosine[j] = a_i * k.exponential(cosine[j], row) + a[j] * k.exponential(cosine[j], column[j]);
 }
 
 // du + weight * other, and its product with u.
@@ -128,10 +141,10 @@ void nt_xent_normalize(const float* z, int64_t rows, int64_t dim, float* u, floa
 int64_t nt_xent_workspace(int64_t rows, int64_t cols) { return (rows + kBlockRows - 1) / kBlockRows * cols * 2; }
 
 void nt_xent_forward_tile(float* cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0, int64_t pairs,
-                          float inverse_tau, bool fixed, float* positive, float* maximum, double* sum,
+                          double inverse_tau, bool fixed, float* positive, float* maximum, double* sum,
                           float* workspace) {
     const bool diagonal = i0 == j0;
-    const float k = inverse_tau * kLog2e;
+    const Inverse k(inverse_tau);
     const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
     float* column_sums = workspace;                    // (blocks, cols)
     float* column_maxima = workspace + blocks * cols;  // (blocks, cols)
@@ -156,7 +169,7 @@ void nt_xent_forward_tile(float* cosine, int64_t rows, int64_t cols, int64_t i0,
             } else {
                 const float top = row_maxima[i - first];
                 merge(maximum + i0 + i, sum + i0 + i, top, running_row(row, cols, k, top, column_maximum, column_sum),
-                      k);
+                      inverse_tau);
             }
         }
     }
@@ -169,16 +182,16 @@ void nt_xent_forward_tile(float* cosine, int64_t rows, int64_t cols, int64_t i0,
             sum[j0 + j] += total;
         } else {
             for (int64_t block = 0; block < blocks; ++block)
-                merge(maximum + j0 + j, sum + j0 + j, column_maxima[block * cols + j], column_sums[block * cols + j], k);
+                merge(maximum + j0 + j, sum + j0 + j, column_maxima[block * cols + j], column_sums[block * cols + j],
+                      inverse_tau);
         }
     }
 }
 
-void nt_xent_losses(int64_t rows, float inverse_tau, const float* positive, const float* maximum, const double* sum,
+void nt_xent_losses(int64_t rows, double inverse_tau, const float* positive, const float* maximum, const double* sum,
                     float* loss, float* inverse_sum) {
-    const double exact_inverse_tau = double(inverse_tau * kLog2e) / 1.4426950408889634;  // as the tiles rounded it
     for (int64_t i = 0; i < rows; ++i) {
-        const double above = (double(maximum[i]) - positive[i]) * exact_inverse_tau;
+        const double above = (double(maximum[i]) - positive[i]) * inverse_tau;
         // Beyond the range of exp the 1 is lost anyway.
         loss[i] = float(above > 700 ? above + std::log(sum[i]) : std::log1p(sum[i] * std::exp(above)));
         inverse_sum[i] = float(1 / (sum[i] + std::exp(-above)));
@@ -186,8 +199,8 @@ void nt_xent_losses(int64_t rows, float inverse_tau, const float* positive, cons
 }
 
 void nt_xent_backward_tile(float* cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0, int64_t pairs,
-                           float inverse_tau, bool fixed, const float* scaled_grad, const float* maximum) {
-    const float k = inverse_tau * kLog2e;
+                           double inverse_tau, bool fixed, const float* scaled_grad, const float* maximum) {
+    const Inverse k(inverse_tau);
 #pragma omp parallel for schedule(static) if (rows * cols > 8192)
     for (int64_t r = 0; r < rows; ++r) {
         const int64_t i = i0 + r;
@@ -201,7 +214,7 @@ void nt_xent_backward_tile(float* cosine, int64_t rows, int64_t cols, int64_t i0
 }
 
 double nt_xent_project(float* du, const float* u, const float* scale, const float* grad, const float* loss,
-                       int64_t pairs, int64_t dim, float inverse_tau) {
+                       int64_t pairs, int64_t dim, double inverse_tau) {
     const int64_t rows = 2 * pairs;
     std::vector<double> radial(rows);
 #pragma omp parallel for schedule(static) if (rows * dim > 16384)
@@ -211,7 +224,7 @@ double nt_xent_project(float* du, const float* u, const float* scale, const floa
         const float along = add_positive(du + i * dim, u + i * dim, dim, weight, u + partner * dim);
         radial[i] = along;
         // The factor of a row shorter than eps is constant: nothing to project out.
-        project_row(du + i * dim, u + i * dim, dim, scale[i] < 1 / kEps ? along : 0, scale[i] * inverse_tau);
+        project_row(du + i * dim, u + i * dim, dim, scale[i] < 1 / kEps ? along : 0, scale[i] * float(inverse_tau));
     }
     double total = 0;
     for (const double r : radial) total += r;
