@@ -68,15 +68,20 @@ def main() -> int:
             if case.op == op and arguments.case in case.name:
                 rows += measure(case, arguments, rates)
                 print(markdown(rows[-len(PEERS[op]) :]), end="\n\n", flush=True)
+                if not (arguments.case or arguments.peer):
+                    write(arguments.output / f"{op}-{arguments.device}.csv", rows)
         if not rows:
             parser.error(f"no case of {op} contains {arguments.case!r}")
-        if not (arguments.case or arguments.peer):
-            arguments.output.mkdir(parents=True, exist_ok=True)
-            with open(arguments.output / f"{op}-{arguments.device}.csv", "w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                writer.writeheader()
-                writer.writerows(rows)
     return 0
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    """All rows so far, so that a run that is stopped leaves what it measured."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def measure(case: Case, arguments: argparse.Namespace, rates: tuple[float, float]) -> list[dict]:

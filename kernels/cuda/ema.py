@@ -1,38 +1,39 @@
-"""Momentum update on CUDA: one launch for all tensors, over a table of them that stays on the device."""
+"""Momentum update on CUDA: one launch for a table of tensors, which stays on the device until an address changes."""
 
 from __future__ import annotations
 
 import functools
+from array import array
 
 import torch
 from torch import Tensor
 
 from sslfast import _C
-from sslfast.kernels.pairs import pair_table
 
 _in_graphs: set[Tensor] = set()  # tables that captured graphs read at every replay: never freed
 
 
-def update(targets: list[Tensor], sources: list[Tensor], momentum: float | Tensor, step: int | Tensor) -> None:
-    with torch.cuda.device(targets[0].device):
+def update(table: array, device: torch.device, momentum: float | Tensor, step: int | Tensor) -> None:
+    with torch.cuda.device(device):
         stream = torch.cuda.current_stream()
-        table, chunks = _upload(pair_table(targets, sources).tobytes(), targets[0].device)
+        uploaded, chunks = _upload(table.tobytes(), device)
         if torch.cuda.is_current_stream_capturing():
-            _in_graphs.add(table)
+            _in_graphs.add(uploaded)
         else:
-            table.record_stream(stream)
-        number, momentum_at = (0.0, momentum.data_ptr()) if isinstance(momentum, Tensor) else (momentum, 0)
-        step, step_at = (0, step.data_ptr()) if isinstance(step, Tensor) else (step, 0)
-        double = momentum_at != 0 and momentum.dtype == torch.float64
-        pairs = table.data_ptr()
+            uploaded.record_stream(stream)
+        momentum, momentum_at = (0.0, momentum) if isinstance(momentum, Tensor) else (momentum, None)
+        step, step_at = (0, step) if isinstance(step, Tensor) else (step, None)
         _C.ema_update_cuda(
-            pairs, pairs + 32 * len(targets), chunks, number, momentum_at, double, step, step_at, stream.cuda_stream
-        )
+            uploaded.data_ptr(), uploaded[table.buffer_info()[1] :].data_ptr(), chunks,
+            momentum, 0 if momentum_at is None else momentum_at.data_ptr(),
+            momentum_at is not None and momentum_at.dtype == torch.float64,
+            step, 0 if step_at is None else step_at.data_ptr(), stream.cuda_stream,
+        )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=128)
 def _upload(table: bytes, device: torch.device) -> tuple[Tensor, int]:
-    """The pairs and, behind them, the chunks, on the device; how many chunks. Another address makes another table."""
+    """The pairs and, behind them, the chunks, on the device; how many chunks."""
     if torch.cuda.is_current_stream_capturing():
         raise RuntimeError("ema_update_: before a CUDA graph captures it, it must have run once on the same tensors")
     pairs = torch.frombuffer(bytearray(table), dtype=torch.int64).view(-1, 4)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from sslfast import _C
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import ema as cpu
+from sslfast.kernels.pairs import pair_table
 from sslfast.ops.checks import FLOATS
 from sslfast.ops.registry import define_op, lazily
 
@@ -47,21 +49,31 @@ def ema_update_(
 
     Source: He et al. 2020, "Momentum Contrast", https://arxiv.org/abs/1911.05722, equation 2
     """
-    _check_tensors(targets, sources)
+    _check_lists(targets, sources)
     device = targets[0].device
     momentum, momentum_at = _check_momentum(momentum, device)
-    step, step_at = _check_step(step, device, needed=any(target.dtype == torch.bfloat16 for target in targets))
+    step, step_at = _check_step(step, device, needed=torch.bfloat16 in [target.dtype for target in targets])
     with torch.no_grad():
         _update(targets, sources, momentum, momentum_at, step, step_at)
 
 
-def _check_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+def _check_lists(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     for name, tensors in (("targets", targets), ("sources", sources)):
         if not isinstance(tensors, (list, tuple)):
             raise TypeError(f"ema_update_: {name} must be a list of tensors, got {type(tensors).__name__}")
         for k, tensor in enumerate(tensors):
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"ema_update_: {name}[{k}] must be a tensor, got {type(tensor).__name__}")
+    if not targets or len(targets) != len(sources):
+        raise ValueError(
+            "ema_update_: targets and sources must be equally many, at least one, "
+            f"got {len(targets)} targets and {len(sources)} sources"
+        )
+
+
+def _check_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    for name, tensors in (("targets", targets), ("sources", sources)):
+        for k, tensor in enumerate(tensors):
             if tensor.dtype not in FLOATS:
                 raise TypeError(
                     f"ema_update_: {name}[{k}] must be float32, bfloat16, float16 or float64, got {tensor.dtype}"
@@ -71,11 +83,6 @@ def _check_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None
                     f"ema_update_: {name}[{k}] must be on the device of targets[0], {targets[0].device}, "
                     f"got {tensor.device}"
                 )
-    if not targets or len(targets) != len(sources):
-        raise ValueError(
-            "ema_update_: targets and sources must be equally many, at least one, "
-            f"got {len(targets)} targets and {len(sources)} sources"
-        )
     for k, (target, source) in enumerate(zip(targets, sources)):
         if target.shape != source.shape:
             raise ValueError(
@@ -87,6 +94,13 @@ def _check_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None
                 f"ema_update_: float64 goes with float64 only, got {target.dtype} targets[{k}] and "
                 f"{source.dtype} sources[{k}]"
             )
+
+
+def _check_distinct(targets: Sequence[Tensor]) -> None:
+    seen: dict[int, int] = {}
+    for k, target in enumerate(targets):
+        if target.numel() and seen.setdefault(target.data_ptr(), k) != k:
+            raise ValueError(f"ema_update_: targets[{seen[target.data_ptr()]}] and targets[{k}] share memory")
 
 
 def _check_momentum(momentum: float | Tensor, device: torch.device) -> tuple[float, Tensor | None]:
@@ -129,27 +143,65 @@ def _check_step(step: int | Tensor | None, device: torch.device, needed: bool) -
     return step, None
 
 
-def _in_memory_order(kernel: Callable) -> Callable:
-    """What the kernels ask for: pairs that are dense and alike in strides, so that elements meet in memory order."""
+# --- the backends ---
+
+_in_order: set[tuple] = set()  # tables (and strides) that passed the checks and need no copies
+
+
+def _over_table(kernel: Callable) -> Callable:
+    """A C++ kernel and its table of addresses, sizes and dtypes. A table that once passed is not checked again."""
 
     @functools.wraps(kernel)
     def run(targets, sources, momentum, momentum_at, step, step_at):
-        _check_distinct(targets)
-        views = {}
-        places, sources = list(targets), list(sources)
-        for k, (target, source) in enumerate(zip(targets, sources)):
-            if target.is_contiguous() and source.is_contiguous():
-                continue
-            if not _is_dense(target):
-                places[k] = views[k] = target.contiguous()
-            if source.stride() != places[k].stride():
-                sources[k] = torch.empty_like(places[k], dtype=source.dtype).copy_(source)
-        kernel(places, sources, momentum if momentum_at is None else momentum_at, step if step_at is None else step_at)
-        for k, updated in views.items():
-            targets[k].copy_(updated)
-        torch.autograd.graph.increment_version([target for target in targets if not target.is_inference()])
+        momentum = momentum if momentum_at is None else momentum_at
+        step = step if step_at is None else step_at
+        table = pair_table(targets, sources)
+        contiguous = all(map(Tensor.is_contiguous, targets)) and all(map(Tensor.is_contiguous, sources))
+        strides = None if contiguous else tuple(x.stride() for x in (*targets, *sources))
+        key = (table.tobytes(), strides)
+        if key in _in_order and [x.shape for x in targets] == [x.shape for x in sources]:
+            kernel(table, targets[0].device, momentum, step)
+        else:
+            _check_tensors(targets, sources)
+            _check_distinct(targets)
+            with _dense_pairs(targets, sources) as pairs:
+                dense_table = pair_table(*pairs)
+                kernel(dense_table, targets[0].device, momentum, step)
+            if dense_table == table:
+                if len(_in_order) >= 128:
+                    _in_order.clear()
+                _in_order.add(key)
+        _count_change(targets)
 
     return run
+
+
+@functools.wraps(reference.ema_update_)
+def _reference(targets, sources, momentum, momentum_at, step, step_at):
+    _check_tensors(targets, sources)
+    _check_distinct(targets)
+    with _dense_pairs(targets, sources) as pairs:
+        reference.ema_update_(
+            *pairs, momentum if momentum_at is None else momentum_at, step if step_at is None else step_at
+        )
+    _count_change(targets)
+
+
+@contextlib.contextmanager
+def _dense_pairs(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """The tensors, or copies where a pair is not dense and alike in strides; copied targets are copied back."""
+    dense, alike = list(targets), list(sources)
+    for k, (target, source) in enumerate(zip(targets, sources)):
+        if target.is_contiguous() and source.is_contiguous():
+            continue
+        if not _is_dense(target):
+            dense[k] = target.contiguous()
+        if source.stride() != dense[k].stride():
+            alike[k] = torch.empty_like(dense[k], dtype=source.dtype).copy_(source)
+    yield dense, alike
+    for target, updated in zip(targets, dense):
+        if updated is not target:
+            target.copy_(updated)
 
 
 def _is_dense(x: Tensor) -> bool:
@@ -162,20 +214,16 @@ def _is_dense(x: Tensor) -> bool:
     return True
 
 
-def _check_distinct(targets: Sequence[Tensor]) -> None:
-    if len({target.data_ptr() for target in targets}) == len(targets):
-        return
-    seen: dict[int, int] = {}
-    for k, target in enumerate(targets):
-        if target.numel() and seen.setdefault(target.data_ptr(), k) != k:
-            raise ValueError(f"ema_update_: targets[{seen[target.data_ptr()]}] and targets[{k}] share memory")
+def _count_change(targets: Sequence[Tensor]) -> None:
+    """Lets autograd see that the targets changed."""
+    torch.autograd.graph.increment_version([target for target in targets if not target.is_inference()])
 
 
 _update = define_op(
     "ema_update_(Tensor(a!)[] targets, Tensor[] sources, float momentum, Tensor? momentum_at, SymInt step,"
     " Tensor? step_at) -> ()",
-    fake=lambda *arguments: None,
-    reference=_in_memory_order(reference.ema_update_),
-    cpu=_in_memory_order(cpu.update),
-    cuda=_in_memory_order(lazily("sslfast.kernels.cuda.ema", "update") if _C.has_cuda else reference.ema_update_),
+    fake=lambda targets, sources, *_: _check_tensors(targets, sources),
+    reference=_reference,
+    cpu=_over_table(cpu.update),
+    cuda=_over_table(lazily("sslfast.kernels.cuda.ema", "update")) if _C.has_cuda else _reference,
 )

@@ -39,8 +39,8 @@ def bits(x: torch.Tensor) -> torch.Tensor:
 
 
 def exact_update(targets, sources, momentum):
-    results = [target.double() for target in targets]
-    reference.ema_update_(results, [source.double() for source in sources], momentum, 0)
+    results = [target.double().contiguous() for target in targets]
+    reference.ema_update_(results, [source.double().contiguous() for source in sources], momentum, 0)
     return results
 
 
@@ -136,11 +136,29 @@ def test_layouts(layout, dtype, device):
     (target,), (source,) = pairs(device, dtype, dtype, [(6, 4, 3, 5)])
     target, source = (change(x) for change, x in zip(layouts()[layout], (target, source)))
     strides = target.stride()
-    (exact,) = exact_update([target.contiguous()], [source.contiguous()], 0.9)
+    (exact,) = exact_update([target], [source], 0.9)
     ops.ema_update_([target], [source], 0.9, step=1)
     assert target.stride() == strides
     ulp = torch.finfo(dtype).eps
     torch.testing.assert_close(target.double(), exact, rtol=ulp, atol=ulp)
+
+
+def test_the_same_memory_in_another_shape_or_layout(device):
+    """What was checked once is checked again when anything but the values changed."""
+    (target, other), (source, double) = pairs(device, shapes=[(6, 6), (6, 6)])
+    exact = target.double()
+    for layout in (source, source, source.T, source.T, source):
+        ops.ema_update_([target], [layout], 0.9)
+        (exact,) = exact_update([exact], [layout], 0.9)
+        torch.testing.assert_close(target.double(), exact, rtol=1e-6, atol=1e-6)
+    for wrong in (source[:3], source.view(4, 9), source.flatten()):
+        with pytest.raises(ValueError, match="must have the shape"):
+            ops.ema_update_([target], [wrong], 0.9)
+    ops.ema_update_([target, other], [source, source], 0.9)
+    with pytest.raises(ValueError, match="share memory"):
+        ops.ema_update_([target, target], [source, source], 0.9)
+    with pytest.raises(TypeError, match="float64 goes with float64 only"):
+        ops.ema_update_([target], [double.double()], 0.9)
 
 
 def test_huge_and_tiny_values(device):
