@@ -60,10 +60,118 @@ def nt_xent_backward(
     p[views, views.roll(m // 2)] = torch.expm1(-losses)  # P − 1 of the positive, without cancellation
     g = grad[:, None] * p
     du = (g + g.T) @ u / temperature
-    radial = (du * u).sum(dim=1)
-    # The factor of a row shorter than EPS is constant: nothing to project out.
-    project = torch.where(scale < 1 / EPS, radial, 0)
-    return (du - project[:, None] * u) * scale[:, None], -radial.sum() / (2 * temperature)
+    return project(du, u, scale), -(du * u).sum() / (2 * temperature)
+
+
+# --- info_nce: MoCo's loss (He et al. 2020, https://arxiv.org/abs/1911.05722, equation 1) ---
+
+
+def info_nce(
+    query: Tensor,
+    key: Tensor,
+    queue: Tensor | None = None,
+    temperature: float | Tensor = 0.07,
+    *,
+    reduction: str = "mean",
+) -> Tensor:
+    """loss_i = −s(q_i, k_i) + log(exp s(q_i, k_i) + Σ_j exp s(q_i, n_j)); negatives n: the queue, else other keys."""
+    q, k = normalize(query)[0], normalize(key)[0]
+    if queue is None:
+        logits, positive = q @ k.T, torch.arange(len(q), device=q.device)
+    else:
+        logits = torch.cat([(q * k).sum(dim=1, keepdim=True), q @ queue.T], dim=1)
+        positive = torch.zeros(len(q), dtype=torch.int64, device=q.device)
+    return F.cross_entropy(logits / temperature, positive, reduction=reduction)
+
+
+def info_nce_forward(
+    query: Tensor, key: Tensor, queue: Tensor | None, temperature: float | Tensor, with_mean: bool
+) -> tuple[Tensor, ...]:
+    """Losses, shift, inverse_sum (N,), P_ij = exp((q_i·n_j − shift_i)/τ)·inverse_sum_i; mean; u, scale of q then k.
+
+    mean (N, D) = Σ_j P_ij n_j is what the gradient needs of the negatives; (0, D) if not wanted.
+    """
+    u, scale = normalize(torch.cat([query, key]))
+    q, k = u.chunk(2)
+    negatives = k if queue is None else queue
+    shift, total, weighted = negatives_forward(q, negatives, queue is None, temperature, with_mean)
+    positive = (q * k).sum(dim=1)
+    largest = torch.maximum(shift, positive)
+    rest = total * torch.exp((shift - largest) / temperature)
+    losses = torch.logaddexp(torch.log(rest) - (positive - largest) / temperature, torch.zeros_like(rest))
+    inverse_sum = 1 / (rest + torch.exp((positive - largest) / temperature))
+    mean = weighted * (torch.exp((shift - largest) / temperature) * inverse_sum)[: len(weighted), None]
+    return losses, largest, inverse_sum, mean, u, scale
+
+
+def info_nce_backward(
+    grad: Tensor,
+    u: Tensor,
+    scale: Tensor,
+    losses: Tensor,
+    shift: Tensor,
+    inverse_sum: Tensor,
+    mean: Tensor,
+    temperature: float | Tensor,
+    in_batch: bool,
+    with_key: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of Σ_i grad_i·loss_i: to the raw queries (N, D), to the raw keys ((0, D) if not wanted), and to τ.
+
+    dL/dq_i = g_i (Σ_j P_ij n_j + (P_ii − 1) k_i)/τ, and dL/dτ = −Σ_i q_i·(dL/dq_i)/τ. In the batch a key is also the
+    negative of other queries: Σ_j g_j P_ji q_j joins.
+    """
+    q, k = u.chunk(2)
+    pull = (grad * torch.expm1(-losses))[:, None]  # P − 1 of the positive, without cancellation
+    dq = (grad[:, None] * mean + pull * k) / temperature
+    dtau = -(dq * q).sum() / temperature
+    if not with_key:
+        return project(dq, q, scale[: len(q)]), q.new_empty(0, q.shape[1]), dtau
+    dk = pull * q
+    if in_batch:
+        dk = dk + negatives_backward(k, q, True, None, None, grad * inverse_sum, shift, temperature)
+    return project(dq, q, scale[: len(q)]), project(dk / temperature, k, scale[len(q) :]), dtau
+
+
+def project(du: Tensor, u: Tensor, scale: Tensor) -> Tensor:
+    """The gradient to raw rows from that to unit rows; the factor of a row shorter than EPS is constant."""
+    radial = torch.where(scale < 1 / EPS, (du * u).sum(dim=1), 0)
+    return (du - radial[:, None] * u) * scale[:, None]
+
+
+# --- negatives: the streaming softmax that the contrastive losses share; rows and columns have unit length ---
+
+
+def negatives_forward(
+    rows: Tensor, columns: Tensor, skip_diagonal: bool, temperature: float | Tensor, with_weighted: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """E_ij = exp((rows_i·columns_j − shift_i)/τ): shift (R,), Σ_j E_ij (R,) and Σ_j E_ij columns_j (R, D) or (0, D)."""
+    cosine = rows @ columns.T
+    if skip_diagonal:
+        cosine = cosine.fill_diagonal_(float("-inf"))
+    shift = cosine.amax(dim=1).clamp_min(-2)  # finite without any negative
+    e = torch.exp((cosine - shift[:, None]) / temperature)
+    return shift, e.sum(dim=1), e @ columns if with_weighted else rows.new_empty(0, rows.shape[1])
+
+
+def negatives_backward(
+    rows: Tensor,
+    columns: Tensor,
+    skip_diagonal: bool,
+    row_factor: Tensor | None,
+    row_shift: Tensor | None,
+    column_factor: Tensor | None,
+    column_shift: Tensor | None,
+    temperature: float | Tensor,
+) -> Tensor:
+    """Σ_j W_ij columns_j (R, D), W_ij = exp((c_ij − row_shift_i)/τ)·row_factor_i + the same with column_…_j."""
+    cosine = rows @ columns.T
+    w = torch.zeros_like(cosine)
+    if row_factor is not None:
+        w = w + torch.exp((cosine - row_shift[:, None]) / temperature) * row_factor[:, None]
+    if column_factor is not None:
+        w = w + torch.exp((cosine - column_shift) / temperature) * column_factor
+    return (w.fill_diagonal_(0) if skip_diagonal else w) @ columns
 
 
 # --- ema_update_: MoCo's momentum encoder (He et al. 2020, https://arxiv.org/abs/1911.05722, equation 2) ---
