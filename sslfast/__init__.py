@@ -2,5 +2,6 @@
 
 from sslfast import losses, ops
 from sslfast._version import __version__
+from sslfast.ema import EMA
 
-__all__ = ["__version__", "losses", "ops"]
+__all__ = ["EMA", "__version__", "losses", "ops"]
