@@ -15,6 +15,7 @@ TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 def augment(
     images: Tensor,
+    sizes: Tensor | None,
     crop: Tensor,
     flip: Tensor,
     jitter: Tensor,
@@ -25,6 +26,7 @@ def augment(
     size: Sequence[int],
     steps: Sequence[str],
     bicubic: bool,
+    mode: str,
     blur_radius: int,
     mean: Sequence[float],
     std: Sequence[float],

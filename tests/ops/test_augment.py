@@ -239,9 +239,9 @@ def test_opcheck(generator: torch.Generator) -> None:
     params = ViewSampler(EVERYTHING, 16).sample(4, (20, 20), generator=generator)
     rows = [getattr(params, name) for name in LAYOUT]
     images = pictures(4, 3, 20, 20, generator)
-    rest = ([16, 16], list(params.steps), True, params.blur_radius, [0.5] * 3, [0.2] * 3)
+    rest = ([16, 16], list(params.steps), True, params.mode, params.blur_radius, [0.5] * 3, [0.2] * 3)
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
-        torch.library.opcheck(torch.ops.sslfast.augment.default, (images, *rows, *rest, dtype))
+        torch.library.opcheck(torch.ops.sslfast.augment.default, (images, None, *rows, *rest, dtype))
 
 
 def test_same_input_same_bits(generator: torch.Generator) -> None:
