@@ -112,8 +112,12 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+# The same with the steps of the TensorFlow code instead of torchvision's.
+PRESETS["simclr-tf"] = replace(PRESETS["simclr"], mode="simclr")
+
+
 def preset(name: str) -> Preset:
-    """The preset of that name: simclr, simclr-cifar or mnist-like. Raises ValueError for another name."""
+    """The preset of that name in `PRESETS`. Raises ValueError for another name."""
     if name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
     return PRESETS[name]
