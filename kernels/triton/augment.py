@@ -76,8 +76,8 @@ def _resample(
     green, blue = red, red
     for t in range(column_count):
         weight = tl.load(across + (1 + t) * LANES + lanes)[None, :]
-        column = left - start + tl.minimum(tl.maximum(first_column + t, 0), box_width - 1)
-        r, g, b = _load(strip + (rows * STRIDE)[:, None] + column[None, :], None, ROWS * STRIDE, C)
+        taken = left - start + tl.minimum(tl.maximum(first_column + t, 0), box_width - 1)
+        r, g, b = _load(strip + (rows * STRIDE)[:, None] + taken[None, :], None, ROWS * STRIDE, C)
         red, green, blue = red + weight * r, green + weight * g, blue + weight * b
     tl.debug_barrier()
     if BICUBIC:  # the cubic overshoots at edges
