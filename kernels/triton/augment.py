@@ -68,7 +68,7 @@ def _resample(
             pointers = image + (source_row * row_stride)[:, None] + (columns * column_stride)[None, :]
             r, g, b = _load(pointers, mask, plane_stride, C)
             red, green, blue = red + weight * r, green + weight * g, blue + weight * b
-        pointers = strip + (rows * STRIDE)[:, None] + (columns - start)[None, :]
+        pointers = strip + rows[:, None] + ((columns - start) * ROWS)[None, :]
         _store(pointers, mask, ROWS * STRIDE, red, green, blue, C)
     tl.debug_barrier()
     first_column = tl.load(across + lanes).to(tl.int32)
@@ -77,7 +77,7 @@ def _resample(
     for t in range(column_count):
         weight = tl.load(across + (1 + t) * LANES + lanes)[None, :]
         taken = left - start + tl.minimum(tl.maximum(first_column + t, 0), box_width - 1)
-        r, g, b = _load(strip + (rows * STRIDE)[:, None] + taken[None, :], None, ROWS * STRIDE, C)
+        r, g, b = _load(strip + rows[:, None] + (taken * ROWS)[None, :], None, ROWS * STRIDE, C)
         red, green, blue = red + weight * r, green + weight * g, blue + weight * b
     tl.debug_barrier()
     if BICUBIC:  # the cubic overshoots at edges
@@ -87,7 +87,7 @@ def _resample(
 
 @triton.jit
 def _blur(
-    planes, plane, i, step, length: tl.constexpr, j, sigma, weight, radius,
+    planes, mask, plane, i, step, length: tl.constexpr, j, sigma, weight, radius,
     C: tl.constexpr, ZEROS: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Σ_t weight·exp(−t²/2σ²)·x[i + t] of lines `length` long, elements `step` apart; j tells the lines."""
@@ -100,7 +100,7 @@ def _blur(
         at = tl.minimum(at, 2 * (length - 1) - at)  # reflected
         if ZEROS:
             tap = tl.where((i + t >= 0) & (i + t < length), tap, 0.0)
-        r, g, b = _load(planes + at * step + j, None, plane, C)
+        r, g, b = _load(planes + at * step + j, mask, plane, C)
         red, green, blue = red + tap * r, green + tap * g, blue + tap * b
     return red, green, blue
 
@@ -226,11 +226,11 @@ def _views(
                             h, w, C, SOLARIZE, ROWS, LANES,
                         )  # fmt: skip
                     else:
-                        lines = tl.arange(0, ROWS)[:, None] * STRIDE
-                        _store(strip + lines + lanes[None, :], mask, ROWS * STRIDE, red, green, blue, C)
+                        lines = tl.arange(0, ROWS)[:, None]
+                        _store(strip + lines + lanes[None, :] * ROWS, mask, ROWS * STRIDE, red, green, blue, C)
                         tl.debug_barrier()
                         red, green, blue = _blur(
-                            strip, ROWS * STRIDE, x[None, :], 1, w, lines, sigma, weight, radius, C, SIMCLR, ROWS, LANES
+                            strip, None, ROWS * STRIDE, x[None, :], ROWS, w, lines, sigma, weight, radius, C, SIMCLR, ROWS, LANES
                         )
                         tl.debug_barrier()
                         _store(blurred + (rows - low) * w + lanes[None, :], mask, PLANE, red, green, blue, C)
@@ -245,7 +245,7 @@ def _views(
                 for y in range(y0, y1, ROWS):
                     rows = tl.minimum(y + tl.arange(0, ROWS), y1 - 1)[:, None]
                     red, green, blue = _blur(
-                        blurred - low * w, PLANE, rows, w, h, x[None, :], sigma, weight, radius,
+                        blurred - low * w, lanes[None, :] < w, PLANE, rows, w, h, lanes[None, :], sigma, weight, radius,
                         C, SIMCLR, ROWS, LANES,
                     )  # fmt: skip
                     _finish(

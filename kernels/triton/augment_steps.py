@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = (tl.constexpr(k) for k in range(4))  # columns of `jitter`, values of `order`
+SHIFTER = tl.constexpr(1.5 * 2**23)  # adding it rounds to an integer
 
 
 @triton.jit
@@ -62,7 +63,7 @@ def resampling(
 
 @triton.jit
 def clamp01(x):
-    return tl.clamp(x, 0.0, 1.0, propagate_nan=tl.PropagateNan.ALL)
+    return tl.minimum(tl.maximum(x, 0.0), 1.0)
 
 
 @triton.jit
@@ -75,7 +76,7 @@ def luma(red, green, blue, C: tl.constexpr):
 def _channel(value, chroma, away):
     """A channel of the colour whose hue is `away` sixths of the circle from that channel's place: the maximum V within
     one sixth of it, the minimum V − chroma from two sixths on, linear between."""
-    away -= 6.0 * tl.floor(away * (1.0 / 6.0) + 0.5)
+    away -= 6.0 * ((away * (1.0 / 6.0) + SHIFTER) - SHIFTER)
     return value - chroma * clamp01(tl.abs(away) - 1.0)
 
 
