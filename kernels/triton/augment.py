@@ -107,11 +107,12 @@ def _blur(
 
 @triton.jit
 def _finish(
-    view, y, stop, red, green, blue, threshold, red_scale, green_scale, blue_scale, red_shift, green_shift, blue_shift,
+    view, y, stop, red, green, blue, solarize, red_scale, green_scale, blue_scale, red_shift, green_shift, blue_shift,
     h: tl.constexpr, w: tl.constexpr, C: tl.constexpr, SOLARIZE: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Solarizes, normalises and stores rows y to `stop`."""
     if SOLARIZE:
+        threshold = tl.load(solarize)
         red = tl.where(red >= threshold, 1.0 - red, red)
         green = tl.where(green >= threshold, 1.0 - green, green)
         blue = tl.where(blue >= threshold, 1.0 - blue, blue)
@@ -194,7 +195,6 @@ def _views(
             red_sum = tl.zeros((ROWS, LANES), tl.float32)
             green_sum, blue_sum = red_sum, red_sum
             view = views + tl.cast(i, tl.int64) * (C * h * w)
-            threshold = tl.load(solarize + i)
 
             for y in range(low, high, ROWS):
                 red, green, blue = _resample(
@@ -221,7 +221,7 @@ def _views(
                             green, blue = red, red
                     if radius == 0:
                         _finish(
-                            view, y, high, red, green, blue, threshold,
+                            view, y, high, red, green, blue, solarize + i,
                             red_scale, green_scale, blue_scale, red_shift, green_shift, blue_shift,
                             h, w, C, SOLARIZE, ROWS, LANES,
                         )  # fmt: skip
@@ -249,7 +249,7 @@ def _views(
                         C, SIMCLR, ROWS, LANES,
                     )  # fmt: skip
                     _finish(
-                        view, y, y1, red, green, blue, threshold,
+                        view, y, y1, red, green, blue, solarize + i,
                         red_scale, green_scale, blue_scale, red_shift, green_shift, blue_shift,
                         h, w, C, SOLARIZE, ROWS, LANES,
                     )  # fmt: skip
