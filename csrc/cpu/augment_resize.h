@@ -84,24 +84,15 @@ struct Resampling {
     }
 };
 
-// One row of the view before its columns are resized: source columns [left, right) of row y -> row[0 .. right - left).
-SSLFAST_INLINE void blend_rows(const uint8_t* plane, int64_t width, const Resampling& rows, int64_t y, int64_t left,
-                               int64_t right, float* row) {
-    const int64_t columns = right - left, taps = rows.last[y] - rows.first[y];
-    const uint8_t* source = plane + rows.first[y] * width + left;
+// Row y of the view before its columns are resized; `source` holds the rows of its block, `stride` columns each.
+SSLFAST_INLINE void blend_rows(const float* source, int64_t stride, const Resampling& rows, int64_t y, float* row) {
+    const int64_t taps = rows.last[y] - rows.first[y];
     const float* weight = rows.of_pixel(y);
-    if (columns < kLanes) {  // of a source that is narrower than that
-        for (int64_t x = 0; x < columns; ++x) {
-            row[x] = 0;
-            for (int64_t t = 0; t < taps; ++t) row[x] += weight[t * kLanes] * float(source[t * width + x]);
-        }
-        return;
-    }
-    for (int64_t block = 0; block < columns; block += kLanes) {
-        const int64_t x = std::min(block, columns - kLanes);  // the last one overlaps
+    source += (rows.first[y] - rows.from[y / kLanes]) * stride;
+    for (int64_t x = 0; x < stride; x += kLanes) {
         Lanes sum = {}, pixels;
         for (int64_t t = 0; t < taps; ++t) {
-            load(source + t * width + x, pixels);
+            load(source + t * stride + x, pixels);
             sum += weight[t * kLanes] * pixels;
         }
         store(sum, row + x);
@@ -132,28 +123,35 @@ SSLFAST_INLINE void resize_columns(const float* row, int64_t stride, const Resam
 // Room for the crop of a view; used again for the next one.
 struct Crop {
     Resampling rows, columns;
-    std::vector<float> row;
+    std::vector<float> pixels, row;
 
     // uint8 (channels, height, width) -> view (channels, rows, columns) in [0, 1].
     SSLFAST_INLINE void resize(const uint8_t* image, int64_t channels, int64_t height, int64_t width, bool bicubic,
                                float* view) {
         constexpr int kRows = 4;
-        // At least sixteen columns, where there are as many.
-        const int64_t right = std::max(columns.end, std::min(columns.start + kLanes, width));
-        const int64_t left = std::min(columns.start, std::max<int64_t>(right - kLanes, 0));
-        const int64_t stride = right - left;
+        const int64_t left = columns.start, across = columns.end - left, stride = (across + kLanes - 1) / kLanes * kLanes;
         row.resize(kRows * stride);
         for (int64_t c = 0; c < channels; ++c) {
-            const uint8_t* plane = image + c * height * width;
-            for (int64_t y = 0; y < rows.target; y += kRows) {
-                const int64_t together = std::min<int64_t>(kRows, rows.target - y);
-                for (int64_t r = 0; r < together; ++r) blend_rows(plane, width, rows, y + r, left, right, &row[r * stride]);
-                float* out = view + (c * rows.target + y) * columns.target;
-                if (together == kRows) {
-                    resize_columns<kRows>(row.data(), stride, columns, left, bicubic, out);
-                } else {
+            for (int64_t block = 0; block < int64_t(rows.from.size()); ++block) {
+                const int64_t count = rows.count(block);
+                const uint8_t* source = image + (c * height + rows.from[block]) * width + left;
+                pixels.resize(std::max<int64_t>(pixels.size(), count * stride));
+                for (int64_t k = 0; k < count; ++k) {
+#pragma omp simd
+                    for (int64_t x = 0; x < across; ++x) pixels[k * stride + x] = float(source[k * width + x]);
+                }
+                const int64_t end = std::min((block + 1) * kLanes, rows.target);
+                for (int64_t y = block * kLanes; y < end; y += kRows) {
+                    const int64_t together = std::min<int64_t>(kRows, end - y);
+                    float* out = view + (c * rows.target + y) * columns.target;
                     for (int64_t r = 0; r < together; ++r)
-                        resize_columns<1>(&row[r * stride], stride, columns, left, bicubic, out + r * columns.target);
+                        blend_rows(pixels.data(), stride, rows, y + r, &row[r * stride]);
+                    if (together == kRows) {
+                        resize_columns<kRows>(row.data(), stride, columns, left, bicubic, out);
+                    } else {
+                        for (int64_t r = 0; r < together; ++r)
+                            resize_columns<1>(&row[r * stride], stride, columns, left, bicubic, out + r * columns.target);
+                    }
                 }
             }
         }
