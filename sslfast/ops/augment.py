@@ -125,8 +125,7 @@ def _normalization(
 
 
 def _cpu(images, *rest):
-    padded, mode = rest[0] is not None, rest[11]
-    return (_reference if rest[-1] == torch.float64 or padded or mode == "simclr" else cpu.augment)(images, *rest)
+    return (_reference if rest[-1] == torch.float64 else cpu.augment)(images, *rest)
 
 
 _cpu.__module__ = cpu.__name__
