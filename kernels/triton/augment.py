@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sslfast.kernels.triton.augment_steps import CONTRAST, adjust, clamp01, cut, luma, resampling
 
-JITTERS = ("brightness", "contrast", "saturation", "hue")  # bits of a kernel's JITTERS
+JITTERS = ("brightness", "contrast", "saturation", "hue")  # the first two of them without colours
 REACH = tl.constexpr(6.4)  # in σ: taps of the blur from there on are below 1e-9
 PIXELS = 2048  # of a view at a time
 BLOCK = 64  # rows of a view at most that a program makes in one go
@@ -312,7 +312,7 @@ def augment(
                 sizes if sizes is None else sizes.contiguous(), *(x.contiguous() for x in params),
                 *(scale * 3)[:3], *(shift * 3)[:3],
                 views, sums, scratch, room, row_taps, column_taps, batch * blocks,
-                h=h, w=w, C=channels, JITTERS=sum(1 << k for k, name in enumerate(JITTERS) if name in steps),
+                h=h, w=w, C=channels, JITTERS=sum(1 << k for k, name in enumerate(JITTERS[: channels + 1]) if name in steps),
                 GRAYSCALE="grayscale" in steps, SOLARIZE="solarize" in steps, BICUBIC=bicubic, SIMCLR=simclr, RADIUS=radius, BLOCK=block, ROWS=rows, LANES=lanes, DOWN=down, STRIDE=stride,
                 PARTS=triton.next_power_of_2(blocks), SUM=summing, num_warps=max(1, min(32, rows * lanes // 256)),
             )  # fmt: skip

@@ -101,10 +101,12 @@ def adjust(
     brightness, contrast, saturation: factor·x + (1 − factor)·(black, mean, gray). In "simclr" the saturation blends
     with V of HSV, and its factor ends where S is 1.
     """
+    poison = 0.0  # the clamp is the hardware's, which takes NaN to 0
     for k in range(count):
         kind = tl.load(order + k)
         factor = tl.load(jitter + kind)
         wanted = ((JITTERS >> kind) & 1) == 1
+        poison += tl.where(wanted, 0.0 * factor, 0.0)
         if (kind == BRIGHTNESS) & wanted:
             red = clamp01(factor * red)
             if C == 3:
@@ -119,14 +121,13 @@ def adjust(
                 if SIMCLR:
                     end = tl.maximum(tl.maximum(red, green), blue)
                     chroma = end - tl.minimum(tl.minimum(red, green), blue)
-                    scale = tl.minimum(factor, end / tl.maximum(chroma, 1e-30), propagate_nan=tl.PropagateNan.ALL)
+                    scale = tl.minimum(factor, end / tl.maximum(chroma, 1e-30))
                 else:
                     end = luma(red, green, blue, C)
                     scale = factor
                 offset = (1.0 - scale) * end
-                red, green, blue = clamp01(scale * red + offset), clamp01(scale * green + offset), clamp01(
-                    scale * blue + offset
-                )
+                red, green = clamp01(scale * red + offset), clamp01(scale * green + offset)
+                blue = clamp01(scale * blue + offset)
             if (kind == HUE) & wanted & (factor != 0.0):
                 red, green, blue = _shift_hue(red, green, blue, factor)
-    return red, green, blue
+    return red + poison, green + poison, blue + poison
