@@ -22,6 +22,7 @@ from sslfast.kernels.triton.augment_steps import CONTRAST, adjust, clamp01, cut,
 JITTERS = ("brightness", "contrast", "saturation", "hue")  # the first two of them without colours
 REACH = tl.constexpr(6.4)  # in σ: taps of the blur from there on are below 1e-9
 PIXELS = 2048  # of a view at a time
+THREAD = 4  # of them in a thread
 BLOCK = 64  # rows of a view at most that a program makes in one go
 PROGRAMS = 2  # on a multiprocessor
 
@@ -133,18 +134,18 @@ def _views(
     images, image_stride, plane_stride, row_stride, column_stride, height, width,
     sizes, crop, flip, jitter, order, grayscale, blur, solarize,
     red_scale, green_scale, blue_scale, red_shift, green_shift, blue_shift,
-    views, sums, scratch, scratch_stride, row_taps, column_taps, items,
+    views, sums, scratch, scratch_stride, items,
     h: tl.constexpr, w: tl.constexpr, C: tl.constexpr, JITTERS: tl.constexpr, GRAYSCALE: tl.constexpr,
-    SOLARIZE: tl.constexpr, BICUBIC: tl.constexpr, SIMCLR: tl.constexpr, RADIUS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
-    DOWN: tl.constexpr, STRIDE: tl.constexpr, PARTS: tl.constexpr, SUM: tl.constexpr,
+    SOLARIZE: tl.constexpr, BICUBIC: tl.constexpr, SIMCLR: tl.constexpr, RADIUS: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, LANES: tl.constexpr, DOWN: tl.constexpr, STRIDE: tl.constexpr, ROW_TAPS: tl.constexpr,
+    COLUMN_TAPS: tl.constexpr, PARTS: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
     """Block after block of rows: of the views, or with SUM the sums of what their contrast gets."""
     BLOCKS: tl.constexpr = (h + BLOCK - 1) // BLOCK
     MEANS: tl.constexpr = C if SIMCLR else 1
-    own = scratch + tl.program_id(0).to(tl.int64) * scratch_stride
-    across = own  # (1 + column_taps, LANES)
-    down = across + (1 + column_taps) * LANES  # (1 + row_taps, DOWN)
-    strip = down + (1 + row_taps) * DOWN  # (C, ROWS, STRIDE)
+    across = scratch + tl.program_id(0).to(tl.int64) * scratch_stride  # (1 + COLUMN_TAPS, LANES)
+    down = across + (1 + COLUMN_TAPS) * LANES  # (1 + ROW_TAPS, DOWN)
+    strip = down + (1 + ROW_TAPS) * DOWN  # (C, ROWS, STRIDE)
     blurred = strip + C * ROWS * STRIDE  # (C, BLOCK + 2 · RADIUS, w)
     PLANE: tl.constexpr = (BLOCK + 2 * RADIUS) * w
     lanes = tl.arange(0, LANES)
@@ -170,6 +171,7 @@ def _views(
                 sigma = tl.load(blur + i)
                 reach = REACH * sigma
                 radius = tl.where(sigma <= 0.0, 0, tl.where(reach < RADIUS, reach, RADIUS).to(tl.int32))
+                sigma = tl.where(radius == 0, 1.0, sigma)
                 distance = (tl.arange(0, 2 * DOWN) - RADIUS).to(tl.float32)
                 taps = tl.exp(-0.5 * (distance / sigma) * (distance / sigma))
                 weight = 1.0 / tl.sum(tl.where(tl.abs(distance) <= RADIUS, taps, 0.0))
@@ -216,9 +218,9 @@ def _views(
                         blue_sum += tl.where(mask, blue, 0.0)
                 else:
                     if GRAYSCALE and C == 3:
-                        if tl.load(grayscale + i):
-                            red = luma(red, green, blue, C)
-                            green, blue = red, red
+                        gray, is_gray = luma(red, green, blue, C), tl.load(grayscale + i)
+                        red, green = tl.where(is_gray, gray, red), tl.where(is_gray, gray, green)
+                        blue = tl.where(is_gray, gray, blue)
                     if radius == 0:
                         _finish(
                             view, y, high, red, green, blue, solarize + i,
@@ -230,8 +232,9 @@ def _views(
                         _store(strip + lines + lanes[None, :] * ROWS, mask, ROWS * STRIDE, red, green, blue, C)
                         tl.debug_barrier()
                         red, green, blue = _blur(
-                            strip, None, ROWS * STRIDE, x[None, :], ROWS, w, lines, sigma, weight, radius, C, SIMCLR, ROWS, LANES
-                        )
+                            strip, None, ROWS * STRIDE, x[None, :], ROWS, w, lines, sigma, weight, radius,
+                            C, SIMCLR, ROWS, LANES,
+                        )  # fmt: skip
                         tl.debug_barrier()
                         _store(blurred + (rows - low) * w + lanes[None, :], mask, PLANE, red, green, blue, C)
 
@@ -260,8 +263,9 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def _taps(source: int, target: int, bicubic: bool, antialias: bool) -> int:
-    """At most so many pixels of the source go into one of the target."""
-    return 2 + int((4 if bicubic else 2) * (max(1, source / target) if antialias else 1))
+    """So many pixels of the source, or a few less, go into one of the target; rounded up, for fewer compilations."""
+    taps = (4 if bicubic else 2) * (max(1, source / target) if antialias else 1)
+    return 4 * triton.cdiv(int(taps) + 2, 4)
 
 
 def augment(
@@ -291,29 +295,40 @@ def augment(
     lanes = max(16, triton.next_power_of_2(w))
     rows = min(max(1, PIXELS // lanes), triton.next_power_of_2(block))
     down = max(16, triton.next_power_of_2(block + 2 * radius))
-    stride = max(width + 32, lanes)
+    stride = max(256 * triton.cdiv(width, 256) + 32, lanes)  # the widths of padded batches share their compilations
     row_taps, column_taps = _taps(height, h, bicubic, not simclr), _taps(width, w, bicubic, not simclr)
     room = (1 + column_taps) * lanes + (1 + row_taps) * down + channels * rows * stride
     room += channels * (block + 2 * radius) * w if radius else 0
-    room = triton.cdiv(room, 16) * 16
+    room = 16 * triton.cdiv(room, 16)
     programs = min(batch * blocks, PROGRAMS * _multiprocessors(images.device))
 
     scratch = torch.empty(programs, room, dtype=torch.float32, device=images.device)
-    views = torch.empty(batch, channels, h, w, dtype=dtype, device=images.device)
     sums = torch.empty(batch, channels if simclr else 1, blocks, dtype=torch.float32, device=images.device)
+    views = torch.empty(batch, channels, h, w, dtype=dtype, device=images.device)
+    params = [x if x is None else x.contiguous() for x in (sizes, crop, flip, jitter, order, grayscale, blur, solarize)]
     scale = [1 / s for s in std] or [1.0]
     shift = [-m / s for m, s in zip(mean, std)] or [0.0]
-    params = (crop, flip, jitter, order, grayscale, blur, solarize)
-    passes = [True, False] if "contrast" in steps else [False]
+    constants = {
+        "JITTERS": sum(1 << k for k, name in enumerate(JITTERS[: channels + 1]) if name in steps),
+        "GRAYSCALE": "grayscale" in steps,
+        "SOLARIZE": "solarize" in steps,
+        "BICUBIC": bicubic,
+        "SIMCLR": simclr,
+        "RADIUS": radius,
+        "BLOCK": block,
+        "ROWS": rows,
+        "LANES": lanes,
+        "DOWN": down,
+        "STRIDE": stride,
+        "ROW_TAPS": row_taps,
+        "COLUMN_TAPS": column_taps,
+        "PARTS": triton.next_power_of_2(blocks),
+        "num_warps": max(1, min(32, rows * lanes // THREAD // 32)),
+    }
     with torch.cuda.device_of(images):
-        for summing in passes:
+        for summing in (True, False) if "contrast" in steps else (False,):
             _views[(programs,)](
-                images, *images.stride(), height, width,
-                sizes if sizes is None else sizes.contiguous(), *(x.contiguous() for x in params),
-                *(scale * 3)[:3], *(shift * 3)[:3],
-                views, sums, scratch, room, row_taps, column_taps, batch * blocks,
-                h=h, w=w, C=channels, JITTERS=sum(1 << k for k, name in enumerate(JITTERS[: channels + 1]) if name in steps),
-                GRAYSCALE="grayscale" in steps, SOLARIZE="solarize" in steps, BICUBIC=bicubic, SIMCLR=simclr, RADIUS=radius, BLOCK=block, ROWS=rows, LANES=lanes, DOWN=down, STRIDE=stride,
-                PARTS=triton.next_power_of_2(blocks), SUM=summing, num_warps=max(1, min(32, rows * lanes // 256)),
+                images, *images.stride(), height, width, *params, *(scale * 3)[:3], *(shift * 3)[:3],
+                views, sums, scratch, room, batch * blocks, h=h, w=w, C=channels, SUM=summing, **constants,
             )  # fmt: skip
     return views
