@@ -88,15 +88,14 @@ def _resample(
 
 @triton.jit
 def _blur(
-    planes, mask, plane, i, step, length: tl.constexpr, j, sigma, weight, radius,
+    planes, mask, plane, i, step, length: tl.constexpr, j, taps, radius,
     C: tl.constexpr, ZEROS: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """Σ_t weight·exp(−t²/2σ²)·x[i + t] of lines `length` long, elements `step` apart; j tells the lines."""
+    """Σ_t taps[|t|]·x[i + t] of lines `length` long, elements `step` apart; j tells the lines."""
     red = tl.zeros((ROWS, LANES), tl.float32)
     green, blue = red, red
     for t in range(-radius, radius + 1):
-        distance = t / sigma
-        tap = weight * tl.exp(-0.5 * distance * distance)
+        tap = tl.load(taps + tl.abs(t))
         at = tl.abs(i + t)
         at = tl.minimum(at, 2 * (length - 1) - at)  # reflected
         if ZEROS:
@@ -138,7 +137,7 @@ def _views(
     h: tl.constexpr, w: tl.constexpr, C: tl.constexpr, JITTERS: tl.constexpr, GRAYSCALE: tl.constexpr,
     SOLARIZE: tl.constexpr, BICUBIC: tl.constexpr, SIMCLR: tl.constexpr, RADIUS: tl.constexpr, BLOCK: tl.constexpr,
     ROWS: tl.constexpr, LANES: tl.constexpr, DOWN: tl.constexpr, STRIDE: tl.constexpr, ROW_TAPS: tl.constexpr,
-    COLUMN_TAPS: tl.constexpr, PARTS: tl.constexpr, SUM: tl.constexpr,
+    COLUMN_TAPS: tl.constexpr, TAPS: tl.constexpr, PARTS: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
     """Block after block of rows: of the views, or with SUM the sums of what their contrast gets."""
     BLOCKS: tl.constexpr = (h + BLOCK - 1) // BLOCK
@@ -146,7 +145,8 @@ def _views(
     across = scratch + tl.program_id(0).to(tl.int64) * scratch_stride  # (1 + COLUMN_TAPS, LANES)
     down = across + (1 + COLUMN_TAPS) * LANES  # (1 + ROW_TAPS, DOWN)
     strip = down + (1 + ROW_TAPS) * DOWN  # (C, ROWS, STRIDE)
-    blurred = strip + C * ROWS * STRIDE  # (C, BLOCK + 2 · RADIUS, w)
+    taps = strip + C * ROWS * STRIDE  # (TAPS)
+    blurred = taps + TAPS  # (C, BLOCK + 2 · RADIUS, w)
     PLANE: tl.constexpr = (BLOCK + 2 * RADIUS) * w
     lanes = tl.arange(0, LANES)
     x = tl.minimum(lanes, w - 1)
@@ -166,15 +166,16 @@ def _views(
             y0 = block * BLOCK
             y1 = tl.minimum(y0 + BLOCK, h)
             low, high = y0, y1
-            radius, sigma, weight = 0, 1.0, 1.0
+            radius = 0
             if RADIUS > 0 and not SUM:
                 sigma = tl.load(blur + i)
                 reach = REACH * sigma
                 radius = tl.where(sigma <= 0.0, 0, tl.where(reach < RADIUS, reach, RADIUS).to(tl.int32))
                 sigma = tl.where(radius == 0, 1.0, sigma)
-                distance = (tl.arange(0, 2 * DOWN) - RADIUS).to(tl.float32)
-                taps = tl.exp(-0.5 * (distance / sigma) * (distance / sigma))
-                weight = 1.0 / tl.sum(tl.where(tl.abs(distance) <= RADIUS, taps, 0.0))
+                t = tl.arange(0, TAPS)
+                distance = t.to(tl.float32) / sigma
+                tap = tl.where(t <= RADIUS, tl.exp(-0.5 * distance * distance), 0.0)
+                tl.store(taps + t, tap / (2.0 * tl.sum(tap) - 1.0))
                 low, high = tl.maximum(y0 - radius, 0), tl.minimum(y1 + radius, h)
 
             row_count = resampling(
@@ -232,7 +233,7 @@ def _views(
                         _store(strip + lines + lanes[None, :] * ROWS, mask, ROWS * STRIDE, red, green, blue, C)
                         tl.debug_barrier()
                         red, green, blue = _blur(
-                            strip, None, ROWS * STRIDE, x[None, :], ROWS, w, lines, sigma, weight, radius,
+                            strip, None, ROWS * STRIDE, x[None, :], ROWS, w, lines, taps, radius,
                             C, SIMCLR, ROWS, LANES,
                         )  # fmt: skip
                         tl.debug_barrier()
@@ -248,7 +249,7 @@ def _views(
                 for y in range(y0, y1, ROWS):
                     rows = tl.minimum(y + tl.arange(0, ROWS), y1 - 1)[:, None]
                     red, green, blue = _blur(
-                        blurred - low * w, lanes[None, :] < w, PLANE, rows, w, h, lanes[None, :], sigma, weight, radius,
+                        blurred - low * w, lanes[None, :] < w, PLANE, rows, w, h, lanes[None, :], taps, radius,
                         C, SIMCLR, ROWS, LANES,
                     )  # fmt: skip
                     _finish(
@@ -298,7 +299,8 @@ def augment(
     stride = max(256 * triton.cdiv(width, 256) + 32, lanes)  # the widths of padded batches share their compilations
     row_taps, column_taps = _taps(height, h, bicubic, not simclr), _taps(width, w, bicubic, not simclr)
     room = (1 + column_taps) * lanes + (1 + row_taps) * down + channels * rows * stride
-    room += channels * (block + 2 * radius) * w if radius else 0
+    taps = max(16, triton.next_power_of_2(radius + 1))
+    room += taps + channels * (block + 2 * radius) * w if radius else 0
     room = 16 * triton.cdiv(room, 16)
     programs = min(batch * blocks, PROGRAMS * _multiprocessors(images.device))
 
@@ -322,6 +324,7 @@ def augment(
         "STRIDE": stride,
         "ROW_TAPS": row_taps,
         "COLUMN_TAPS": column_taps,
+        "TAPS": taps,
         "PARTS": triton.next_power_of_2(blocks),
         "num_warps": max(1, min(32, rows * lanes // THREAD // 32)),
     }
