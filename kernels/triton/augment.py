@@ -22,7 +22,7 @@ from sslfast.kernels.triton.augment_steps import CONTRAST, adjust, clamp01, cut,
 JITTERS = ("brightness", "contrast", "saturation", "hue")  # the first two of them without colours
 REACH = tl.constexpr(6.4)  # in σ: taps of the blur from there on are below 1e-9
 PIXELS = 2048  # of a view at a time
-THREAD = 4  # of them in a thread
+THREAD = 8  # of them in a thread
 BLOCK = 64  # rows of a view at most that a program makes in one go
 PROGRAMS = 2  # on a multiprocessor
 
@@ -138,6 +138,7 @@ def _views(
     SOLARIZE: tl.constexpr, BICUBIC: tl.constexpr, SIMCLR: tl.constexpr, RADIUS: tl.constexpr, BLOCK: tl.constexpr,
     ROWS: tl.constexpr, LANES: tl.constexpr, DOWN: tl.constexpr, STRIDE: tl.constexpr, ROW_TAPS: tl.constexpr,
     COLUMN_TAPS: tl.constexpr, TAPS: tl.constexpr, PARTS: tl.constexpr, SUM: tl.constexpr,
+    BLURRED: tl.constexpr,
 ):  # fmt: skip
     """Block after block of rows: of the views, or with SUM the sums of what their contrast gets."""
     BLOCKS: tl.constexpr = (h + BLOCK - 1) // BLOCK
@@ -154,7 +155,16 @@ def _views(
         i, block = item // BLOCKS, item % BLOCKS
         jitters, orders = jitter + 4 * i, order + 4 * i
         has_contrast = (JITTERS & 2 != 0) & (tl.load(jitters + CONTRAST) != 1.0)
-        if has_contrast | (not SUM):
+        radius = 0
+        if RADIUS > 0:
+            sigma = tl.load(blur + i)
+            reach = REACH * sigma
+            radius = tl.where(sigma <= 0.0, 0, tl.where(reach < RADIUS, reach, RADIUS).to(tl.int32))
+        if SUM:
+            wanted = has_contrast
+        else:
+            wanted = (radius > 0) == BLURRED
+        if wanted:
             own_height, own_width = height, width
             if sizes is not None:
                 own_height = tl.minimum(tl.maximum(tl.load(sizes + 2 * i), 1), height)
@@ -166,17 +176,12 @@ def _views(
             y0 = block * BLOCK
             y1 = tl.minimum(y0 + BLOCK, h)
             low, high = y0, y1
-            radius = 0
-            if RADIUS > 0 and not SUM:
-                sigma = tl.load(blur + i)
-                reach = REACH * sigma
-                radius = tl.where(sigma <= 0.0, 0, tl.where(reach < RADIUS, reach, RADIUS).to(tl.int32))
-                sigma = tl.where(radius == 0, 1.0, sigma)
+            if BLURRED:
+                low, high = tl.maximum(y0 - radius, 0), tl.minimum(y1 + radius, h)
                 t = tl.arange(0, TAPS)
                 distance = t.to(tl.float32) / sigma
                 tap = tl.where(t <= RADIUS, tl.exp(-0.5 * distance * distance), 0.0)
                 tl.store(taps + t, tap / (2.0 * tl.sum(tap) - 1.0))
-                low, high = tl.maximum(y0 - radius, 0), tl.minimum(y1 + radius, h)
 
             row_count = resampling(
                 down, tl.minimum(low + tl.arange(0, DOWN), h - 1), box_height, h, 255.0, DOWN, BICUBIC, not SIMCLR
@@ -222,13 +227,7 @@ def _views(
                         gray, is_gray = luma(red, green, blue, C), tl.load(grayscale + i)
                         red, green = tl.where(is_gray, gray, red), tl.where(is_gray, gray, green)
                         blue = tl.where(is_gray, gray, blue)
-                    if radius == 0:
-                        _finish(
-                            view, y, high, red, green, blue, solarize + i,
-                            red_scale, green_scale, blue_scale, red_shift, green_shift, blue_shift,
-                            h, w, C, SOLARIZE, ROWS, LANES,
-                        )  # fmt: skip
-                    else:
+                    if BLURRED:
                         lines = tl.arange(0, ROWS)[:, None]
                         _store(strip + lines + lanes[None, :] * ROWS, mask, ROWS * STRIDE, red, green, blue, C)
                         tl.debug_barrier()
@@ -238,13 +237,19 @@ def _views(
                         )  # fmt: skip
                         tl.debug_barrier()
                         _store(blurred + (rows - low) * w + lanes[None, :], mask, PLANE, red, green, blue, C)
+                    else:
+                        _finish(
+                            view, y, y1, red, green, blue, solarize + i,
+                            red_scale, green_scale, blue_scale, red_shift, green_shift, blue_shift,
+                            h, w, C, SOLARIZE, ROWS, LANES,
+                        )  # fmt: skip
 
             if SUM:
                 tl.store(sums + i * MEANS * BLOCKS + block, tl.sum(red_sum))
                 if MEANS == 3:
                     tl.store(sums + (i * MEANS + 1) * BLOCKS + block, tl.sum(green_sum))
                     tl.store(sums + (i * MEANS + 2) * BLOCKS + block, tl.sum(blue_sum))
-            elif radius != 0:
+            if BLURRED:
                 tl.debug_barrier()
                 for y in range(y0, y1, ROWS):
                     rows = tl.minimum(y + tl.arange(0, ROWS), y1 - 1)[:, None]
@@ -257,6 +262,7 @@ def _views(
                         red_scale, green_scale, blue_scale, red_shift, green_shift, blue_shift,
                         h, w, C, SOLARIZE, ROWS, LANES,
                     )  # fmt: skip
+                tl.debug_barrier()
 
 
 def _multiprocessors(device: torch.device) -> int:
@@ -328,10 +334,16 @@ def augment(
         "PARTS": triton.next_power_of_2(blocks),
         "num_warps": max(1, min(32, rows * lanes // THREAD // 32)),
     }
+    passes = [(False, False)]  # SUM, BLURRED
+    if "contrast" in steps:
+        passes.insert(0, (True, False))
+    if radius:
+        passes.append((False, True))
     with torch.cuda.device_of(images):
-        for summing in (True, False) if "contrast" in steps else (False,):
+        for summing, blurred in passes:
             _views[(programs,)](
                 images, *images.stride(), height, width, *params, *(scale * 3)[:3], *(shift * 3)[:3],
-                views, sums, scratch, room, batch * blocks, h=h, w=w, C=channels, SUM=summing, **constants,
+                views, sums, scratch, room, batch * blocks, h=h, w=w, C=channels, SUM=summing, BLURRED=blurred,
+                **constants,
             )  # fmt: skip
     return views

@@ -55,6 +55,7 @@ def resampling(
         tl.store(table + (1 + t) * LANES + lanes, weight)
         total += weight
     scale = tl.div_rn(1.0, total * unit)
+    tl.debug_barrier()
     for t in range(count):
         weight = tl.load(table + (1 + t) * LANES + lanes)
         tl.store(table + (1 + t) * LANES + lanes, weight * scale)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 
 import pytest
@@ -227,18 +227,22 @@ def test_under_the_interpreter():
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+VIEWS = {
+    "224": ("simclr", 3, (256, 256), 224, torch.bfloat16),
+    "cifar": ("simclr-cifar", 3, (32, 32), 32, torch.float32),
+    "mnist": ("mnist-like", 1, (28, 28), 28, torch.float16),
+}
+QUICK = [("224", 80, "torchvision"), ("224", 90, "simclr"), ("224", 100, "torchvision"), ("mnist", 90, "torchvision")]
 CASES = [
-    pytest.param("simclr", 3, (256, 256), 224, torch.bfloat16, id="224"),
-    pytest.param("simclr-cifar", 3, (32, 32), 32, torch.float32, id="cifar"),
-    pytest.param("mnist-like", 1, (28, 28), 28, torch.float16, id="mnist"),
+    pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow])
+    for case in product(VIEWS, (80, 90, 100), MODES)
 ]
 
 
 @compiles
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("capability", [80, 90, 100])
-@pytest.mark.parametrize(("preset", "channels", "source", "size", "dtype"), CASES)
-def test_compiles_without_spills(preset, channels, source, size, dtype, mode, capability, monkeypatch):
+@pytest.mark.parametrize(("name", "capability", "mode"), CASES)
+def test_compiles_without_spills(name, capability, mode, monkeypatch):
+    preset, channels, source, size, dtype = VIEWS[name]
     images = torch.empty(64, channels, *source, dtype=torch.uint8)
     params = replace(ViewSampler(preset, size).sample(64, source), mode=mode)
     normalized = {"mean": (0.5,) * channels, "std": (0.2,) * channels}
