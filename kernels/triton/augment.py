@@ -1,11 +1,13 @@
 """Augmentation on the GPU: a program takes blocks of rows of the views, all steps of which stay in its registers.
 
-A view is made from its source once, and before that a first time, up to the contrast, for the mean that this needs.
-Bytes of device memory: the crop read twice, the view written once. A resampling is separable: rows of the source are
-added up to a strip, of which a pixel takes columns; with C channels and a scale up to 1 these are 4·C bytes and 4·C
-floats a pixel (bicubic). A block of a blurred view is made with the rows that the blur needs around it, blurred across
-as it is made and then downwards, 2·C·(2·radius + 1) floats a pixel; other views do nothing of that. What goes from
-thread to thread goes through a scratch of the program's own, so memory is bounded by the chip, not by the batch.
+Up to three launches, of which each passes over the views that do not need it: sums of what the contrast takes as its
+gray, made from the source up to that step; the views without blur; those with blur. No view is stored but finished.
+Device memory: the crop read once, or twice with contrast, and the view written once. A resampling is separable: rows
+of the source are added up to a strip, from which a pixel takes columns; cubic and not shrinking, C channels, that is
+4·C multiplications for each column of the crop and 4·C a pixel. A block of a blurred view is made with the rows that
+the blur needs around it, blurred across as it is made and then downwards, 2·C·(2·radius + 1) multiplications a pixel.
+What goes from thread to thread goes through a scratch of the program's own: its size depends on the chip and the
+shapes, not on the batch. In it a strip lies column by column, and a thread loads four of its rows at once.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from torch import Tensor
 from sslfast.kernels.triton.augment_steps import CONTRAST, adjust, clamp01, cut, luma, resampling
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")  # the first two of them without colours
-REACH = tl.constexpr(6.4)  # in σ: taps of the blur from there on are below 1e-9
+REACH = tl.constexpr(6.4)  # in σ: taps of the blur from there on are below 2e-9 of the first
 PIXELS = 2048  # of a view at a time
 THREAD = 8  # of them in a thread
-BLOCK = 64  # rows of a view at most that a program makes in one go
+BLOCK = 64  # rows of a view at most that a program makes with one set of weights
 PROGRAMS = 2  # on a multiprocessor
 
 
@@ -308,6 +310,7 @@ def augment(
     taps = max(16, triton.next_power_of_2(radius + 1))
     room += taps + channels * (block + 2 * radius) * w if radius else 0
     room = 16 * triton.cdiv(room, 16)
+    warps = max(1, min(32, rows * lanes // THREAD // 32))
     programs = min(batch * blocks, PROGRAMS * _multiprocessors(images.device))
 
     scratch = torch.empty(programs, room, dtype=torch.float32, device=images.device)
@@ -332,7 +335,8 @@ def augment(
         "COLUMN_TAPS": column_taps,
         "TAPS": taps,
         "PARTS": triton.next_power_of_2(blocks),
-        "num_warps": max(1, min(32, rows * lanes // THREAD // 32)),
+        "num_warps": warps,
+        "maxnreg": 65536 // max(512, 32 * warps),
     }
     passes = [(False, False)]  # SUM, BLURRED
     if "contrast" in steps:

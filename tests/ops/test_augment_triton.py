@@ -79,11 +79,11 @@ def check(images, params, size, worst=1e-4, **rest):
 
 @runs
 @pytest.mark.parametrize(("interpolation", "mode"), FLAVOURS)
-@pytest.mark.parametrize(("channels", "source", "size"), [(3, (15, 23), (18, 11)), (1, (30, 20), (9, 16))])
+@pytest.mark.parametrize(("channels", "source", "size"), [(3, (13, 20), (15, 9)), (1, (30, 20), (9, 16))])
 def test_the_chain(channels, source, size, interpolation, mode, small_tiles, generator):
-    images = pictures(4, channels, *source, generator)
+    images = pictures(3, channels, *source, generator)
     preset = replace(EVERYTHING, interpolation=interpolation, mode=mode, blur_window=0.5)
-    params = ViewSampler(preset, size).sample(4, source, generator=generator)
+    params = ViewSampler(preset, size).sample(3, source, generator=generator)
     check(images, params, size, worst=5e-4, mean=(0.4,) * channels, std=(0.2,) * channels)
 
 
@@ -96,20 +96,20 @@ def test_default_tiles(generator):
 
 @runs
 @pytest.mark.parametrize(("interpolation", "mode"), FLAVOURS)
-@pytest.mark.parametrize("size", [(1, 1), (13, 18)])
+@pytest.mark.parametrize("size", [(1, 1), (13, 11)])
 def test_crop_resize_flip(size, interpolation, mode, small_tiles, generator):
-    images = pictures(7, 3, 37, 53, generator)
+    images = pictures(7, 3, 19, 27, generator)
     boxes = [
-        (0, 0, 37, 53),
+        (0, 0, 19, 27),
         (5, 9, 9, 12),
-        (36, 52, 1, 1),
-        (0, 0, 1, 53),
-        (3, 50, 34, 2),
-        (-5, 40, 30, 99),
+        (18, 26, 1, 1),
+        (0, 0, 1, 27),
+        (3, 25, 16, 2),
+        (-5, 20, 9, 99),
         (50, 60, 3, 3),
     ]
     params = replace(
-        ViewParams.identity(7, (37, 53)),
+        ViewParams.identity(7, (19, 27)),
         crop=torch.tensor(boxes, dtype=torch.int32),
         flip=torch.arange(7) % 2 == 0,
         interpolation=interpolation,
@@ -249,7 +249,7 @@ def test_compiles_without_spills(name, capability, mode, monkeypatch):
     launches, _ = recorded_launches(
         monkeypatch, lambda: run(kernels.augment, images, params, (size, size), dtype, **normalized)
     )
-    assert [launch.arguments["SUM"] for launch in launches] == [True, False]
+    assert [launch.arguments["SUM"] for launch in launches] == [True, False, False][: 2 + ("blur" in params.steps)]
     for launch in launches:
         usage = compile_for(launch, capability)
         assert usage.stack == 0, f"spills {usage.stack} bytes"
