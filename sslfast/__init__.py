@@ -3,5 +3,6 @@
 from sslfast import losses, ops
 from sslfast._version import __version__
 from sslfast.ema import EMA
+from sslfast.key_queue import KeyQueue
 
-__all__ = ["EMA", "__version__", "losses", "ops"]
+__all__ = ["EMA", "KeyQueue", "__version__", "losses", "ops"]

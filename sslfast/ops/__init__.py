@@ -2,7 +2,8 @@
 
 from sslfast.ops.augment import augment
 from sslfast.ops.ema import ema_update_
+from sslfast.ops.info_nce import info_nce
 from sslfast.ops.negative_cosine_similarity import negative_cosine_similarity
 from sslfast.ops.nt_xent import nt_xent
 
-__all__ = ["augment", "ema_update_", "negative_cosine_similarity", "nt_xent"]
+__all__ = ["augment", "ema_update_", "info_nce", "negative_cosine_similarity", "nt_xent"]
