@@ -7,6 +7,7 @@
 #include "cpu/nt_xent.h"
 #ifdef SSLFAST_HAS_CUDA
 #include "cuda/ema.h"
+#include "cuda/random_patch_mask.h"
 #endif
 
 namespace py = pybind11;
@@ -70,6 +71,18 @@ PYBIND11_MODULE(_C, m) {
                                 address stream) {
         cuda::ema_update(at<sslfast::EmaPair>(pairs), at<uint64_t>(chunks), chunk_count, momentum,
                          at<void>(momentum_at), momentum_is_double, step, at<uint64_t>(step_at), at<void>(stream));
+    }, nogil);
+
+    m.def("random_patch_mask_from_seed_cuda", [](address seed, int64_t batch, int64_t patches, int64_t kept,
+                                                 address keep, address restore, address mask, address stream) {
+        cuda::random_patch_mask_from_seed(at<uint64_t>(seed), batch, patches, kept, at<int64_t>(keep),
+                                          at<int64_t>(restore), at<bool>(mask), at<void>(stream));
+    }, nogil);
+    m.def("random_patch_mask_from_noise_cuda", [](address noise, int type, int64_t image_stride, int64_t patch_stride,
+                                                  int64_t batch, int64_t patches, int64_t kept, address keep,
+                                                  address restore, address mask, address stream) {
+        cuda::random_patch_mask_from_noise(at<void>(noise), type, image_stride, patch_stride, batch, patches, kept,
+                                           at<int64_t>(keep), at<int64_t>(restore), at<bool>(mask), at<void>(stream));
     }, nogil);
 #endif
 }
