@@ -1,0 +1,98 @@
+"""The kept patches of each image, normalised; only they are read. Backward is one dense write of the image."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sslfast.kernels.triton.patches import corner_offsets, element_offsets, of_channels, rescaled
+from sslfast.kernels.triton.slots import slot_map
+
+TILE = 4096  # elements of a program
+
+
+@triton.jit
+def _gather(
+    images, keep, out, count, kept, patches, columns, image_stride, channel_stride, row_stride, column_stride,
+    P: tl.constexpr, C: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The same BLOCK elements of ROWS patches: where they lie in a patch is worked out once."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    patch = tl.load(keep + row, mask=row < count, other=-1)
+    known = (patch >= 0) & (patch < patches)
+    corner = (row // kept).to(tl.int64) * image_stride + corner_offsets(patch, columns, row_stride, column_stride, P)
+    offset = element_offsets(e, channel_stride, row_stride, column_stride, P, C)
+    inside = (e < P * P * C)[None, :]
+    x = tl.load(images + corner[:, None] + offset[None, :], mask=known[:, None] & inside, other=0)
+    x = tl.where(known[:, None], rescaled(x, e % C, SCALE, OFFSET), float("nan"))
+    pointers = out + row.to(tl.int64)[:, None] * (P * P * C) + e[None, :]
+    tl.store(pointers, x.to(out.dtype.element_ty), mask=(row < count)[:, None] & inside)
+
+
+@triton.jit
+def _spread(
+    grad, slots, dimages, kept, chunks,
+    P: tl.constexpr, C: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, SCALE: tl.constexpr,
+    CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """All channels of BLOCK pixels, which lie together in a patch of grad."""
+    image = (tl.program_id(0) // chunks).to(tl.int64)
+    pixel = tl.program_id(0) % chunks * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, CHANNELS)
+    y, x = pixel // WIDTH, pixel % WIDTH
+    patch = y // P * (WIDTH // P) + x // P
+    slot = tl.load(slots + image * (HEIGHT // P * (WIDTH // P)) + patch, mask=pixel < HEIGHT * WIDTH, other=-1)
+    row = (image * kept + slot) * (P * P * C) + (y % P * P + x % P) * C
+    inside = (channel < C)[:, None] & (pixel < HEIGHT * WIDTH)[None, :]
+    g = tl.load(grad + row[None, :] + channel[:, None], mask=(slot >= 0)[None, :] & inside, other=0).to(tl.float32)
+    if len(SCALE) > 0:
+        g *= of_channels(channel, SCALE)[:, None]
+    pointers = dimages + (image * C + channel[:, None]) * (HEIGHT * WIDTH) + pixel[None, :]
+    tl.store(pointers, g.to(dimages.dtype.element_ty), mask=inside)
+
+
+def forward(
+    images: Tensor, keep: Tensor, patch_size: int, scale: list[float], offset: list[float], dtype: torch.dtype
+) -> Tensor:
+    """images (B, C, H, W), any strides, and keep (B, K) to (B, K, P·P·C) = x·scale + offset, of `dtype`.
+
+    An index outside the image gives a patch of NaN. scale and offset: C numbers each, or none.
+    """
+    batch, channels, height, width = images.shape
+    kept = keep.shape[1]
+    size = patch_size * patch_size * channels
+    out = torch.empty(batch, kept, size, dtype=dtype, device=images.device)
+    block = min(256, triton.next_power_of_2(size))
+    rows = TILE // block
+    columns = width // patch_size
+    with torch.cuda.device_of(images):
+        if out.numel():
+            _gather[(triton.cdiv(batch * kept, rows), triton.cdiv(size, block))](
+                images, keep.contiguous(), out, batch * kept, kept, height // patch_size * columns, columns,
+                *images.stride(), P=patch_size, C=channels, SCALE=tuple(scale), OFFSET=tuple(offset),
+                ROWS=rows, BLOCK=block, num_warps=4,
+            )  # fmt: skip
+    return out
+
+
+def backward(
+    grad: Tensor, keep: Tensor, channels: int, height: int, width: int, patch_size: int, scale: list[float],
+    dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    """grad (B, K, P·P·C) to (B, C, H, W) of `dtype`, zero where a patch was not kept."""
+    batch, kept, _ = grad.shape
+    dimages = torch.empty(batch, channels, height, width, dtype=dtype, device=grad.device)
+    with torch.cuda.device_of(grad):
+        slots = slot_map(keep.contiguous(), height // patch_size * (width // patch_size))
+        block_channels = triton.next_power_of_2(channels)
+        block = max(32, TILE // block_channels)
+        chunks = triton.cdiv(height * width, block)
+        _spread[(batch * chunks,)](
+            grad.contiguous(), slots, dimages, kept, chunks, P=patch_size, C=channels, HEIGHT=height, WIDTH=width,
+            SCALE=tuple(scale), CHANNELS=block_channels, BLOCK=block, num_warps=4,
+        )  # fmt: skip
+    return dimages
