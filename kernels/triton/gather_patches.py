@@ -70,12 +70,11 @@ def forward(
     rows = TILE // block
     columns = width // patch_size
     with torch.cuda.device_of(images):
-        if out.numel():
-            _gather[(triton.cdiv(batch * kept, rows), triton.cdiv(size, block))](
-                images, keep.contiguous(), out, batch * kept, kept, height // patch_size * columns, columns,
-                *images.stride(), P=patch_size, C=channels, SCALE=tuple(scale), OFFSET=tuple(offset),
-                ROWS=rows, BLOCK=block, num_warps=4,
-            )  # fmt: skip
+        _gather[(triton.cdiv(batch * kept, rows), triton.cdiv(size, block))](
+            images, keep.contiguous(), out, batch * kept, kept, height // patch_size * columns, columns,
+            *images.stride(), P=patch_size, C=channels, SCALE=tuple(scale), OFFSET=tuple(offset),
+            ROWS=rows, BLOCK=block, num_warps=4,
+        )  # fmt: skip
     return out
 
 

@@ -34,10 +34,9 @@ def _take(source: Tensor, index: Tensor, fill: float) -> Tensor:
     out = torch.empty(batch, rows, d, dtype=source.dtype, device=source.device)
     block = TILE_BYTES // source.element_size()
     chunks = triton.cdiv(rows * d, block)
-    if out.numel():
-        _take_rows[(batch * chunks,)](
-            source, index, out, rows, source_rows, chunks, *source.stride(), D=d, BLOCK=block, FILL=fill, num_warps=4
-        )
+    _take_rows[(batch * chunks,)](
+        source, index, out, rows, source_rows, chunks, *source.stride(), D=d, BLOCK=block, FILL=fill, num_warps=4
+    )
     return out
 
 

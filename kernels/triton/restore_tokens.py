@@ -50,9 +50,9 @@ def _restore_backward(
     for row in range(first, tl.minimum(first + ROWS, rows)):
         total = tl.zeros((BLOCK_D,), tl.float32)
         for start in range(group * size, tl.minimum((group + 1) * size, batch), IMAGES):
-            image = start.to(tl.int64) + tl.arange(0, IMAGES)
+            image = tl.cast(start, tl.int64) + tl.arange(0, IMAGES)
             slot = tl.load(restore + image * rows + row, mask=image < batch, other=-1)
-            pointers = grad + (image * image_stride + row.to(tl.int64) * row_stride)[:, None]
+            pointers = grad + (image * image_stride + tl.cast(row, tl.int64) * row_stride)[:, None]
             inside = (image < batch)[:, None] & within[None, :]
             g = tl.load(pointers + (column * column_stride)[None, :], mask=inside, other=0.0)
             pointers = dvisible + ((image * kept + slot) * D)[:, None] + column[None, :]

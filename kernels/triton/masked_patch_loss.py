@@ -1,0 +1,161 @@
+"""Squared error over the masked patches, whose targets are taken from the image on the way: only they are read."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sslfast.kernels.triton.patches import corner_offsets, element_offsets, rescaled
+
+EPS = tl.constexpr(1e-6)  # added to the variance of a patch
+TILE = 4096  # elements of a program
+
+
+@triton.jit
+def _targets(
+    images, patch, masked, e, inside, patches, columns, image_stride, channel_stride, row_stride, column_stride,
+    P: tl.constexpr, C: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
+):  # fmt: skip
+    """Elements e of patches, counted through all images, before their normalisation; only the masked are read."""
+    corner = (patch // patches).to(tl.int64) * image_stride
+    corner += corner_offsets(patch % patches, columns, row_stride, column_stride, P)
+    offset = element_offsets(e, channel_stride, row_stride, column_stride, P, C)
+    x = tl.load(images + corner[:, None] + offset[None, :], mask=masked[:, None] & inside[None, :], other=0)
+    return rescaled(x, e % C, SCALE, OFFSET)
+
+
+@triton.jit
+def _predictions(pred, patch, masked, e, inside, patches, image_stride, patch_stride, element_stride):
+    row = (patch // patches).to(tl.int64) * image_stride + (patch % patches).to(tl.int64) * patch_stride
+    pointers = pred + row[:, None] + (e * element_stride)[None, :]
+    return tl.load(pointers, mask=masked[:, None] & inside[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _errors(
+    pred, images, mask, mean, rstd, sums, count, patches, columns,
+    pred_image_stride, pred_patch_stride, pred_element_stride,
+    image_stride, channel_stride, row_stride, column_stride,
+    P: tl.constexpr, C: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """sums (2, programs): mean squared errors of ROWS patches, and how many of them are masked."""
+    E: tl.constexpr = P * P * C
+    patch = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    masked = tl.load(mask + patch, mask=patch < count, other=0) != 0
+    e = tl.arange(0, BLOCK)
+    inside = e < E
+    target = _targets(
+        images, patch, masked, e, inside, patches, columns,
+        image_stride, channel_stride, row_stride, column_stride, P, C, SCALE, OFFSET,
+    )  # fmt: skip
+    x = _predictions(
+        pred, patch, masked, e, inside, patches, pred_image_stride, pred_patch_stride, pred_element_stride
+    )
+    if mean is not None:
+        m = tl.sum(tl.where(inside[None, :], target, 0.0), axis=1) / E
+        target -= m[:, None]
+        r = tl.div_rn(1.0, tl.sqrt_rn(tl.sum(tl.where(inside[None, :], target * target, 0.0), axis=1) / (E - 1) + EPS))
+        target *= r[:, None]
+        tl.store(mean + patch, tl.where(masked, m, 0.0), mask=patch < count)
+        tl.store(rstd + patch, tl.where(masked, r, 0.0), mask=patch < count)
+    d = tl.where(masked[:, None] & inside[None, :], x - target, 0.0)
+    tl.store(sums + tl.program_id(0), tl.sum(d * d) / E)
+    tl.store(sums + tl.num_programs(0) + tl.program_id(0), tl.sum(masked.to(tl.float32)))
+
+
+@triton.jit
+def _mean_error(sums, loss, count, size, BLOCK: tl.constexpr):
+    errors = tl.zeros((BLOCK,), tl.float32)
+    masked = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, size, BLOCK):
+        index = start + tl.arange(0, BLOCK)
+        errors += tl.load(sums + index, mask=index < size, other=0.0)
+        masked += tl.load(sums + size + index, mask=index < size, other=0.0)
+    tl.store(loss, tl.div_rn(tl.sum(errors), tl.sum(masked)))
+    tl.store(count, tl.sum(masked))
+
+
+@triton.jit
+def _error_gradient(
+    grad, pred, images, mask, mean, rstd, masked_count, dpred, count, patches, columns,
+    pred_image_stride, pred_patch_stride, pred_element_stride,
+    image_stride, channel_stride, row_stride, column_stride,
+    P: tl.constexpr, C: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The same BLOCK elements of ROWS patches: where they lie in a patch is worked out once."""
+    E: tl.constexpr = P * P * C
+    patch = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    masked = tl.load(mask + patch, mask=patch < count, other=0) != 0
+    e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = e < E
+    target = _targets(
+        images, patch, masked, e, inside, patches, columns,
+        image_stride, channel_stride, row_stride, column_stride, P, C, SCALE, OFFSET,
+    )  # fmt: skip
+    x = _predictions(
+        pred, patch, masked, e, inside, patches, pred_image_stride, pred_patch_stride, pred_element_stride
+    )
+    if mean is not None:
+        m = tl.load(mean + patch, mask=masked, other=0.0)
+        target = (target - m[:, None]) * tl.load(rstd + patch, mask=masked, other=0.0)[:, None]
+    factor = tl.div_rn(2.0 * tl.load(grad).to(tl.float32), tl.load(masked_count) * E)
+    d = tl.where(masked[:, None], factor * (x - target), 0.0)
+    pointers = dpred + patch.to(tl.int64)[:, None] * E + e[None, :]
+    tl.store(pointers, d.to(dpred.dtype.element_ty), mask=(patch < count)[:, None] & inside[None, :])
+
+
+def forward(
+    pred: Tensor, images: Tensor, mask: Tensor, patch_size: int, norm_pix: bool, scale: list[float],
+    offset: list[float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """loss and count, 0-dim; mean and rstd (B, L) of the masked targets, 0 elsewhere, or (0, 0) without norm_pix.
+
+    pred (B, L, P·P·C) and images (B, C, H, W) of any strides, mask (B, L). All results are float32.
+    """
+    elements = pred.shape[2]
+    block = triton.next_power_of_2(elements)
+    rows = max(1, TILE // block)
+    programs = triton.cdiv(mask.numel(), rows)
+    sums = torch.empty(2, programs, dtype=torch.float32, device=pred.device)
+    loss, count = (torch.empty((), dtype=torch.float32, device=pred.device) for _ in range(2))
+    mean, rstd = (sums.new_empty(mask.shape if norm_pix else (0, 0)) for _ in range(2))
+    with torch.cuda.device_of(pred):
+        _errors[(programs,)](
+            pred, images, _bytes(mask), mean if norm_pix else None, rstd, sums, *_layout(pred, images, patch_size),
+            P=patch_size, C=images.shape[1], SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block,
+            num_warps=max(8, min(32, block // 512)),
+        )  # fmt: skip
+        _mean_error[(1,)](sums, loss, count, programs, BLOCK=4096, num_warps=16)
+    return loss, mean, rstd, count
+
+
+def backward(
+    grad: Tensor, pred: Tensor, images: Tensor, mask: Tensor, mean: Tensor, rstd: Tensor, count: Tensor,
+    patch_size: int, norm_pix: bool, scale: list[float], offset: list[float],
+) -> Tensor:  # fmt: skip
+    """dpred (B, L, P·P·C) in the dtype of pred, zero where nothing is masked."""
+    elements = pred.shape[2]
+    block = min(256, triton.next_power_of_2(elements))
+    rows = TILE // block
+    dpred = torch.empty(pred.shape, dtype=pred.dtype, device=pred.device)
+    with torch.cuda.device_of(pred):
+        _error_gradient[(triton.cdiv(mask.numel(), rows), triton.cdiv(elements, block))](
+            grad, pred, images, _bytes(mask), mean if norm_pix else None, rstd, count, dpred,
+            *_layout(pred, images, patch_size), P=patch_size, C=images.shape[1], SCALE=tuple(scale),
+            OFFSET=tuple(offset), ROWS=rows, BLOCK=block, num_warps=4,
+        )  # fmt: skip
+    return dpred
+
+
+def _bytes(mask: Tensor) -> Tensor:
+    return mask.contiguous().view(torch.uint8)
+
+
+def _layout(pred: Tensor, images: Tensor, patch_size: int) -> tuple[int, ...]:
+    """Patches in all, of an image, and of a row; the strides of both tensors."""
+    batch, patches, _ = pred.shape
+    return batch * patches, patches, images.shape[3] // patch_size, *pred.stride(), *images.stride()
