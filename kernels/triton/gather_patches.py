@@ -7,30 +7,29 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sslfast.kernels.triton.patches import corner_offsets, element_offsets, of_channels, rescaled
-from sslfast.kernels.triton.slots import slot_map
-
-TILE = 4096  # elements of a program
+from sslfast.kernels.triton.patches import load_patches, of_channels
+from sslfast.kernels.triton.rows import TILE, row_tile, slot_map
 
 
 @triton.jit
 def _gather(
-    images, keep, out, count, kept, patches, columns, image_stride, channel_stride, row_stride, column_stride,
-    P: tl.constexpr, C: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    images, keep, out, count, image_stride, channel_stride, row_stride, column_stride,
+    KEPT: tl.constexpr, PATCHES: tl.constexpr, COLUMNS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+    SCALE: tl.constexpr, OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The same BLOCK elements of ROWS patches: where they lie in a patch is worked out once."""
+    """BLOCK elements of ROWS patches, which count through all images."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    first = tl.program_id(1) * BLOCK
     patch = tl.load(keep + row, mask=row < count, other=-1)
-    known = (patch >= 0) & (patch < patches)
-    corner = (row // kept).to(tl.int64) * image_stride + corner_offsets(patch, columns, row_stride, column_stride, P)
-    offset = element_offsets(e, channel_stride, row_stride, column_stride, P, C)
-    inside = (e < P * P * C)[None, :]
-    x = tl.load(images + corner[:, None] + offset[None, :], mask=known[:, None] & inside, other=0)
-    x = tl.where(known[:, None], rescaled(x, e % C, SCALE, OFFSET), float("nan"))
+    known = (patch >= 0) & (patch < PATCHES)
+    x = load_patches(
+        images, row // KEPT, patch, known, first, image_stride, channel_stride, row_stride, column_stride,
+        P, C, COLUMNS, SCALE, OFFSET, ROWS, BLOCK,
+    )  # fmt: skip
+    x = tl.where(known[:, None], x, float("nan")).to(out.dtype.element_ty)
+    e = first + tl.arange(0, BLOCK)
     pointers = out + row.to(tl.int64)[:, None] * (P * P * C) + e[None, :]
-    tl.store(pointers, x.to(out.dtype.element_ty), mask=(row < count)[:, None] & inside)
+    tl.store(pointers, x, mask=(row < count)[:, None] & (e < P * P * C)[None, :])
 
 
 @triton.jit
@@ -66,14 +65,13 @@ def forward(
     kept = keep.shape[1]
     size = patch_size * patch_size * channels
     out = torch.empty(batch, kept, size, dtype=dtype, device=images.device)
-    block = min(256, triton.next_power_of_2(size))
-    rows = TILE // block
+    rows, block = row_tile(size)
     columns = width // patch_size
     with torch.cuda.device_of(images):
         _gather[(triton.cdiv(batch * kept, rows), triton.cdiv(size, block))](
-            images, keep.contiguous(), out, batch * kept, kept, height // patch_size * columns, columns,
-            *images.stride(), P=patch_size, C=channels, SCALE=tuple(scale), OFFSET=tuple(offset),
-            ROWS=rows, BLOCK=block, num_warps=4,
+            images, keep.contiguous(), out, batch * kept, *images.stride(), KEPT=kept,
+            PATCHES=height // patch_size * columns, COLUMNS=columns, P=patch_size, C=channels,
+            SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block, num_warps=4,
         )  # fmt: skip
     return out
 

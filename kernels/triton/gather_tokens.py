@@ -7,36 +7,35 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sslfast.kernels.triton.slots import slot_map
-
-TILE_BYTES = 8192
+from sslfast.kernels.triton.rows import row_tile, slot_map
 
 
 @triton.jit
 def _take_rows(
-    source, index, out, rows, source_rows, chunks, image_stride, row_stride, column_stride,
-    D: tl.constexpr, BLOCK: tl.constexpr, FILL: tl.constexpr,
+    source, index, out, count, rows, source_rows, image_stride, row_stride, column_stride,
+    D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, FILL: tl.constexpr,
 ):  # fmt: skip
-    """out[b, r] = source[b, index[b, r]], or FILL where there is no such row."""
-    image = (tl.program_id(0) // chunks).to(tl.int64)
-    # Elements of one image in a row, so that no lane idles whatever D is.
-    element = tl.program_id(0) % chunks * BLOCK + tl.arange(0, BLOCK)
-    inside = element < rows * D
-    row = tl.load(index + image * rows + element // D, mask=inside, other=-1).to(tl.int64)
-    pointers = source + image * image_stride + row * row_stride + element % D * column_stride
-    x = tl.load(pointers, mask=(row >= 0) & (row < source_rows), other=FILL)
-    tl.store(out + image * rows * D + element, x, mask=inside)
+    """out[b, r] = source[b, index[b, r]], or FILL where there is no such row; count rows in all, `rows` an image."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    taken = tl.load(index + row, mask=row < count, other=-1).to(tl.int64)
+    begin = (row // rows).to(tl.int64) * image_stride + taken * row_stride
+    known = (taken >= 0) & (taken < source_rows)
+    within = (column < D)[None, :]
+    pointers = source + begin[:, None] + (column * column_stride)[None, :]
+    x = tl.load(pointers, mask=known[:, None] & within, other=FILL)
+    tl.store(out + row.to(tl.int64)[:, None] * D + column[None, :], x, mask=(row < count)[:, None] & within)
 
 
 def _take(source: Tensor, index: Tensor, fill: float) -> Tensor:
-    batch, source_rows, d = source.shape
-    rows = index.shape[1]
+    _, source_rows, d = source.shape
+    batch, rows = index.shape
     out = torch.empty(batch, rows, d, dtype=source.dtype, device=source.device)
-    block = TILE_BYTES // source.element_size()
-    chunks = triton.cdiv(rows * d, block)
-    _take_rows[(batch * chunks,)](
-        source, index, out, rows, source_rows, chunks, *source.stride(), D=d, BLOCK=block, FILL=fill, num_warps=4
-    )
+    tile_rows, block = row_tile(d)
+    _take_rows[(triton.cdiv(batch * rows, tile_rows), triton.cdiv(d, block))](
+        source, index, out, batch * rows, rows, source_rows, *source.stride(),
+        D=d, ROWS=tile_rows, BLOCK=block, FILL=fill, num_warps=4,
+    )  # fmt: skip
     return out
 
 

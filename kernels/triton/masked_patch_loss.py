@@ -7,39 +7,29 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sslfast.kernels.triton.patches import corner_offsets, element_offsets, rescaled
+from sslfast.kernels.triton.patches import load_patches
+from sslfast.kernels.triton.rows import TILE, row_tile
 
 EPS = tl.constexpr(1e-6)  # added to the variance of a patch
-TILE = 4096  # elements of a program
 
 
 @triton.jit
-def _targets(
-    images, patch, masked, e, inside, patches, columns, image_stride, channel_stride, row_stride, column_stride,
-    P: tl.constexpr, C: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
-):  # fmt: skip
-    """Elements e of patches, counted through all images, before their normalisation; only the masked are read."""
-    corner = (patch // patches).to(tl.int64) * image_stride
-    corner += corner_offsets(patch % patches, columns, row_stride, column_stride, P)
-    offset = element_offsets(e, channel_stride, row_stride, column_stride, P, C)
-    x = tl.load(images + corner[:, None] + offset[None, :], mask=masked[:, None] & inside[None, :], other=0)
-    return rescaled(x, e % C, SCALE, OFFSET)
-
-
-@triton.jit
-def _predictions(pred, patch, masked, e, inside, patches, image_stride, patch_stride, element_stride):
-    row = (patch // patches).to(tl.int64) * image_stride + (patch % patches).to(tl.int64) * patch_stride
+def _load_predictions(
+    pred, patch, masked, e, inside, image_stride, patch_stride, element_stride, PATCHES: tl.constexpr
+):
+    """Those of masked patches, which count through all images."""
+    row = (patch // PATCHES).to(tl.int64) * image_stride + (patch % PATCHES).to(tl.int64) * patch_stride
     pointers = pred + row[:, None] + (e * element_stride)[None, :]
     return tl.load(pointers, mask=masked[:, None] & inside[None, :], other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _errors(
-    pred, images, mask, mean, rstd, sums, count, patches, columns,
+    pred, images, mask, mean, rstd, sums, count,
     pred_image_stride, pred_patch_stride, pred_element_stride,
     image_stride, channel_stride, row_stride, column_stride,
-    P: tl.constexpr, C: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    PATCHES: tl.constexpr, COLUMNS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+    SCALE: tl.constexpr, OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """sums (2, programs): mean squared errors of ROWS patches, and how many of them are masked."""
     E: tl.constexpr = P * P * C
@@ -47,12 +37,12 @@ def _errors(
     masked = tl.load(mask + patch, mask=patch < count, other=0) != 0
     e = tl.arange(0, BLOCK)
     inside = e < E
-    target = _targets(
-        images, patch, masked, e, inside, patches, columns,
-        image_stride, channel_stride, row_stride, column_stride, P, C, SCALE, OFFSET,
+    target = load_patches(
+        images, patch // PATCHES, patch % PATCHES, masked, 0,
+        image_stride, channel_stride, row_stride, column_stride, P, C, COLUMNS, SCALE, OFFSET, ROWS, BLOCK,
     )  # fmt: skip
-    x = _predictions(
-        pred, patch, masked, e, inside, patches, pred_image_stride, pred_patch_stride, pred_element_stride
+    x = _load_predictions(
+        pred, patch, masked, e, inside, pred_image_stride, pred_patch_stride, pred_element_stride, PATCHES
     )
     if mean is not None:
         m = tl.sum(tl.where(inside[None, :], target, 0.0), axis=1) / E
@@ -80,24 +70,24 @@ def _mean_error(sums, loss, count, size, BLOCK: tl.constexpr):
 
 @triton.jit
 def _error_gradient(
-    grad, pred, images, mask, mean, rstd, masked_count, dpred, count, patches, columns,
+    grad, pred, images, mask, mean, rstd, masked_count, dpred, count,
     pred_image_stride, pred_patch_stride, pred_element_stride,
     image_stride, channel_stride, row_stride, column_stride,
-    P: tl.constexpr, C: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    PATCHES: tl.constexpr, COLUMNS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+    SCALE: tl.constexpr, OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The same BLOCK elements of ROWS patches: where they lie in a patch is worked out once."""
+    """BLOCK elements of ROWS patches."""
     E: tl.constexpr = P * P * C
     patch = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     masked = tl.load(mask + patch, mask=patch < count, other=0) != 0
     e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = e < E
-    target = _targets(
-        images, patch, masked, e, inside, patches, columns,
-        image_stride, channel_stride, row_stride, column_stride, P, C, SCALE, OFFSET,
+    target = load_patches(
+        images, patch // PATCHES, patch % PATCHES, masked, tl.program_id(1) * BLOCK,
+        image_stride, channel_stride, row_stride, column_stride, P, C, COLUMNS, SCALE, OFFSET, ROWS, BLOCK,
     )  # fmt: skip
-    x = _predictions(
-        pred, patch, masked, e, inside, patches, pred_image_stride, pred_patch_stride, pred_element_stride
+    x = _load_predictions(
+        pred, patch, masked, e, inside, pred_image_stride, pred_patch_stride, pred_element_stride, PATCHES
     )
     if mean is not None:
         m = tl.load(mean + patch, mask=masked, other=0.0)
@@ -125,8 +115,9 @@ def forward(
     mean, rstd = (sums.new_empty(mask.shape if norm_pix else (0, 0)) for _ in range(2))
     with torch.cuda.device_of(pred):
         _errors[(programs,)](
-            pred, images, _bytes(mask), mean if norm_pix else None, rstd, sums, *_layout(pred, images, patch_size),
-            P=patch_size, C=images.shape[1], SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block,
+            pred, images, _bytes(mask), mean if norm_pix else None, rstd, sums, mask.numel(),
+            *pred.stride(), *images.stride(), **_layout(pred, images, patch_size),
+            SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block,
             num_warps=max(8, min(32, block // 512)),
         )  # fmt: skip
         _mean_error[(1,)](sums, loss, count, programs, BLOCK=4096, num_warps=16)
@@ -139,14 +130,13 @@ def backward(
 ) -> Tensor:  # fmt: skip
     """dpred (B, L, P·P·C) in the dtype of pred, zero where nothing is masked."""
     elements = pred.shape[2]
-    block = min(256, triton.next_power_of_2(elements))
-    rows = TILE // block
+    rows, block = row_tile(elements)
     dpred = torch.empty(pred.shape, dtype=pred.dtype, device=pred.device)
     with torch.cuda.device_of(pred):
         _error_gradient[(triton.cdiv(mask.numel(), rows), triton.cdiv(elements, block))](
             grad, pred, images, _bytes(mask), mean if norm_pix else None, rstd, count, dpred,
-            *_layout(pred, images, patch_size), P=patch_size, C=images.shape[1], SCALE=tuple(scale),
-            OFFSET=tuple(offset), ROWS=rows, BLOCK=block, num_warps=4,
+            mask.numel(), *pred.stride(), *images.stride(), **_layout(pred, images, patch_size),
+            SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block, num_warps=4,
         )  # fmt: skip
     return dpred
 
@@ -155,7 +145,8 @@ def _bytes(mask: Tensor) -> Tensor:
     return mask.contiguous().view(torch.uint8)
 
 
-def _layout(pred: Tensor, images: Tensor, patch_size: int) -> tuple[int, ...]:
-    """Patches in all, of an image, and of a row; the strides of both tensors."""
-    batch, patches, _ = pred.shape
-    return batch * patches, patches, images.shape[3] // patch_size, *pred.stride(), *images.stride()
+def _layout(pred: Tensor, images: Tensor, patch_size: int) -> dict[str, int]:
+    """The kernels' parameters about patches."""
+    return {
+        "PATCHES": pred.shape[1], "COLUMNS": images.shape[3] // patch_size, "P": patch_size, "C": images.shape[1]
+    }  # fmt: skip

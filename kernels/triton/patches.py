@@ -1,22 +1,9 @@
-"""What the kernels on patches share: where their elements lie in an image, and the constants of its channels."""
+"""What the kernels on patches share: their elements, read from the image and rescaled."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-
-@triton.jit
-def element_offsets(e, channel_stride, row_stride, column_stride, P: tl.constexpr, C: tl.constexpr):
-    """From the corner of a patch to its elements e, which go in the order (row, column, channel)."""
-    return e // (P * C) * row_stride + e // C % P * column_stride + e % C * channel_stride
-
-
-@triton.jit
-def corner_offsets(patch, columns, row_stride, column_stride, P: tl.constexpr):
-    """From the start of an image to the corners of patches, of which a row has `columns`."""
-    patch = patch.to(tl.int32)
-    return (patch // columns).to(tl.int64) * P * row_stride + (patch % columns).to(tl.int64) * P * column_stride
 
 
 @triton.jit
@@ -29,9 +16,27 @@ def of_channels(channel, VALUES: tl.constexpr):
 
 
 @triton.jit
-def rescaled(x, channel, SCALE: tl.constexpr, OFFSET: tl.constexpr):
-    """x·scale + offset in float32, by channel; x itself where they are empty."""
-    x = x.to(tl.float32)
+def load_patches(
+    images, image, patch, wanted, first, image_stride, channel_stride, row_stride, column_stride,
+    P: tl.constexpr, C: tl.constexpr, COLUMNS: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """(ROWS, BLOCK) float32: elements first.. in the order (row, column, channel) of patches where wanted, else 0.
+
+    x·scale + offset by channel, or x itself where they are empty. image, patch and wanted are (ROWS,); COLUMNS patches
+    make a row of an image.
+    """
+    # The tile is loaded in another shape than it is used in, so that it gets a layout of its own: the lanes of a warp
+    # read neighbouring pixels, and a thread has few patches. That of the result would give each lane several pixels,
+    # of several planes and rows.
+    LANES: tl.constexpr = min(32, BLOCK)
+    e = first + tl.arange(0, BLOCK // LANES)[:, None, None] * LANES + tl.arange(0, LANES)[None, None, :]
+    offset = e // (P * C) * row_stride + e // C % P * column_stride + e % C * channel_stride
+    patch = tl.where(wanted, patch, 0).to(tl.int32)
+    corner = (patch // COLUMNS * P).to(tl.int64) * row_stride + (patch % COLUMNS * P).to(tl.int64) * column_stride
+    corner += image.to(tl.int64) * image_stride
+    mask = wanted[None, :, None] & (e < P * P * C)
+    x = tl.load(images + corner[None, :, None] + offset, mask=mask, other=0).to(tl.float32)
     if len(SCALE) > 0:
-        x = x * of_channels(channel, SCALE)[None, :] + of_channels(channel, OFFSET)[None, :]
-    return x
+        x = x * of_channels(e % C, SCALE) + of_channels(e % C, OFFSET)
+    return tl.reshape(tl.permute(x, (1, 0, 2)), (ROWS, BLOCK))

@@ -1,4 +1,4 @@
-"""Inverts rows of indices, so that a backward pass can be one dense write."""
+"""What the kernels on rows of tokens and patches share: the tiles they work in, and the inverse of rows of indices."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+TILE = 4096  # elements of a program of 4 warps: 2 to 8 vectors of 16 bytes a thread
+
+
+def row_tile(size: int) -> tuple[int, int]:
+    """Rows and elements of a tile for rows of this many elements: no lane idles where it is a multiple of 64."""
+    block = max(min(64, triton.next_power_of_2(size)), min(256, size & -size))
+    return TILE // block, block
 
 
 @triton.jit
@@ -22,9 +30,9 @@ def _slot_map(index, slots, count, size, BLOCK: tl.constexpr):
 
 
 def slot_map(index: Tensor, size: int) -> Tensor:
-    """slots (B, size) int32 with slots[b, index[b, k]] = k, and -1 where no k points; others than [0, size) are dropped.
+    """slots (B, size) int32 with slots[b, index[b, k]] = k, and -1 where no k points.
 
-    index: (B, K) contiguous, the entries of a row distinct.
+    index: (B, K) contiguous, the entries of a row distinct; those outside [0, size) are dropped.
     """
     batch, count = index.shape
     slots = torch.empty(batch, size, dtype=torch.int32, device=index.device)
