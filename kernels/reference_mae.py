@@ -39,7 +39,7 @@ def scaled(patches: Tensor, scale: list[float], offset: list[float]) -> Tensor:
 
 def random_patch_mask_from_noise(noise: Tensor, num_keep: int) -> tuple[Tensor, Tensor, Tensor]:
     """The K patches of least noise: keep (B, K) in rising order; restore (B, L), the inverse; mask, True = masked."""
-    order = torch.argsort(noise, dim=1, stable=True)
+    order = torch.argsort(noise.contiguous(), dim=1, stable=True)
     restore = torch.argsort(order, dim=1)
     return order[:, :num_keep].contiguous(), restore, restore >= num_keep
 
@@ -95,7 +95,8 @@ def gather_patches_backward(
     exact = grad.to(torch.promote_types(torch.promote_types(grad.dtype, dtype), torch.float32))
     patches = scaled(exact, scale, [0.0] * len(scale)).to(dtype)
     num_patches = (height // patch_size) * (width // patch_size)
-    return unpatchify(gather_tokens_backward(patches, keep, num_patches), channels, height, width, patch_size)
+    patches = gather_tokens_backward(patches, keep, num_patches)
+    return unpatchify(patches, channels, height, width, patch_size).contiguous()
 
 
 # --- restore_tokens ---
@@ -165,4 +166,4 @@ def masked_patch_loss_backward(
     if norm_pix:
         target = (target - mean[:, :, None]) * rstd[:, :, None]
     dpred = grad * 2 / (pred.shape[2] * count) * (pred.to(grad.dtype) - target)
-    return torch.where(mask[:, :, None], dpred, 0).to(pred.dtype)
+    return torch.where(mask[:, :, None], dpred, 0).to(pred.dtype).contiguous()
