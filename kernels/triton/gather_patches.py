@@ -18,8 +18,9 @@ def _gather(
     SCALE: tl.constexpr, OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """BLOCK elements of ROWS patches, which count through all images."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    first = tl.program_id(1) * BLOCK
+    CHUNKS: tl.constexpr = tl.cdiv(P * P * C, BLOCK)
+    row = tl.program_id(0) // CHUNKS * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(0) % CHUNKS * BLOCK
     patch = tl.load(keep + row, mask=row < count, other=-1)
     known = (patch >= 0) & (patch < PATCHES)
     x = load_patches(
@@ -68,7 +69,7 @@ def forward(
     rows, block = row_tile(size)
     columns = width // patch_size
     with torch.cuda.device_of(images):
-        _gather[(triton.cdiv(batch * kept, rows), triton.cdiv(size, block))](
+        _gather[(triton.cdiv(batch * kept, rows) * triton.cdiv(size, block),)](
             images, keep.contiguous(), out, batch * kept, *images.stride(), KEPT=kept,
             PATCHES=height // patch_size * columns, COLUMNS=columns, P=patch_size, C=channels,
             SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block, num_warps=4,
@@ -86,7 +87,7 @@ def backward(
     with torch.cuda.device_of(grad):
         slots = slot_map(keep.contiguous(), height // patch_size * (width // patch_size))
         block_channels = triton.next_power_of_2(channels)
-        block = max(32, TILE // block_channels)
+        block = max(1, TILE // block_channels)
         chunks = triton.cdiv(height * width, block)
         _spread[(batch * chunks,)](
             grad.contiguous(), slots, dimages, kept, chunks, P=patch_size, C=channels, HEIGHT=height, WIDTH=width,

@@ -12,14 +12,15 @@ from sslfast.kernels.triton.rows import row_tile, slot_map
 
 @triton.jit
 def _take_rows(
-    source, index, out, count, rows, source_rows, image_stride, row_stride, column_stride,
-    D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, FILL: tl.constexpr,
+    source, index, out, count, source_rows, image_stride, row_stride, column_stride,
+    R: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, FILL: tl.constexpr,
 ):  # fmt: skip
-    """out[b, r] = source[b, index[b, r]], or FILL where there is no such row; count rows in all, `rows` an image."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    """out[b, r] = source[b, index[b, r]], or FILL where there is no such row; R rows an image, count in all."""
+    CHUNKS: tl.constexpr = tl.cdiv(D, BLOCK)
+    row = tl.program_id(0) // CHUNKS * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0) % CHUNKS * BLOCK + tl.arange(0, BLOCK)
     taken = tl.load(index + row, mask=row < count, other=-1).to(tl.int64)
-    begin = (row // rows).to(tl.int64) * image_stride + taken * row_stride
+    begin = (row // R).to(tl.int64) * image_stride + taken * row_stride
     known = (taken >= 0) & (taken < source_rows)
     within = (column < D)[None, :]
     pointers = source + begin[:, None] + (column * column_stride)[None, :]
@@ -32,9 +33,9 @@ def _take(source: Tensor, index: Tensor, fill: float) -> Tensor:
     batch, rows = index.shape
     out = torch.empty(batch, rows, d, dtype=source.dtype, device=source.device)
     tile_rows, block = row_tile(d)
-    _take_rows[(triton.cdiv(batch * rows, tile_rows), triton.cdiv(d, block))](
-        source, index, out, batch * rows, rows, source_rows, *source.stride(),
-        D=d, ROWS=tile_rows, BLOCK=block, FILL=fill, num_warps=4,
+    _take_rows[(triton.cdiv(batch * rows, tile_rows) * triton.cdiv(d, block),)](
+        source, index, out, batch * rows, source_rows, *source.stride(),
+        R=rows, D=d, ROWS=tile_rows, BLOCK=block, FILL=fill, num_warps=4,
     )  # fmt: skip
     return out
 

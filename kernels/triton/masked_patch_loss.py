@@ -78,12 +78,14 @@ def _error_gradient(
 ):  # fmt: skip
     """BLOCK elements of ROWS patches."""
     E: tl.constexpr = P * P * C
-    patch = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    CHUNKS: tl.constexpr = tl.cdiv(E, BLOCK)
+    patch = tl.program_id(0) // CHUNKS * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(0) % CHUNKS * BLOCK
     masked = tl.load(mask + patch, mask=patch < count, other=0) != 0
-    e = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    e = first + tl.arange(0, BLOCK)
     inside = e < E
     target = load_patches(
-        images, patch // PATCHES, patch % PATCHES, masked, tl.program_id(1) * BLOCK,
+        images, patch // PATCHES, patch % PATCHES, masked, first,
         image_stride, channel_stride, row_stride, column_stride, P, C, COLUMNS, SCALE, OFFSET, ROWS, BLOCK,
     )  # fmt: skip
     x = _load_predictions(
@@ -133,7 +135,7 @@ def backward(
     rows, block = row_tile(elements)
     dpred = torch.empty(pred.shape, dtype=pred.dtype, device=pred.device)
     with torch.cuda.device_of(pred):
-        _error_gradient[(triton.cdiv(mask.numel(), rows), triton.cdiv(elements, block))](
+        _error_gradient[(triton.cdiv(mask.numel(), rows) * triton.cdiv(elements, block),)](
             grad, pred, images, _bytes(mask), mean if norm_pix else None, rstd, count, dpred,
             mask.numel(), *pred.stride(), *images.stride(), **_layout(pred, images, patch_size),
             SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block, num_warps=4,

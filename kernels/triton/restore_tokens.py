@@ -19,14 +19,14 @@ WAVES = 4  # tiles of images whose gradients it sums, where there are images eno
 
 @triton.jit
 def _restore(
-    visible, restore, mask_token, pos_embed, out, batch, kept, image_stride, row_stride, column_stride,
+    visible, restore, mask_token, pos_embed, out, batch, kept, rows, image_stride, row_stride, column_stride,
     mask_stride, pos_row_stride, pos_column_stride,
     D: tl.constexpr, IMAGES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    row = tl.program_id(1).to(tl.int64)
-    rows = tl.num_programs(1)
-    image = tl.program_id(2).to(tl.int64) * IMAGES + tl.arange(0, IMAGES)
+    CHUNKS: tl.constexpr = tl.cdiv(D, BLOCK)
+    row = (tl.program_id(0) // CHUNKS).to(tl.int64)
+    column = tl.program_id(0) % CHUNKS * BLOCK + tl.arange(0, BLOCK)
+    image = tl.program_id(1).to(tl.int64) * IMAGES + tl.arange(0, IMAGES)
     within = column < D
     slot = tl.load(restore + image * rows + row, mask=image < batch, other=-1)
     pointers = visible + (image * image_stride + slot * row_stride)[:, None] + (column * column_stride)[None, :]
@@ -47,14 +47,15 @@ def _restore_backward(
     D: tl.constexpr, IMAGES: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """grad is read once: a program has BLOCK features of ROWS tokens of a group of `size` images."""
-    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    CHUNKS: tl.constexpr = tl.cdiv(D, BLOCK)
+    first = tl.program_id(0) // CHUNKS * ROWS
+    column = tl.program_id(0) % CHUNKS * BLOCK + tl.arange(0, BLOCK)
     within = column < D
-    first = tl.program_id(1) * ROWS
-    group = tl.program_id(2).to(tl.int64)
+    group = tl.program_id(1)
     masked_total = tl.zeros((BLOCK,), tl.float32)
     for row in range(first, tl.minimum(first + ROWS, rows)):
         total = tl.zeros((BLOCK,), tl.float32)
-        for start in range(tl.program_id(2) * size, tl.minimum((tl.program_id(2) + 1) * size, batch), IMAGES):
+        for start in range(group * size, tl.minimum((group + 1) * size, batch), IMAGES):
             image = tl.cast(start, tl.int64) + tl.arange(0, IMAGES)
             slot = tl.load(restore + image * rows + row, mask=image < batch, other=-1)
             begin = image * image_stride + tl.cast(row, tl.int64) * row_stride
@@ -66,8 +67,8 @@ def _restore_backward(
             total += tl.sum(g, axis=0)
             masked_total += tl.sum(tl.where((slot >= kept)[:, None], g, 0.0), axis=0)
         if pos_sums is not None:
-            tl.store(pos_sums + (group * rows + row) * D + column, total, mask=within)
-    block = group * tl.num_programs(1) + tl.program_id(1)
+            tl.store(pos_sums + (group.to(tl.int64) * rows + row) * D + column, total, mask=within)
+    block = group.to(tl.int64) * tl.cdiv(rows, ROWS) + first // ROWS
     tl.store(mask_sums + block * D + column, masked_total, mask=within)
 
 
@@ -83,8 +84,8 @@ def forward(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_embed: Ten
     images = min(tile_images, triton.next_power_of_2(batch))
     pos_strides = (0, 0) if pos_embed is None else pos_embed.stride()
     with torch.cuda.device_of(visible):
-        _restore[(triton.cdiv(d, block), rows, triton.cdiv(batch, images))](
-            visible, restore.contiguous(), mask_token, pos_embed, out, batch, kept, *visible.stride(),
+        _restore[(rows * triton.cdiv(d, block), triton.cdiv(batch, images))](
+            visible, restore.contiguous(), mask_token, pos_embed, out, batch, kept, rows, *visible.stride(),
             *mask_token.stride(), *pos_strides, D=d, IMAGES=images, BLOCK=block, num_warps=4,
         )  # fmt: skip
     return out
@@ -104,7 +105,7 @@ def backward(grad: Tensor, restore: Tensor, num_visible: int, with_pos: bool) ->
     mask_sums = torch.empty(groups * row_blocks, d, dtype=torch.float32, device=grad.device)
     pos_sums = torch.empty(groups, rows if with_pos else 0, d, dtype=torch.float32, device=grad.device)
     with torch.cuda.device_of(grad):
-        _restore_backward[(triton.cdiv(d, block), row_blocks, groups)](
+        _restore_backward[(row_blocks * triton.cdiv(d, block), groups)](
             grad, restore.contiguous(), dvisible, mask_sums, pos_sums if with_pos else None, batch, num_visible, rows,
             size, *grad.stride(), D=d, IMAGES=images, ROWS=ROWS, BLOCK=block, num_warps=4,
         )  # fmt: skip
