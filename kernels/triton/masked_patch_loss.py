@@ -47,7 +47,12 @@ def _errors(
     if mean is not None:
         m = tl.sum(tl.where(inside[None, :], target, 0.0), axis=1) / E
         target -= m[:, None]
-        r = tl.div_rn(1.0, tl.sqrt_rn(tl.sum(tl.where(inside[None, :], target * target, 0.0), axis=1) / (E - 1) + EPS))
+        # What the rounding of m left, or rstd would magnify it a thousandfold in a nearly flat patch.
+        rest = tl.sum(tl.where(inside[None, :], target, 0.0), axis=1) / E
+        target -= rest[:, None]
+        m += rest
+        variance = tl.sum(tl.where(inside[None, :], target * target, 0.0), axis=1) / (E - 1)
+        r = tl.div_rn(1.0, tl.sqrt_rn(variance + EPS))
         target *= r[:, None]
         tl.store(mean + patch, tl.where(masked, m, 0.0), mask=patch < count)
         tl.store(rstd + patch, tl.where(masked, r, 0.0), mask=patch < count)

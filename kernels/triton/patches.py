@@ -21,10 +21,10 @@ def load_patches(
     P: tl.constexpr, C: tl.constexpr, COLUMNS: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """(ROWS, BLOCK) float32: elements first.. in the order (row, column, channel) of patches where wanted, else 0.
+    """(ROWS, BLOCK) float32: elements first.. of the wanted patches, in the order (row, column, channel).
 
-    x·scale + offset by channel, or x itself where they are empty. image, patch and wanted are (ROWS,); COLUMNS patches
-    make a row of an image.
+    x·scale + offset by channel, or x itself where they are empty; the other patches are not read. image, patch and
+    wanted are (ROWS,); COLUMNS patches make a row of an image.
     """
     # The tile is loaded in another shape than it is used in, so that it gets a layout of its own: the lanes of a warp
     # read neighbouring pixels, and a thread has few patches. That of the result would give each lane several pixels,
