@@ -99,13 +99,12 @@ SHAPES = [  # B, C, H, W, P, K
 @pytest.mark.parametrize(("b", "c", "h", "w", "p", "k"), SHAPES)
 def test_gather_patches(b, c, h, w, p, k, dtype):
     keep = patch_mask(b, h // p * (w // p), k, DEVICE).keep
-    for image_dtype in (torch.uint8, dtype):
+    for image_dtype, (scale, offset) in ((torch.uint8, constants(c)), (dtype, ([], []))):
         images = photographs(b, c, h, w, device=DEVICE, dtype=image_dtype)
-        for scale, offset in (constants(c), ([], [])):
-            result = gather_patches.forward(images, keep, p, scale, offset, dtype)
-            eager = reference.gather_patches_forward(images, keep, p, scale, offset, dtype)
-            exact = reference.gather_patches_forward(images.double(), keep, p, scale, offset, torch.float64)
-            check([result], [eager], [exact], dtype, "patches")
+        result = gather_patches.forward(images, keep, p, scale, offset, dtype)
+        eager = reference.gather_patches_forward(images, keep, p, scale, offset, dtype)
+        exact = reference.gather_patches_forward(images.double(), keep, p, scale, offset, torch.float64)
+        check([result], [eager], [exact], dtype, "patches")
     grad = randn(b, k, p * p * c, device=DEVICE, dtype=torch.float32)
     for scale in (constants(c)[0], []):
         result = gather_patches.backward(grad, keep, c, h, w, p, scale, dtype)
@@ -244,9 +243,11 @@ def check_loss(pred, images, mask, p, norm_pix, scale=(), offset=()):
 def test_masked_patch_loss(b, c, h, w, p, k, dtype, norm_pix):
     n = h // p * (w // p)
     pred, mask = randn(b, n, p * p * c, device=DEVICE, dtype=dtype, seed=3), patch_mask(b, n, k, DEVICE).mask
-    check_loss(pred, photographs(b, c, h, w, device=DEVICE, dtype=dtype), mask, p, norm_pix)
-    images = photographs(b, c, h, w, device=DEVICE, dtype=torch.uint8)
-    check_loss(pred, images, mask, p, norm_pix, *constants(c))
+    if norm_pix:
+        images = photographs(b, c, h, w, device=DEVICE, dtype=torch.uint8)
+        check_loss(pred, images, mask, p, norm_pix, *constants(c))
+    else:
+        check_loss(pred, photographs(b, c, h, w, device=DEVICE, dtype=dtype), mask, p, norm_pix)
 
 
 @runs
