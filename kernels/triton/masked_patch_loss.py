@@ -8,19 +8,30 @@ import triton.language as tl
 from torch import Tensor
 
 from sslfast.kernels.triton.patches import load_patches
-from sslfast.kernels.triton.rows import TILE, row_tile
+from sslfast.kernels.triton.rows import row_tile
 
 EPS = tl.constexpr(1e-6)  # added to the variance of a patch
+CHUNKS = 8  # at most, of a patch in registers
+THREAD = 48  # elements of a thread that has patches in registers
 
 
 @triton.jit
 def _load_predictions(
-    pred, patch, masked, e, inside, image_stride, patch_stride, element_stride, PATCHES: tl.constexpr
-):
-    """Those of masked patches, which count through all images."""
+    pred, patch, masked, first, image_stride, patch_stride, element_stride,
+    PATCHES: tl.constexpr, E: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Elements first.. of masked patches, which count through all images."""
+    e = first + tl.arange(0, BLOCK)
     row = (patch // PATCHES).to(tl.int64) * image_stride + (patch % PATCHES).to(tl.int64) * patch_stride
-    pointers = pred + row[:, None] + (e * element_stride)[None, :]
-    return tl.load(pointers, mask=masked[:, None] & inside[None, :], other=0.0).to(tl.float32)
+    mask = masked[:, None] if E % BLOCK == 0 else masked[:, None] & (e < E)[None, :]
+    return tl.load(pred + row[:, None] + (e * element_stride)[None, :], mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _inside(x, first, E: tl.constexpr):
+    """x (ROWS, BLOCK), elements first.. of patches, with zeros behind their end."""
+    BLOCK: tl.constexpr = x.shape[1]
+    return x if first + BLOCK <= E else tl.where((first + tl.arange(0, BLOCK) < E)[None, :], x, 0.0)
 
 
 @triton.jit
@@ -31,33 +42,52 @@ def _errors(
     PATCHES: tl.constexpr, COLUMNS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
     SCALE: tl.constexpr, OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """sums (2, programs): mean squared errors of ROWS patches, and how many of them are masked."""
+    """sums (2, programs): mean squared errors of ROWS patches, and how many of them are masked.
+
+    Patches stay in registers, in chunks of BLOCK elements: a power of two that holds one whole would idle many lanes.
+    """
     E: tl.constexpr = P * P * C
     patch = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     masked = tl.load(mask + patch, mask=patch < count, other=0) != 0
-    e = tl.arange(0, BLOCK)
-    inside = e < E
-    target = load_patches(
-        images, patch // PATCHES, patch % PATCHES, masked, 0,
-        image_stride, channel_stride, row_stride, column_stride, P, C, COLUMNS, SCALE, OFFSET, ROWS, BLOCK,
-    )  # fmt: skip
-    x = _load_predictions(
-        pred, patch, masked, e, inside, pred_image_stride, pred_patch_stride, pred_element_stride, PATCHES
-    )
+    targets = ()
+    predictions = ()
+    for first in tl.static_range(0, E, BLOCK):
+        target = load_patches(
+            images, patch // PATCHES, patch % PATCHES, masked, first,
+            image_stride, channel_stride, row_stride, column_stride, P, C, COLUMNS, SCALE, OFFSET, ROWS, BLOCK,
+        )  # fmt: skip
+        x = _load_predictions(
+            pred, patch, masked, first, pred_image_stride, pred_patch_stride, pred_element_stride, PATCHES, E, BLOCK
+        )
+        targets = targets + (target,)
+        predictions = predictions + (x,)
+    m = tl.zeros((ROWS,), tl.float32)
+    rest = tl.zeros((ROWS,), tl.float32)
+    r = tl.full((ROWS,), 1.0, tl.float32)
     if mean is not None:
-        m = tl.sum(tl.where(inside[None, :], target, 0.0), axis=1) / E
-        target -= m[:, None]
-        # What the rounding of m left, or rstd would magnify it a thousandfold in a nearly flat patch.
-        rest = tl.sum(tl.where(inside[None, :], target, 0.0), axis=1) / E
-        target -= rest[:, None]
-        m += rest
-        variance = tl.sum(tl.where(inside[None, :], target * target, 0.0), axis=1) / (E - 1)
+        total = tl.zeros((ROWS, BLOCK), tl.float32)
+        for i in tl.static_range(len(targets)):
+            total += _inside(targets[i], i * BLOCK, E)
+        m = tl.sum(total, axis=1) / E
+        total = tl.zeros((ROWS, BLOCK), tl.float32)
+        squares = tl.zeros((ROWS, BLOCK), tl.float32)
+        for i in tl.static_range(len(targets)):
+            t = _inside(targets[i] - m[:, None], i * BLOCK, E)
+            total += t
+            squares += t * t
+        # What the rounding of m left: rstd would magnify it a thousandfold in a nearly flat patch.
+        rest = tl.sum(total, axis=1) / E
+        variance = (tl.sum(squares, axis=1) - rest * rest * E) / (E - 1)
         r = tl.div_rn(1.0, tl.sqrt_rn(variance + EPS))
-        target *= r[:, None]
-        tl.store(mean + patch, tl.where(masked, m, 0.0), mask=patch < count)
+        tl.store(mean + patch, tl.where(masked, m + rest, 0.0), mask=patch < count)
         tl.store(rstd + patch, tl.where(masked, r, 0.0), mask=patch < count)
-    d = tl.where(masked[:, None] & inside[None, :], x - target, 0.0)
-    tl.store(sums + tl.program_id(0), tl.sum(d * d) / E)
+    errors = tl.zeros((ROWS, BLOCK), tl.float32)
+    for i in tl.static_range(len(targets)):
+        d = predictions[i] + (rest * r)[:, None] - (targets[i] - m[:, None]) * r[:, None]
+        d = _inside(d, i * BLOCK, E)
+        errors += d * d
+    error = tl.where(masked, tl.sum(errors, axis=1), 0.0)
+    tl.store(sums + tl.program_id(0), tl.sum(error) / E)
     tl.store(sums + tl.num_programs(0) + tl.program_id(0), tl.sum(masked.to(tl.float32)))
 
 
@@ -87,22 +117,21 @@ def _error_gradient(
     patch = tl.program_id(0) // CHUNKS * ROWS + tl.arange(0, ROWS)
     first = tl.program_id(0) % CHUNKS * BLOCK
     masked = tl.load(mask + patch, mask=patch < count, other=0) != 0
-    e = first + tl.arange(0, BLOCK)
-    inside = e < E
     target = load_patches(
         images, patch // PATCHES, patch % PATCHES, masked, first,
         image_stride, channel_stride, row_stride, column_stride, P, C, COLUMNS, SCALE, OFFSET, ROWS, BLOCK,
     )  # fmt: skip
     x = _load_predictions(
-        pred, patch, masked, e, inside, pred_image_stride, pred_patch_stride, pred_element_stride, PATCHES
+        pred, patch, masked, first, pred_image_stride, pred_patch_stride, pred_element_stride, PATCHES, E, BLOCK
     )
     if mean is not None:
         m = tl.load(mean + patch, mask=masked, other=0.0)
         target = (target - m[:, None]) * tl.load(rstd + patch, mask=masked, other=0.0)[:, None]
     factor = tl.div_rn(2.0 * tl.load(grad).to(tl.float32), tl.load(masked_count) * E)
     d = tl.where(masked[:, None], factor * (x - target), 0.0)
+    e = first + tl.arange(0, BLOCK)
     pointers = dpred + patch.to(tl.int64)[:, None] * E + e[None, :]
-    tl.store(pointers, d.to(dpred.dtype.element_ty), mask=(patch < count)[:, None] & inside[None, :])
+    tl.store(pointers, d.to(dpred.dtype.element_ty), mask=(patch < count)[:, None] & (e < E)[None, :])
 
 
 def forward(
@@ -114,8 +143,10 @@ def forward(
     pred (B, L, P·P·C) and images (B, C, H, W) of any strides, mask (B, L). All results are float32.
     """
     elements = pred.shape[2]
-    block = triton.next_power_of_2(elements)
-    rows = max(1, TILE // block)
+    block = max(32, triton.next_power_of_2(triton.cdiv(elements, CHUNKS)))
+    size = triton.cdiv(elements, block) * block
+    warps = min(32, max(4, triton.next_power_of_2(triton.cdiv(size, 32 * THREAD))))
+    rows = triton.next_power_of_2(max(1, 32 * THREAD * warps // size) + 1) // 2
     programs = triton.cdiv(mask.numel(), rows)
     sums = torch.empty(2, programs, dtype=torch.float32, device=pred.device)
     loss, count = (torch.empty((), dtype=torch.float32, device=pred.device) for _ in range(2))
@@ -125,7 +156,7 @@ def forward(
             pred, images, _bytes(mask), mean if norm_pix else None, rstd, sums, mask.numel(),
             *pred.stride(), *images.stride(), **_layout(pred, images, patch_size),
             SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block,
-            num_warps=max(8, min(32, block // 512)),
+            num_warps=warps,
         )  # fmt: skip
         _mean_error[(1,)](sums, loss, count, programs, BLOCK=4096, num_warps=16)
     return loss, mean, rstd, count

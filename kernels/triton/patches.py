@@ -27,7 +27,7 @@ def load_patches(
     wanted are (ROWS,); COLUMNS patches make a row of an image.
     """
     # The tile is loaded in another shape than it is used in, so that it gets a layout of its own: the lanes of a warp
-    # read neighbouring pixels, and a thread has few patches. That of the result would give each lane several pixels,
+    # read neighbouring pixels, the warps share out the patches. That of the result would give each lane several pixels,
     # of several planes and rows.
     LANES: tl.constexpr = min(32, BLOCK)
     e = first + tl.arange(0, BLOCK // LANES)[:, None, None] * LANES + tl.arange(0, LANES)[None, None, :]
@@ -35,7 +35,9 @@ def load_patches(
     patch = tl.where(wanted, patch, 0).to(tl.int32)
     corner = (patch // COLUMNS * P).to(tl.int64) * row_stride + (patch % COLUMNS * P).to(tl.int64) * column_stride
     corner += image.to(tl.int64) * image_stride
-    mask = wanted[None, :, None] & (e < P * P * C)
+    mask = wanted[None, :, None]
+    if P * P * C % BLOCK != 0:
+        mask &= e < P * P * C
     x = tl.load(images + corner[None, :, None] + offset, mask=mask, other=0).to(tl.float32)
     if len(SCALE) > 0:
         x = x * of_channels(e % C, SCALE) + of_channels(e % C, OFFSET)
