@@ -9,6 +9,7 @@
 #include "cpu/gather_patches.h"
 #include "cpu/gather_tokens.h"
 #include "cpu/masked_patch_loss.h"
+#include "cpu/memory.h"
 #include "cpu/nt_xent.h"
 #include "cpu/random_patch_mask.h"
 #include "cpu/restore_tokens.h"
@@ -79,6 +80,7 @@ PYBIND11_MODULE(_C, m) {
         cpu::random_patch_mask_from_noise(at<float>(noise), batch, patches, kept, at<int64_t>(keep),
                                           at<int64_t>(restore), at<uint8_t>(mask));
     }, nogil);
+    m.def("advise_huge_pages", [](address data, int64_t bytes) { cpu::advise_huge_pages(at<void>(data), bytes); });
     m.def("gather_tokens", [](address tokens, int64_t stride_b, int64_t stride_l, address keep, int64_t batch,
                               int64_t kept, int64_t bytes, address out) {
         cpu::gather_tokens(at<char>(tokens), stride_b, stride_l, at<int64_t>(keep), batch, kept, bytes, at<char>(out));

@@ -23,13 +23,14 @@ void store_line(const float* grad, int64_t channels, int64_t p, float scale, int
 }  // namespace
 
 void gather_patches(const Images& images, const int64_t* keep, int64_t kept, int type, void* out) {
-    const int64_t elements = images.elements(), bytes = elements * (type == kFloat ? 4 : 2);
+    const int64_t elements = images.elements(), bytes = elements * kSizes[type];
 #pragma omp parallel if (images.batch * kept * bytes > kSerialBytes)
     {
         std::vector<float> patch(elements);
 #pragma omp for
         for (int64_t row = 0; row < images.batch * kept; ++row) {
             char* to = static_cast<char*>(out) + row * bytes;
+            if (row + 1 < images.batch * kept) prefetch_patch(images, (row + 1) / kept, keep[row + 1]);
             if (type == kFloat) {
                 read_patch(images, row / kept, keep[row], reinterpret_cast<float*>(to));
             } else {
@@ -43,7 +44,7 @@ void gather_patches(const Images& images, const int64_t* keep, int64_t kept, int
 void gather_patches_backward(const float* grad, const Images& images, const int64_t* keep, int64_t kept, int type,
                              void* dimages) {
     const int64_t p = images.patch_size, channels = images.channels, across = images.width / p;
-    const int64_t size = type == kFloat ? 4 : 2, lines = images.batch * channels * images.height;
+    const int64_t size = kSizes[type], lines = images.batch * channels * images.height;
     const std::vector<int32_t> source = inverse_of(keep, images.batch, kept, images.patches());
 #pragma omp parallel for if (lines * images.width * size > kSerialBytes)
     for (int64_t row = 0; row < lines; ++row) {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "common/simd.h"
+#include "cpu/memory.h"
 
 namespace sslfast::cpu {
 namespace {
@@ -69,12 +70,21 @@ void scaled_error(const void* pred, int type, const float* x, int64_t size, Stat
     }
 }
 
+// The memory of the next masked patch behind `row`.
+void prefetch_next(const Prediction& pred, const Images& images, int64_t row, int64_t rows, int64_t bytes) {
+    do ++row;
+    while (row < rows && !pred.mask[row]);
+    if (row == rows) return;
+    prefetch_patch(images, row / images.patches(), row % images.patches());
+    prefetch(static_cast<const char*>(pred.data) + row * bytes, bytes);
+}
+
 }  // namespace
 
 void masked_patch_loss(const Prediction& pred, const Images& images, float* mean, float* rstd, float* loss,
                        float* count) {
     const int64_t rows = images.batch * images.patches(), size = images.elements();
-    const int64_t bytes = size * (pred.type == kFloat ? 4 : 2);
+    const int64_t bytes = size * kSizes[pred.type];
     std::vector<float> sums(rows);
 #pragma omp parallel if (rows * bytes > kSerialBytes)
     {
@@ -83,6 +93,7 @@ void masked_patch_loss(const Prediction& pred, const Images& images, float* mean
         for (int64_t row = 0; row < rows; ++row) {
             Statistics t{0, 0};
             if (pred.mask[row]) {
+                prefetch_next(pred, images, row, rows, bytes);
                 read_patch(images, row / images.patches(), row % images.patches(), target.data());
                 t = mean ? statistics(target.data(), size) : Statistics{0, 1};
                 const char* from = static_cast<const char*>(pred.data) + row * bytes;
@@ -102,7 +113,7 @@ void masked_patch_loss(const Prediction& pred, const Images& images, float* mean
 void masked_patch_loss_backward(const Prediction& pred, const Images& images, const float* mean, const float* rstd,
                                 float factor, void* dpred) {
     const int64_t rows = images.batch * images.patches(), size = images.elements();
-    const int64_t bytes = size * (pred.type == kFloat ? 4 : 2);
+    const int64_t bytes = size * kSizes[pred.type];
 #pragma omp parallel if (rows * bytes > kSerialBytes)
     {
         std::vector<float> target(size);
@@ -113,6 +124,7 @@ void masked_patch_loss_backward(const Prediction& pred, const Images& images, co
                 std::memset(to, 0, bytes);
                 continue;
             }
+            prefetch_next(pred, images, row, rows, bytes);
             read_patch(images, row / images.patches(), row % images.patches(), target.data());
             const Statistics t = mean ? Statistics{mean[row], rstd[row]} : Statistics{0, 1};
             const char* from = static_cast<const char*>(pred.data) + row * bytes;

@@ -1,6 +1,7 @@
 #include "cpu/patches.h"
 
 #include "common/simd.h"
+#include "cpu/memory.h"
 
 namespace sslfast::cpu {
 namespace {
@@ -20,6 +21,9 @@ SSLFAST_INLINE void read(const Images& images, int64_t b, int64_t top, int64_t l
                 out[3 * x + 1] = to_float(green[x]) * s1 + o1;
                 out[3 * x + 2] = to_float(blue[x]) * s2 + o2;
             }
+        } else if (along == channels && images.stride_c == 1) {
+#pragma omp simd
+            for (int64_t i = 0; i < p * channels; ++i) out[i] = to_float(corner[i]) * scale[i] + offset[i];
         } else {
             for (int64_t c = 0; c < channels; ++c)
                 for (int64_t x = 0; x < p; ++x)
@@ -46,6 +50,15 @@ void read_patch(const Images& images, int64_t b, int64_t l, float* out) {
         case kHalf: return read<Half>(images, b, top, left, out);
         case kByte: return read<uint8_t>(images, b, top, left, out);
     }
+}
+
+void prefetch_patch(const Images& images, int64_t b, int64_t l) {
+    const int64_t p = images.patch_size, across = images.width / p, size = kSizes[images.type];
+    const char* line = static_cast<const char*>(images.data) + size * b * images.stride_b;
+    line += size * (l / across * p * images.stride_h + l % across * p * images.stride_w);
+    const int64_t planes = images.stride_c == 1 ? 1 : images.channels;
+    for (int64_t y = 0; y < p; ++y, line += size * images.stride_h)
+        for (int64_t c = 0; c < planes; ++c) prefetch(line + size * c * images.stride_c, size * p * images.stride_w);
 }
 
 SSLFAST_MULTIVERSION

@@ -46,7 +46,7 @@ void accumulate_row(const void* x, int type, int64_t dim, double* sum) {
 
 void restore_tokens(const void* visible, int type, const int64_t* restore, const float* mask_token, const float* pos,
                     int64_t batch, int64_t tokens, int64_t kept, int64_t dim, void* out) {
-    const int64_t bytes = dim * (type == kFloat ? 4 : 2);
+    const int64_t bytes = dim * kSizes[type];
     const std::vector<float> zero(pos ? 0 : dim, -0.0f);  // changes nothing when added
 #pragma omp parallel for if (batch * tokens * bytes > kSerialBytes)
     for (int64_t row = 0; row < batch * tokens; ++row) {
@@ -60,7 +60,7 @@ void restore_tokens(const void* visible, int type, const int64_t* restore, const
 
 void restore_tokens_backward(const void* grad, int type, const int64_t* restore, int64_t batch, int64_t tokens,
                              int64_t kept, int64_t dim, void* dvisible, float* dmask, float* dpos) {
-    const int64_t bytes = dim * (type == kFloat ? 4 : 2);
+    const int64_t bytes = dim * kSizes[type];
     const int64_t parts = std::min(kParts, tokens);
     std::vector<double> masked(parts * dim, 0.0);
 #pragma omp parallel if (batch * tokens * bytes > kSerialBytes)

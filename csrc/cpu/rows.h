@@ -11,6 +11,7 @@ namespace sslfast::cpu {
 
 // How Python names the types of elements; bytes are found in images only.
 enum Type { kFloat, kBf16, kHalf, kByte };
+constexpr int64_t kSizes[] = {4, 2, 2, 1};  // bytes of an element
 
 // A loop over less than this is not worth waking threads for.
 constexpr int64_t kSerialBytes = 1 << 15;

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from sslfast import _C
 from sslfast.kernels.cpu.images import TYPES, described
+from sslfast.kernels.cpu.memory import empty
 
 
 def forward(
     images: Tensor, keep: Tensor, patch_size: int, scale: list[float], offset: list[float], dtype: torch.dtype
 ) -> Tensor:
     keep = keep.contiguous()
-    patches = torch.empty(*keep.shape, patch_size * patch_size * images.shape[1], dtype=dtype)
+    patches = empty(*keep.shape, patch_size * patch_size * images.shape[1], dtype=dtype)
     _C.gather_patches(
         described(images, patch_size, scale, offset), keep.data_ptr(), keep.shape[1], TYPES[dtype], patches.data_ptr()
     )
@@ -31,7 +32,7 @@ def backward(
     dtype: torch.dtype,
 ) -> Tensor:
     grad, keep = grad.float().contiguous(), keep.contiguous()
-    dimages = torch.empty(len(grad), channels, height, width, dtype=dtype)
+    dimages = empty(len(grad), channels, height, width, dtype=dtype)
     _C.gather_patches_backward(
         grad.data_ptr(), described(dimages, patch_size, scale, scale), keep.data_ptr(), keep.shape[1], TYPES[dtype],
         dimages.data_ptr(),

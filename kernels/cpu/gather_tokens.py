@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from sslfast import _C
+from sslfast.kernels.cpu.memory import empty
 
 
 def forward(tokens: Tensor, keep: Tensor) -> Tensor:
@@ -13,7 +13,7 @@ def forward(tokens: Tensor, keep: Tensor) -> Tensor:
         tokens = tokens.contiguous()
     keep = keep.contiguous()
     size = tokens.element_size()
-    visible = torch.empty(*keep.shape, tokens.shape[2], dtype=tokens.dtype)
+    visible = empty(*keep.shape, tokens.shape[2], dtype=tokens.dtype)
     _C.gather_tokens(
         tokens.data_ptr(), tokens.stride(0) * size, tokens.stride(1) * size, keep.data_ptr(), *keep.shape,
         tokens.shape[2] * size, visible.data_ptr(),
@@ -24,7 +24,7 @@ def forward(tokens: Tensor, keep: Tensor) -> Tensor:
 def backward(grad: Tensor, keep: Tensor, num_tokens: int) -> Tensor:
     grad, keep = grad.contiguous(), keep.contiguous()
     batch, num_keep, dim = grad.shape
-    dtokens = torch.empty(batch, num_tokens, dim, dtype=grad.dtype)
+    dtokens = empty(batch, num_tokens, dim, dtype=grad.dtype)
     _C.spread_tokens(
         grad.data_ptr(), keep.data_ptr(), batch, num_keep, num_tokens, dim * grad.element_size(), dtokens.data_ptr()
     )

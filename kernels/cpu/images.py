@@ -15,4 +15,7 @@ def described(images: Tensor, patch_size: int, scale: list[float], offset: list[
     """Where (B, C, H, W) images lie, and how a pixel is read: x·scale + offset, or x itself."""
     channels = images.shape[1]
     scale, offset = (scale, offset) if scale else ([1.0] * channels, [-0.0] * channels)  # -0 keeps the sign of zeros
-    return _C.Images(images.data_ptr(), TYPES[images.dtype], images.stride(), images.shape, patch_size, scale, offset)
+    return _C.Images(
+        images.data_ptr(), TYPES[images.dtype], images.stride(), images.shape, patch_size, scale * patch_size,
+        offset * patch_size,
+    )  # fmt: skip
