@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sslfast.kernels import reference_mae as reference
+from sslfast.kernels.cpu import gather_patches as cpu
 from sslfast.ops.autograd import once_differentiable
 from sslfast.ops.checks import FLOATS
 from sslfast.ops.patches import check_images, check_keep, indices_checked, scale_and_offset
@@ -92,7 +93,7 @@ _forward = define_op(
         *keep.shape, p * p * images.shape[1], dtype=dtype
     ),
     reference=_below_image(reference.gather_patches_forward),
-    cpu=_below_image(reference.gather_patches_forward),
+    cpu=_below_image(cpu.forward),
     cuda=lazily("sslfast.kernels.triton.gather_patches", "forward"),
 )
 _backward = define_op(
@@ -102,6 +103,6 @@ _backward = define_op(
         grad.shape[0], channels, height, width, dtype=dtype
     ),
     reference=_below_number(reference.gather_patches_backward),
-    cpu=_below_number(reference.gather_patches_backward),
+    cpu=_below_number(cpu.backward),
     cuda=lazily("sslfast.kernels.triton.gather_patches", "backward"),
 )

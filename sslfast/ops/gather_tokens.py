@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslfast.kernels import reference_mae as reference
+from sslfast.kernels.cpu import gather_tokens as cpu
 from sslfast.ops.autograd import once_differentiable
 from sslfast.ops.checks import FLOATS
 from sslfast.ops.patches import check_keep, check_tensor, indices_checked
@@ -58,13 +59,13 @@ _forward = define_op(
     "gather_tokens_forward(Tensor tokens, Tensor keep) -> Tensor",
     fake=lambda tokens, keep: tokens.new_empty(*keep.shape, tokens.shape[2]),
     reference=_below_tokens(reference.gather_tokens_forward),
-    cpu=_below_tokens(reference.gather_tokens_forward),
+    cpu=_below_tokens(cpu.forward),
     cuda=lazily("sslfast.kernels.triton.gather_tokens", "forward"),
 )
 _backward = define_op(
     "gather_tokens_backward(Tensor grad, Tensor keep, SymInt num_tokens) -> Tensor",
     fake=lambda grad, keep, num_tokens: grad.new_empty(grad.shape[0], num_tokens, grad.shape[2]),
     reference=_below_number(reference.gather_tokens_backward),
-    cpu=_below_number(reference.gather_tokens_backward),
+    cpu=_below_number(cpu.backward),
     cuda=lazily("sslfast.kernels.triton.gather_tokens", "backward"),
 )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sslfast.kernels import reference_mae as reference
+from sslfast.kernels.cpu import masked_patch_loss as cpu
 from sslfast.ops.autograd import once_differentiable
 from sslfast.ops.checks import FLOATS
 from sslfast.ops.patches import check_images, check_tensor, scale_and_offset
@@ -109,7 +110,7 @@ _forward = define_op(
     " float[] scale, float[] offset) -> (Tensor loss, Tensor mean, Tensor rstd, Tensor count)",
     fake=_fake_forward,
     reference=reference.masked_patch_loss_forward,
-    cpu=reference.masked_patch_loss_forward,
+    cpu=cpu.forward,
     cuda=lazily("sslfast.kernels.triton.masked_patch_loss", "forward"),
 )
 _backward = define_op(
@@ -117,6 +118,6 @@ _backward = define_op(
     " Tensor count, SymInt patch_size, bool norm_pix, float[] scale, float[] offset) -> Tensor",
     fake=lambda grad, pred, *_: torch.empty_like(pred, memory_format=torch.contiguous_format),
     reference=reference.masked_patch_loss_backward,
-    cpu=reference.masked_patch_loss_backward,
+    cpu=cpu.backward,
     cuda=lazily("sslfast.kernels.triton.masked_patch_loss", "backward"),
 )

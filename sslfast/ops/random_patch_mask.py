@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sslfast import _C
 from sslfast.kernels import reference_mae as reference
+from sslfast.kernels.cpu import random_patch_mask as cpu
 from sslfast.ops.checks import FLOATS
 from sslfast.ops.patches import check_tensor
 from sslfast.ops.registry import define_op, lazily
@@ -127,7 +128,7 @@ _from_seed = define_op(
     " -> (Tensor keep, Tensor restore, Tensor mask)",
     fake=_fake,
     reference=reference.random_patch_mask_from_seed,
-    cpu=reference.random_patch_mask_from_seed,
+    cpu=cpu.from_seed,
     cuda=lazily("sslfast.kernels.cuda.random_patch_mask", "from_seed")
     if _C.has_cuda
     else reference.random_patch_mask_from_seed,
@@ -136,7 +137,7 @@ _from_noise = define_op(
     "random_patch_mask_from_noise(Tensor noise, SymInt num_keep) -> (Tensor keep, Tensor restore, Tensor mask)",
     fake=lambda noise, num_keep: _fake(noise, *noise.shape, num_keep),
     reference=reference.random_patch_mask_from_noise,
-    cpu=reference.random_patch_mask_from_noise,
+    cpu=cpu.from_noise,
     cuda=lazily("sslfast.kernels.cuda.random_patch_mask", "from_noise")
     if _C.has_cuda
     else reference.random_patch_mask_from_noise,

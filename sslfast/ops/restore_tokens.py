@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslfast.kernels import reference_mae as reference
+from sslfast.kernels.cpu import restore_tokens as cpu
 from sslfast.ops.autograd import once_differentiable
 from sslfast.ops.checks import FLOATS
 from sslfast.ops.patches import check_batch, check_tensor, indices_checked
@@ -100,7 +101,7 @@ _forward = define_op(
     "restore_tokens_forward(Tensor visible, Tensor restore, Tensor mask_token, Tensor? pos_embed) -> Tensor",
     fake=lambda visible, restore, *_: visible.new_empty(*restore.shape, visible.shape[2]),
     reference=_below_columns(reference.restore_tokens_forward),
-    cpu=_below_columns(reference.restore_tokens_forward),
+    cpu=_below_columns(cpu.forward),
     cuda=lazily("sslfast.kernels.triton.restore_tokens", "forward"),
 )
 _backward = define_op(
@@ -108,6 +109,6 @@ _backward = define_op(
     " -> (Tensor dvisible, Tensor dmask_token, Tensor dpos)",
     fake=_fake_backward,
     reference=_below_columns(reference.restore_tokens_backward),
-    cpu=_below_columns(reference.restore_tokens_backward),
+    cpu=_below_columns(cpu.backward),
     cuda=lazily("sslfast.kernels.triton.restore_tokens", "backward"),
 )

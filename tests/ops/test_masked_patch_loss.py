@@ -113,10 +113,9 @@ def test_only_masked_patches_are_read(device):
     images, mask = photographs(2, 3, 8, 8, device=device), patch_mask(2, 4, 2, device).mask
     pred = predictions(images, 4)
     loss = ops.masked_patch_loss(pred, images, mask, 4)
-    spoilt = reference.unpatchify(
-        reference.patchify(images, 4).masked_fill(~mask[:, :, None], float("nan")), 3, 8, 8, 4
-    )
-    pred = pred.masked_fill(~mask[:, :, None], float("nan")).requires_grad_()
+    kept = ~mask[:, :, None]
+    spoilt = reference.unpatchify(reference.patchify(images, 4).masked_fill(kept, float("nan")), 3, 8, 8, 4)
+    pred = pred.masked_fill(kept, float("nan")).requires_grad_()
     result = ops.masked_patch_loss(pred, spoilt, mask, 4)
     assert torch.equal(result, loss)
     result.backward()
