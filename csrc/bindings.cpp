@@ -9,7 +9,6 @@
 #include "cpu/gather_patches.h"
 #include "cpu/gather_tokens.h"
 #include "cpu/masked_patch_loss.h"
-#include "cpu/memory.h"
 #include "cpu/nt_xent.h"
 #include "cpu/random_patch_mask.h"
 #include "cpu/restore_tokens.h"
@@ -81,14 +80,13 @@ PYBIND11_MODULE(_C, m) {
         cpu::random_patch_mask_from_noise(at<float>(noise), batch, patches, kept, at<int64_t>(keep),
                                           at<int64_t>(restore), at<uint8_t>(mask));
     }, nogil);
-    m.def("advise_huge_pages", [](address data, int64_t bytes) { cpu::advise_huge_pages(at<void>(data), bytes); });
     m.def("gather_tokens", [](address tokens, int64_t stride_b, int64_t stride_l, address keep, int64_t batch,
                               int64_t kept, int64_t bytes, address out) {
         cpu::gather_tokens(at<char>(tokens), stride_b, stride_l, at<int64_t>(keep), batch, kept, bytes, at<char>(out));
     }, nogil);
     m.def("spread_tokens", [](address grad, address keep, int64_t batch, int64_t kept, int64_t tokens, int64_t bytes,
-                              address out) {
-        cpu::spread_tokens(at<char>(grad), at<int64_t>(keep), batch, kept, tokens, bytes, at<char>(out));
+                              address zeros) {
+        cpu::spread_tokens(at<char>(grad), at<int64_t>(keep), batch, kept, tokens, bytes, at<char>(zeros));
     }, nogil);
     m.def("restore_tokens", [](address visible, int type, address restore, address mask_token, address pos,
                                int64_t batch, int64_t tokens, int64_t kept, int64_t dim, address out) {
@@ -122,9 +120,9 @@ PYBIND11_MODULE(_C, m) {
                                at<float>(loss), at<float>(count));
     }, nogil);
     m.def("masked_patch_loss_backward", [](address pred, int type, address mask, const cpu::Images& images,
-                                           address mean, address rstd, float factor, address dpred) {
+                                           address mean, address rstd, float factor, address zeros) {
         cpu::masked_patch_loss_backward({at<void>(pred), type, at<uint8_t>(mask)}, images, at<float>(mean),
-                                        at<float>(rstd), factor, at<void>(dpred));
+                                        at<float>(rstd), factor, at<void>(zeros));
     }, nogil);
 #ifdef SSLFAST_HAS_CUDA
     namespace cuda = sslfast::cuda;

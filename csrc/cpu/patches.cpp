@@ -1,7 +1,6 @@
 #include "cpu/patches.h"
 
 #include "common/simd.h"
-#include "cpu/memory.h"
 
 namespace sslfast::cpu {
 namespace {

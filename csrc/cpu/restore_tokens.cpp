@@ -61,26 +61,34 @@ void restore_tokens(const void* visible, int type, const int64_t* restore, const
 void restore_tokens_backward(const void* grad, int type, const int64_t* restore, int64_t batch, int64_t tokens,
                              int64_t kept, int64_t dim, void* dvisible, float* dmask, float* dpos) {
     const int64_t bytes = dim * kSizes[type];
-    const int64_t parts = std::min(kParts, tokens);
+    // Token by token where the sums over images are wanted, else in the order of memory.
+    const int64_t rows = batch * tokens, parts = std::min(kParts, dpos ? tokens : rows);
     std::vector<double> masked(parts * dim, 0.0);
-#pragma omp parallel if (batch * tokens * bytes > kSerialBytes)
-    {
+    const auto take = [&](int64_t row, double* sum, double* all) {
+        const char* from = static_cast<const char*>(grad) + row * bytes;
+        const int64_t k = restore[row];
+        if (k < kept)
+            std::memcpy(static_cast<char*>(dvisible) + (row / tokens * kept + k) * bytes, from, bytes);
+        else
+            accumulate_row(from, type, dim, sum);
+        if (all) accumulate_row(from, type, dim, all);
+    };
+#pragma omp parallel for if (rows * bytes > kSerialBytes)
+    for (int64_t part = 0; part < parts; ++part) {
+        double* sum = masked.data() + part * dim;
+        if (!dpos) {
+            for (int64_t row = rows * part / parts; row < rows * (part + 1) / parts; ++row) take(row, sum, nullptr);
+            continue;
+        }
         std::vector<double> all(dim);
-#pragma omp for
-        for (int64_t part = 0; part < parts; ++part)
-            for (int64_t l = tokens * part / parts; l < tokens * (part + 1) / parts; ++l) {
-                std::fill(all.begin(), all.end(), 0.0);
-                for (int64_t b = 0; b < batch; ++b) {
-                    const char* row = static_cast<const char*>(grad) + (b * tokens + l) * bytes;
-                    const int64_t k = restore[b * tokens + l];
-                    if (k < kept)
-                        std::memcpy(static_cast<char*>(dvisible) + (b * kept + k) * bytes, row, bytes);
-                    else
-                        accumulate_row(row, type, dim, masked.data() + part * dim);
-                    if (dpos) accumulate_row(row, type, dim, all.data());
-                }
-                if (dpos) std::copy(all.begin(), all.end(), dpos + l * dim);
+        for (int64_t l = tokens * part / parts; l < tokens * (part + 1) / parts; ++l) {
+            std::fill(all.begin(), all.end(), 0.0);
+            for (int64_t row = l; row < rows; row += tokens) {
+                if (row + tokens < rows) prefetch(static_cast<const char*>(grad) + (row + tokens) * bytes, bytes);
+                take(row, sum, all.data());
             }
+            std::copy(all.begin(), all.end(), dpos + l * dim);
+        }
     }
     for (int64_t d = 0; d < dim; ++d) {
         double sum = 0;

@@ -13,6 +13,11 @@ namespace sslfast::cpu {
 enum Type { kFloat, kBf16, kHalf, kByte };
 constexpr int64_t kSizes[] = {4, 2, 2, 1};  // bytes of an element
 
+// Asks for memory that the processor would not guess.
+inline void prefetch(const void* data, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(data) + at);
+}
+
 // A loop over less than this is not worth waking threads for.
 constexpr int64_t kSerialBytes = 1 << 15;
 
