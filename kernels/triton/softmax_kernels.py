@@ -123,9 +123,9 @@ def combine_splits(
         ratio = (tl.log2(every) - (cosine - origin) * beta) * LN2
         tl.store(losses + rows, tl.maximum(ratio, 0.0) + log1p(tl.exp(-tl.abs(ratio))), mask=inside)
         every += tl.exp2((cosine - origin) * beta)
-    level = tl.where(plain, tl.maximum(tl.log2(every) / beta, -1.0), origin)
-    rescale = tl.exp2((origin - level) * beta)
-    tl.store(shift + rows, level, mask=inside)
+    top = tl.where(plain, tl.maximum(tl.log2(every) / beta, -1.0), origin)
+    rescale = tl.exp2((origin - top) * beta)
+    tl.store(shift + rows, top, mask=inside)
     if positive is not None:
         tl.store(total + rows, 1.0 / (every * rescale), mask=inside)
         rescale = 1.0 / every
@@ -135,13 +135,13 @@ def combine_splits(
         features = tl.arange(0, BLOCK_D)
         mean_rows = tl.zeros((ROWS, BLOCK_D), tl.float32)
         for start in range(0, splits, CHUNK):
-            split = start + tl.arange(0, CHUNK)[:, None]
-            mask = (split < splits) & inside[None, :]
-            entry = split.to(tl.int64) * R + rows[None, :]
-            highest = tl.load(partial + to_highest + entry, mask=mask & (not plain), other=nothing)
-            factor = tl.exp2((highest - origin[None, :]) * beta) * rescale[None, :]
+            part = start + tl.arange(0, CHUNK)[:, None]
+            counts = (part < splits) & inside[None, :]
+            entry = part.to(tl.int64) * R + rows[None, :]
+            level = tl.load(partial + to_highest + entry, mask=counts & (not plain), other=nothing)
+            factor = tl.exp2((level - origin[None, :]) * beta) * rescale[None, :]
             pointers = weighted + entry[:, :, None] * D + features[None, None, :]
-            tile = tl.load(pointers, mask=mask[:, :, None] & (features < D)[None, None, :], other=0.0)
+            tile = tl.load(pointers, mask=counts[:, :, None] & (features < D)[None, None, :], other=0.0)
             mean_rows += tl.sum(tile * factor[:, :, None], axis=0)
         out = mean + rows.to(tl.int64)[:, None] * D + features[None, :]
         tl.store(out, mean_rows, mask=inside[:, None] & (features < D)[None, :])
