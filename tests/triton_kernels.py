@@ -30,12 +30,12 @@ def runs(test: Callable) -> Callable:
     return test if INTERPRETED else pytest.mark.gpu(test)
 
 
-def shrink_tiles(monkeypatch) -> None:
-    """Tiles of 32 x 16, panels of 64 columns, 32 features a program: little data meets every branch."""
-    tile = softmax.Tile(32, 16, 4, 2)
+def shrink_tiles(monkeypatch, rows: int = 32, columns: int = 16) -> None:
+    """Small tiles, panels of 64 columns, 128 features a program: little data meets every branch."""
+    tile = softmax.Tile(rows, columns, 4, 2)
     tiles = {chip: {name: dict.fromkeys(by_width, tile) for name, by_width in table.items()}
              for chip, table in softmax.TILES.items()}  # fmt: skip
-    owned = dict.fromkeys(softmax.OWNED_FEATURES, 32)
+    owned = dict.fromkeys(softmax.OWNED_FEATURES, 128)
     uncached = softmax.plan.__wrapped__
     for name, value in (("TILES", tiles), ("PANEL_BYTES", 128), ("OWNED_FEATURES", owned), ("plan", uncached)):
         monkeypatch.setattr(softmax, name, value)

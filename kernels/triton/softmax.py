@@ -42,7 +42,7 @@ TILES = {
             "128": Tile(64, 64, 4, 3),
             "256": Tile(64, 64, 8, 2),
             "wide": Tile(64, 64, 8, 2),
-            "float32": Tile(64, 64, 8, 2),
+            "float32": Tile(64, 32, 8, 2),
         },
         "weighted_rows": {"128": Tile(64, 64, 4, 3), "256": Tile(64, 64, 8, 2)},
         "panel_weights": {"wide": Tile(128, 128, 8, 3), "float32": Tile(64, 128, 8, 3)},
@@ -59,7 +59,7 @@ TILES = {
             "128": Tile(128, 128, 8, 3),
             "256": Tile(128, 64, 8, 3),
             "wide": Tile(128, 64, 8, 3),
-            "float32": Tile(64, 64, 8, 2),
+            "float32": Tile(64, 32, 8, 2),
         },
         "weighted_rows": {"128": Tile(128, 128, 8, 3), "256": Tile(128, 64, 8, 3)},
         "panel_weights": {"wide": Tile(128, 256, 8, 3), "float32": Tile(128, 64, 8, 3)},
@@ -172,16 +172,17 @@ def combine(
     losses = None if positive is None else partial.new_empty(r)
     shift, total = partial.new_empty(r), partial.new_empty(r)
     n = r if positive is None else len(positive)
-    mean, d, block, rows = None, 1, 1, 32
+    mean, d, block, chunk, rows = None, 1, 1, 1, 32
     if weighted is not None:
         d = weighted.shape[2]
         mean = partial.new_empty(r, d)
         block = triton.next_power_of_2(d)
-        rows = max(1, 256 // block)  # few, as each is read from every split
-    chunk = max(1, min(triton.next_power_of_2(splits), 4096 // (rows * block)))
+        chunk = min(triton.next_power_of_2(splits), 16, max(1, 4096 // block))  # splits in flight at once
+        rows = min(32, max(1, 4096 // (chunk * block)))
     kernels.combine_splits[(triton.cdiv(r, rows),)](
         partial, weighted, positive, losses, shift, total, mean, r, n, splits, temperature, tau, plain_from,
         D=d, SPLITS=triton.next_power_of_2(splits), CHUNK=chunk, ROWS=rows, BLOCK_D=block,
+        num_warps=4 if weighted is None else 8,
     )  # fmt: skip
     return losses, shift, total, mean
 

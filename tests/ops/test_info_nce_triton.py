@@ -85,7 +85,7 @@ def check(query, key, queue, temperature):
         assert_as_accurate(actual[name], eager[name], exact[name], name, dtype=query.dtype)
 
 
-SHAPES = [(1, 0, 1), (1, 1, 1), (2, 1, 60), (3, 40, 128), (20, 0, 129), (40, 100, 60), (33, 7, 257), (50, 0, 60)]
+SHAPES = [(1, 0, 1), (1, 1, 1), (2, 1, 60), (3, 40, 128), (20, 0, 129), (40, 70, 60), (9, 7, 257)]
 
 
 @runs
@@ -97,7 +97,7 @@ def test_ragged_shapes(n, k, d, dtype, small_tiles):
 
 @runs
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("n", "k", "d"), [(3, 60, 60), (33, 400, 128), (130, 0, 40), (10, 200, 300)])
+@pytest.mark.parametrize(("n", "k", "d"), [(30, 20, 60), (33, 300, 128), (130, 0, 40), (10, 140, 300)])
 def test_default_tiles(n, k, d, dtype):
     """The first is smaller than a tile in both ways, the second in one."""
     check(*embeddings(n, k, d, dtype), temperature=0.2)
@@ -303,34 +303,46 @@ def test_under_the_interpreter():
     run_interpreted(__file__)
 
 
-def launches(monkeypatch, capability, n, k, d, dtype, temperature=0.2):
-    """Of a forward with and without mean, a backward with keys, and the negatives' backward with both factors."""
+def launches(monkeypatch, capability, n, k, d, dtype, temperature=0.2, everything=True):
+    """Of a forward with mean and a backward; with everything, also without mean, to the keys, and of negatives."""
     number, tau = split(temperature)
     z, queue = torch.empty(n, d, dtype=dtype), torch.empty(k, d, dtype=dtype) if k else None
     with planned_for(monkeypatch, capability):
         forward, outputs = recorded_launches(monkeypatch, info_nce.forward, z, z, queue, number, tau, True)
-        bare, _ = recorded_launches(monkeypatch, info_nce.forward, z, z, queue, number, tau, False)
         losses, shift, inverse_sum, mean, u, scale = outputs
-        saved = (losses, u, scale, losses, shift, inverse_sum, mean)
-        backward, _ = recorded_launches(monkeypatch, info_nce.backward, *saved, number, tau, not k, True)
+        saved = (losses, u, scale, losses, shift, inverse_sum, mean, number, tau)
+        backward, _ = recorded_launches(monkeypatch, info_nce.backward, *saved, not k, everything)
+        assert len(forward) == (3 if tau is None or dtype == torch.float16 else 4)
+        assert len(backward) == 2 or (everything and not k)
+        if not everything:
+            return forward + backward
+        bare, _ = recorded_launches(monkeypatch, info_nce.forward, z, z, queue, number, tau, False)
         columns = z if queue is None else queue
         factors = losses, losses, columns[:, 0].float(), columns[:, 0].float()
         both, _ = recorded_launches(monkeypatch, negatives.backward, z, columns, False, *factors, number, tau)
-    assert len(forward) <= (3 if tau is None else 4)
-    assert len(backward) <= 2 or not k
-    return forward + bare + backward + both
+    return forward + backward + bare + both
 
 
 @compiles
 @pytest.mark.parametrize("capability", [80, 90, 100])
 @pytest.mark.parametrize(("d", "dtype"), WIDTHS)
 def test_default_configurations_compile_without_spills(d, dtype, capability, monkeypatch):
+    """What is not NT-Xent's code as well."""
     temperature = torch.tensor(0.2) if dtype == torch.bfloat16 else 0.2  # a tensor launches both variants
-    for n, k in ((4096, 0), (256, 65536)):
-        assert_fit(launches(monkeypatch, capability, n, k, d, dtype, temperature), capability)
+    assert_fit(launches(monkeypatch, capability, 4096, 0, d, dtype, temperature, everything=False), capability)
+
+
+@compiles
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize(("d", "dtype"), WIDTHS)
+@pytest.mark.parametrize(("n", "k"), [(4096, 0), (256, 65536)])
+def test_every_variant_compiles_without_spills(n, k, d, dtype, capability, monkeypatch):
+    temperature = 0.01 if dtype == torch.float32 else torch.tensor(0.2)
+    assert_fit(launches(monkeypatch, capability, n, k, d, dtype, temperature), capability)
 
 
 @compiles
 @pytest.mark.parametrize(("n", "k"), [(1, 0), (1, 1), (1, 4096)])
 def test_the_smallest_and_an_unaligned_shape_compile(n, k, monkeypatch):
-    assert_fit(launches(monkeypatch, 90, n, k, 129, torch.bfloat16), 90, spills=True)
+    assert_fit(launches(monkeypatch, 90, n, k, 129, torch.bfloat16, everything=False), 90, spills=True)
