@@ -3,9 +3,9 @@
 For N queries and K negatives, in operations (a multiplication and an addition are two) and exponentials: forward
 4·N·K·D and N·K, without a gradient 2·N·K·D; backward none but in the batch with a gradient to the keys, 4·N²·D and N².
 Above D = 256, and D = 128 for float32, the forward makes the cosines once for every 256 or 128 features of the mean;
-float32 products cost three of tf32. The queue comes from memory once, N / tile times from L2; a forward and backward
-otherwise move 14·N·D elements or so. Memory beyond inputs and outputs: 4·N·(D + 2) bytes a split of the queue, of which
-there are as many as fill the chip once; in-batch backward as nt_xent.
+float32 products cost three of tf32. In bytes, a number having b: the queue once, K·D·b, and N / tile times from L2; a
+forward and a backward with the keys N·D·(9·b + 8) more. Memory beyond inputs and outputs, written once and read once:
+4·N·(D + 2) bytes a split of the queue, of which there are as many as fill the chip once; in-batch backward as nt_xent.
 """
 
 from __future__ import annotations

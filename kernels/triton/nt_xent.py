@@ -2,8 +2,8 @@
 
 For M = 2N views, in operations (a multiplication and an addition are two) and exponentials: forward M²·D and M²/2,
 backward 4·M²·D and M²; float32 products cost three of tf32. With tiles of R x C pairs, u comes M/2C times from L2
-forward and M/R times backward. Memory beyond inputs and outputs: 512·M bytes forward; backward 4·M·D a split, above
-D = 256 and for float32 also a panel of weights, M x max(D, 2 KiB).
+forward and M/R times backward. Memory beyond inputs and outputs: 256·M bytes forward (twice that for τ < 1/64 or in a
+tensor); backward 4·M·D a split, above D = 256 and for float32 also a panel of weights, M x max(D, 2 KiB).
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def forward(z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None) -> t
         block = max(plan.rows, plan.columns)
         size = block * triton.cdiv(m, block * GROUPS)
         groups = triton.cdiv(m, size)
-        partial = torch.empty(2, groups, m, dtype=torch.float32, device=z1.device)
-        for guarded in softmax.regimes(temperature, tau):
+        regimes = softmax.regimes(temperature, tau)
+        partial = torch.empty(2 if True in regimes else 1, groups, m, dtype=torch.float32, device=z1.device)
+        for guarded in regimes:
             if guarded:
                 streaming_sums[(triton.cdiv(m, plan.rows), groups, 1)](
                     u, u, partial, None, m, m, size, temperature, tau, PLAIN_FROM.value,

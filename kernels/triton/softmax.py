@@ -134,7 +134,8 @@ def split_columns(programs: int, c: int, block: int, most: int, device: torch.de
 
 
 class Sums(NamedTuple):
-    """What combine takes: partial (2, splits, R), weighted (splits, R, D) or None, and the regime's border."""
+    """Of splits of the columns, for combine: partial (2, splits, R), the sums and what they are relative to, or plain
+    ones (1, splits, R); weighted (splits, R, D) or None; the temperature from which they are plain."""
 
     partial: Tensor
     weighted: Tensor | None
@@ -151,11 +152,12 @@ def streaming_sums(
     row_blocks, feature_blocks = triton.cdiv(r, schedule.rows), triton.cdiv(d, owned)
     width = split_columns(row_blocks * feature_blocks, c, schedule.columns, SPLITS, rows.device)
     splits = triton.cdiv(c, width)
-    partial = torch.empty(2, splits, r, dtype=torch.float32, device=rows.device)
-    weighted = partial.new_empty(splits, r, d) if with_weighted else None
     # float16 cannot hold the weights exp(s) at any temperature, only those relative to the highest.
     plain_from = math.inf if with_weighted and rows.dtype == torch.float16 else PLAIN_FROM.value
-    for guarded in regimes(temperature, tau, plain_from):
+    variants = regimes(temperature, tau, plain_from)
+    partial = torch.empty(2 if True in variants else 1, splits, r, dtype=torch.float32, device=rows.device)
+    weighted = partial.new_empty(splits, r, d) if with_weighted else None
+    for guarded in variants:
         kernels.streaming_sums[(row_blocks, splits, feature_blocks)](
             rows, columns, partial, weighted, r, c, width, temperature, tau, plain_from,
             SKIP=skip, GUARDED=guarded, BLOCK_F=schedule.owned, **schedule.options,
@@ -177,12 +179,11 @@ def combine(
         d = weighted.shape[2]
         mean = partial.new_empty(r, d)
         block = triton.next_power_of_2(d)
-        chunk = min(triton.next_power_of_2(splits), 16, max(1, 4096 // block))  # splits in flight at once
-        rows = min(32, max(1, 4096 // (chunk * block)))
+        chunk = min(triton.next_power_of_2(splits), 16, max(1, 2048 // block))  # splits in flight at once
+        rows = min(32, max(1, 2048 // (chunk * block)))
     kernels.combine_splits[(triton.cdiv(r, rows),)](
         partial, weighted, positive, losses, shift, total, mean, r, n, splits, temperature, tau, plain_from,
         D=d, SPLITS=triton.next_power_of_2(splits), CHUNK=chunk, ROWS=rows, BLOCK_D=block,
-        num_warps=4 if weighted is None else 8,
     )  # fmt: skip
     return losses, shift, total, mean
 

@@ -135,16 +135,17 @@ def combine_splits(
         features = tl.arange(0, BLOCK_D)
         mean_rows = tl.zeros((ROWS, BLOCK_D), tl.float32)
         for start in range(0, splits, CHUNK):
-            part = start + tl.arange(0, CHUNK)[:, None]
-            counts = (part < splits) & inside[None, :]
-            entry = part.to(tl.int64) * R + rows[None, :]
-            level = tl.load(partial + to_highest + entry, mask=counts & (not plain), other=nothing)
-            factor = tl.exp2((level - origin[None, :]) * beta) * rescale[None, :]
-            pointers = weighted + entry[:, :, None] * D + features[None, None, :]
+            part = tl.arange(0, CHUNK)[:, None]
+            counts = (start + part < splits) & inside[None, :]
+            first = tl.cast(start, tl.int64) * R + tl.program_id(0) * ROWS
+            entry = part * R + tl.arange(0, ROWS)[None, :]  # few enough for 32 bits: the splits fill the chip once
+            level = tl.load(partial + to_highest + first + entry, mask=counts & (not plain), other=nothing)
+            factor = tl.exp2((level - origin[None, :]) * beta)
+            pointers = weighted + first * D + (entry[:, :, None] * D + features[None, None, :])
             tile = tl.load(pointers, mask=counts[:, :, None] & (features < D)[None, None, :], other=0.0)
             mean_rows += tl.sum(tile * factor[:, :, None], axis=0)
         out = mean + rows.to(tl.int64)[:, None] * D + features[None, :]
-        tl.store(out, mean_rows, mask=inside[:, None] & (features < D)[None, :])
+        tl.store(out, mean_rows * rescale[:, None], mask=inside[:, None] & (features < D)[None, :])
 
 
 # --- backward: Σ_j W_ij columns_j with W_ij = exp((c_ij − shift_i)/τ)·a_i + exp((c_ij − shift_j)/τ)·b_j ---

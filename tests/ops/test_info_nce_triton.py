@@ -105,10 +105,10 @@ def test_default_tiles(n, k, d, dtype):
 
 @runs
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("k", [0, 90])
+@pytest.mark.parametrize("k", [0, 50])
 @pytest.mark.parametrize("temperature", [0.01, 1 / 64, 0.07, 100.0])
 def test_temperatures(temperature, k, dtype, small_tiles):
-    check(*embeddings(37, k, 24, dtype, noise=2.0), temperature)
+    check(*embeddings(35, k, 24, dtype, noise=2.0), temperature)
 
 
 @runs
@@ -163,7 +163,7 @@ def test_same_input_same_bits(dtype, small_tiles):
 
 @runs
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("k", [0, 60])
+@pytest.mark.parametrize("k", [0, 40])
 def test_zero_and_short_rows(k, dtype, small_tiles):
     """Zero rows have gradient zero; those shorter than 1e-12 are divided by that, a constant, as F.normalize does."""
     query, key, queue = embeddings(30, k, 20, dtype)
@@ -177,12 +177,12 @@ def test_zero_and_short_rows(k, dtype, small_tiles):
 
 
 @runs
-@pytest.mark.parametrize("k", [0, 60])
+@pytest.mark.parametrize("k", [0, 40])
 @pytest.mark.parametrize("temperature", [0.01, 0.2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_nan_in_nan_out(dtype, temperature, k, small_tiles):
     """A NaN reaches every loss through a negative, and its own through the query."""
-    query, key, queue = embeddings(40, k, 24, dtype)
+    query, key, queue = embeddings(10, k, 24, dtype)
     query[3, 2] = float("nan")
     outputs = run(query, key, queue, temperature)
     for name in ("loss", "dq"):
@@ -190,7 +190,7 @@ def test_nan_in_nan_out(dtype, temperature, k, small_tiles):
         assert outputs[name][:3].isfinite().all(), name
     assert outputs["dk"][3].isnan().all()
     assert outputs["dtau"].isnan()
-    query, key, queue = embeddings(40, k, 24, dtype)
+    query, key, queue = embeddings(10, k, 24, dtype)
     (key if queue is None else queue)[3, 2] = float("nan")
     outputs = run(query, key, queue, temperature)
     for name in ("loss", "dq", "dk", "dtau"):
@@ -202,13 +202,13 @@ def test_nan_in_nan_out(dtype, temperature, k, small_tiles):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_a_senseless_temperature_in_a_tensor_gives_nan(value, dtype, small_tiles):
     for k in (0, 60):
-        outputs = run(*embeddings(40, k, 24, dtype), torch.tensor(value, device=DEVICE))
+        outputs = run(*embeddings(10, k, 24, dtype), torch.tensor(value, device=DEVICE))
         for name in ("loss", "dq", "dk", "dtau"):
             assert outputs[name].isnan().all(), name
 
 
 @runs
-@pytest.mark.parametrize("k", [0, 500])
+@pytest.mark.parametrize("k", [0, 300])
 @pytest.mark.parametrize("size", [0.0, 1e-6, 1.0, 6e4])
 def test_float16_weights_neither_overflow_nor_vanish(size, k, small_tiles):
     """Against a tolerance of float16's own: half an ulp of the weights and of a gradient each, or a subnormal step."""
