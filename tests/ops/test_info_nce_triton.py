@@ -105,10 +105,10 @@ def test_default_tiles(n, k, d, dtype):
 
 @runs
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("k", [0, 50])
+@pytest.mark.parametrize("k", [0, 90])
 @pytest.mark.parametrize("temperature", [0.01, 1 / 64, 0.07, 100.0])
 def test_temperatures(temperature, k, dtype, small_tiles):
-    check(*embeddings(35, k, 24, dtype, noise=2.0), temperature)
+    check(*embeddings(37, k, 24, dtype, noise=2.0), temperature)
 
 
 @runs
@@ -163,7 +163,7 @@ def test_same_input_same_bits(dtype, small_tiles):
 
 @runs
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("k", [0, 40])
+@pytest.mark.parametrize("k", [0, 60])
 def test_zero_and_short_rows(k, dtype, small_tiles):
     """Zero rows have gradient zero; those shorter than 1e-12 are divided by that, a constant, as F.normalize does."""
     query, key, queue = embeddings(30, k, 20, dtype)
