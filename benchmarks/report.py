@@ -6,6 +6,10 @@ import csv
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).parents[1]))
+from benchmarks.cases import OPS
+
 COLUMNS = [
     "op", "case", "peer", "version", "device", "threads", "dtype", "median_ms", "spread_percent", "rounds",
     "times_eager", "peak_mib", "floor_ms", "fraction_of_floor", "error", "bar", "note", "torch", "commit", "processor",
@@ -30,7 +34,8 @@ def read(folder: Path, device: str) -> list[dict]:
     for path in sorted(folder.glob(f"*-{device}.csv")):
         with open(path, newline="", encoding="utf-8") as file:
             rows += list(csv.DictReader(file))
-    return rows
+    order = {op: k for k, op in enumerate(OPS)}
+    return sorted(rows, key=lambda row: order.get(row.get("op"), len(OPS)))
 
 
 def table(rows: list[dict]) -> str:
@@ -88,7 +93,6 @@ def render(folder: Path, device: str) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).parents[1]))
     chosen = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "results"
     for where in ("cpu", "cuda"):
         for made in render(chosen, where):
