@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cpu/contrastive.h"
 #include "cpu/ema.h"
 #include "cpu/nt_xent.h"
 #ifdef SSLFAST_HAS_CUDA
@@ -31,31 +32,38 @@ PYBIND11_MODULE(_C, m) {
     const auto nogil = py::call_guard<py::gil_scoped_release>();
     namespace cpu = sslfast::cpu;
 
-    m.def("nt_xent_normalize", [](address z, int64_t rows, int64_t dim, address u, address scale) {
-        cpu::nt_xent_normalize(at<float>(z), rows, dim, at<float>(u), at<float>(scale));
+    m.def("normalize_rows", [](address z, int64_t rows, int64_t dim, address u, address scale) {
+        cpu::normalize_rows(at<float>(z), rows, dim, at<float>(u), at<float>(scale));
     }, nogil);
+    m.def("softmax_tile", [](address cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0, bool skip_diagonal,
+                             double inverse_tau, bool fixed, address maximum, address sum, address rescale) {
+        cpu::softmax_tile(at<float>(cosine), rows, cols, i0, j0, {skip_diagonal, 0}, inverse_tau, fixed,
+                          at<float>(maximum), at<double>(sum), at<float>(rescale));
+    }, nogil);
+    m.def("weights_tile", [](address cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0, bool skip_diagonal,
+                             int64_t pairs, double inverse_tau, bool fixed, address row_factor, address row_shift,
+                             address column_factor, address column_shift) {
+        cpu::weights_tile(at<float>(cosine), rows, cols, i0, j0, {skip_diagonal, pairs}, inverse_tau, fixed,
+                          at<float>(row_factor), at<float>(row_shift), at<float>(column_factor),
+                          at<float>(column_shift));
+    }, nogil);
+    m.def("contrastive_losses", [](int64_t rows, double inverse_tau, address positive, address maximum, address sum,
+                                   address loss, address inverse_sum) {
+        cpu::contrastive_losses(rows, inverse_tau, at<float>(positive), at<float>(maximum), at<double>(sum),
+                                at<float>(loss), at<float>(inverse_sum));
+    }, nogil);
+    m.def("project_rows", [](address du, address u, address positive, address scale, address weight, int64_t rows,
+                             int64_t dim, double inverse_tau) {
+        return cpu::project_rows(at<float>(du), at<float>(u), at<float>(positive), at<float>(scale),
+                                 at<float>(weight), rows, dim, inverse_tau);
+    }, nogil);
+
     m.def("nt_xent_workspace", &cpu::nt_xent_workspace);
     m.def("nt_xent_forward_tile", [](address cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0,
                                      int64_t pairs, double inverse_tau, bool fixed, address positive, address maximum,
                                      address sum, address workspace) {
         cpu::nt_xent_forward_tile(at<float>(cosine), rows, cols, i0, j0, pairs, inverse_tau, fixed,
                                   at<float>(positive), at<float>(maximum), at<double>(sum), at<float>(workspace));
-    }, nogil);
-    m.def("nt_xent_losses", [](int64_t rows, double inverse_tau, address positive, address maximum, address sum,
-                               address loss, address inverse_sum) {
-        cpu::nt_xent_losses(rows, inverse_tau, at<float>(positive), at<float>(maximum), at<double>(sum),
-                            at<float>(loss), at<float>(inverse_sum));
-    }, nogil);
-    m.def("nt_xent_backward_tile", [](address cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0,
-                                      int64_t pairs, double inverse_tau, bool fixed, address scaled_grad,
-                                      address maximum) {
-        cpu::nt_xent_backward_tile(at<float>(cosine), rows, cols, i0, j0, pairs, inverse_tau, fixed,
-                                   at<float>(scaled_grad), at<float>(maximum));
-    }, nogil);
-    m.def("nt_xent_project", [](address du, address u, address scale, address grad, address loss, int64_t pairs,
-                                int64_t dim, double inverse_tau) {
-        return cpu::nt_xent_project(at<float>(du), at<float>(u), at<float>(scale), at<float>(grad), at<float>(loss),
-                                    pairs, dim, inverse_tau);
     }, nogil);
 
     m.def("ema_update", [](address pairs, int64_t count, double momentum, uint64_t step) {

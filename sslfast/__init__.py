@@ -2,5 +2,6 @@
 
 from sslfast import losses, ops
 from sslfast._version import __version__
+from sslfast.key_queue import KeyQueue
 
-__all__ = ["__version__", "losses", "ops"]
+__all__ = ["KeyQueue", "__version__", "losses", "ops"]

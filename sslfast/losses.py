@@ -6,30 +6,25 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from sslfast import ops
 from sslfast.ops.checks import check_reduction, check_temperature
 
 
-class NTXentLoss(nn.Module):
-    """SimCLR's contrastive loss of two views: `loss = NTXentLoss(temperature=0.5)(z1, z2)`; see `ops.nt_xent`.
+class _TemperedLoss(nn.Module):
+    """What the contrastive losses share: a temperature that may be learned, a reduction, and whose negatives to see."""
 
-    Args:
-        temperature: positive; the initial value when learnable.
-        learnable: train the temperature; the parameter is its logarithm, so it stays positive.
-        reduction: "mean" over the 2N views, "sum", or "none".
-
-    Raises:
-        TypeError, ValueError: the temperature is not a positive number, or the reduction is unknown.
-    """
-
-    def __init__(self, temperature: float = 0.5, learnable: bool = False, reduction: str = "mean") -> None:
+    def __init__(
+        self, temperature: float, learnable: bool, reduction: str, group: ProcessGroup | str | None, gather: str
+    ) -> None:
         super().__init__()
+        name = type(self).__name__
         if isinstance(temperature, Tensor):
-            raise TypeError("NTXentLoss: temperature must be a number; learnable=True trains it")
-        self._temperature, _ = check_temperature("NTXentLoss", temperature, torch.device("cpu"))
-        check_reduction("NTXentLoss", reduction)
-        self.reduction = reduction
+            raise TypeError(f"{name}: temperature must be a number; learnable=True trains it")
+        self._temperature, _ = check_temperature(name, temperature, torch.device("cpu"))
+        check_reduction(name, reduction)
+        self.reduction, self.group, self.gather = reduction, group, gather
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learnable else None
 
     @property
@@ -37,11 +32,65 @@ class NTXentLoss(nn.Module):
         """The number, or the 0-dim tensor that is being learned."""
         return self._temperature if self.log_temperature is None else self.log_temperature.exp()
 
-    def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
-        """z1, z2: raw projections (N, D) of the two views -> 0-dim float32, or (2N,) with reduction="none"."""
-        return ops.nt_xent(z1, z2, self.temperature, reduction=self.reduction)
-
     def extra_repr(self) -> str:
         learnable = self.log_temperature is not None
         temperature = self.log_temperature.detach().exp().item() if learnable else self._temperature
         return f"temperature={temperature:.4g}, learnable={learnable}, reduction={self.reduction!r}"
+
+
+class NTXentLoss(_TemperedLoss):
+    """SimCLR's contrastive loss of two views: `loss = NTXentLoss(temperature=0.5)(z1, z2)`; see `ops.nt_xent`.
+
+    Args:
+        temperature: positive; the initial value when learnable.
+        learnable: train the temperature; the parameter is its logarithm, so it stays positive.
+        reduction: "mean" over the 2N views, "sum", or "none".
+        group, gather: whose negatives to see across processes, and how; as in `ops.nt_xent`.
+
+    Raises:
+        TypeError, ValueError: the temperature is not a positive number, or the reduction is unknown.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.5,
+        learnable: bool = False,
+        reduction: str = "mean",
+        group: ProcessGroup | str | None = None,
+        gather: str = "all",
+    ) -> None:
+        super().__init__(temperature, learnable, reduction, group, gather)
+
+    def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
+        """z1, z2: raw projections (N, D) of the two views -> 0-dim float32, or (2N,) with reduction="none"."""
+        return ops.nt_xent(z1, z2, self.temperature, reduction=self.reduction, group=self.group, gather=self.gather)
+
+
+class InfoNCELoss(_TemperedLoss):
+    """MoCo's contrastive loss: `loss = InfoNCELoss(temperature=0.07)(query, key, queue)`; see `ops.info_nce`.
+
+    Args:
+        temperature: positive; the initial value when learnable.
+        learnable: train the temperature; the parameter is its logarithm, so it stays positive.
+        reduction: "mean" over the N queries, "sum", or "none".
+        group, gather: without a queue, whose keys to see across processes, and how; as in `ops.info_nce`.
+
+    Raises:
+        TypeError, ValueError: the temperature is not a positive number, or the reduction is unknown.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        learnable: bool = False,
+        reduction: str = "mean",
+        group: ProcessGroup | str | None = None,
+        gather: str = "all",
+    ) -> None:
+        super().__init__(temperature, learnable, reduction, group, gather)
+
+    def forward(self, query: Tensor, key: Tensor, queue: Tensor | None = None) -> Tensor:
+        """query, key: raw projections (N, D); queue: unit rows (K, D) -> 0-dim float32, or (N,) with "none"."""
+        return ops.info_nce(
+            query, key, queue, self.temperature, reduction=self.reduction, group=self.group, gather=self.gather
+        )

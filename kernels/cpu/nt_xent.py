@@ -11,25 +11,17 @@ import torch
 from torch import Tensor
 
 from sslfast import _C
-
-FIXED_SHIFT_FROM = 0.025  # below this temperature exp((cosine − 1)/τ) could underflow for a whole row
+from sslfast.kernels.cpu.contrastive import read_temperature, tile_size, unit_rows
 
 
 def forward(z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None) -> tuple[Tensor, ...]:
-    n, d = z1.shape
+    n = len(z1)
     m = 2 * n
-    temperature = _positive(temperature if tau is None else float(tau))
-    unit, scale = torch.empty(m, d), torch.empty(m)
-    for half, z in enumerate((z1, z2)):
-        z = z.float().contiguous()
-        _C.nt_xent_normalize(z.data_ptr(), n, d, unit[half * n :].data_ptr(), scale[half * n :].data_ptr())
-    u = unit.to(z1.dtype)
-    unit = u.float()
-
-    fixed = temperature >= FIXED_SHIFT_FROM
+    temperature, fixed = read_temperature(temperature, tau)
+    u, unit, scale = unit_rows(z1, z2)
     positive, maximum = torch.empty(m), torch.full((m,), 1.0 if fixed else -2.0)
     total = torch.zeros(m, dtype=torch.float64)
-    size = _tile_size(m)
+    size = tile_size(m)
     workspace = torch.empty(_C.nt_xent_workspace(size, size))
     for cosine, i, j in _cosine_tiles(unit, size):
         _C.nt_xent_forward_tile(
@@ -37,7 +29,7 @@ def forward(z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None) -> t
             positive.data_ptr(), maximum.data_ptr(), total.data_ptr(), workspace.data_ptr(),
         )  # fmt: skip
     losses, inverse_sum = torch.empty(m), torch.empty(m)
-    _C.nt_xent_losses(
+    _C.contrastive_losses(
         m, 1 / temperature, positive.data_ptr(), maximum.data_ptr(), total.data_ptr(),
         losses.data_ptr(), inverse_sum.data_ptr(),
     )  # fmt: skip
@@ -55,35 +47,30 @@ def backward(
     tau: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     m, d = u.shape
-    temperature = _positive(temperature if tau is None else float(tau))
+    n = m // 2
+    temperature, fixed = read_temperature(temperature, tau)
     unit = u.float()
-    grad = grad.contiguous()
-    scaled_grad = grad * inverse_sum
+    factor = grad * inverse_sum
     du = torch.zeros(m, d)
-    for weights, i, j in _cosine_tiles(unit, _tile_size(m)):
+    for weights, i, j in _cosine_tiles(unit, tile_size(m)):
         rows, cols = weights.shape
-        _C.nt_xent_backward_tile(
-            weights.data_ptr(), rows, cols, i, j, m // 2, 1 / temperature, temperature >= FIXED_SHIFT_FROM,
-            scaled_grad.data_ptr(), shift.data_ptr(),
+        _C.weights_tile(
+            weights.data_ptr(), rows, cols, i, j, True, n, 1 / temperature, fixed,
+            factor[i:].data_ptr(), shift[i:].data_ptr(), factor[j:].data_ptr(), shift[j:].data_ptr(),
         )  # fmt: skip
         du[i : i + rows].addmm_(weights, unit[j : j + cols])
         if i != j:
             du[j : j + cols].addmm_(weights.T, unit[i : i + rows])
-    dtau = _C.nt_xent_project(
-        du.data_ptr(), unit.data_ptr(), scale.data_ptr(), grad.data_ptr(), losses.data_ptr(), m // 2, d, 1 / temperature
-    )
-    return du.to(u.dtype), torch.tensor(dtau, dtype=torch.float32)
-
-
-def _positive(temperature: float) -> float:
-    """A temperature that came in a tensor was not checked: one that makes no sense gives NaN, never a wrong number."""
-    return temperature if temperature > 0 else float("nan")
-
-
-def _tile_size(m: int) -> int:
-    """Tiles of 1 MiB stay in L2; more threads need larger ones to be fed."""
-    threads = torch.get_num_threads()
-    return min(m, 512 if threads <= 4 else 1024 if threads <= 16 else 2048)
+    pull = grad * torch.expm1(-losses)  # P − 1 of the positives, without cancellation
+    pull = pull[:n] + pull[n:]
+    radial = sum(
+        _C.project_rows(
+            du[own:].data_ptr(), unit[own:].data_ptr(), unit[n - own :].data_ptr(), scale[own:].data_ptr(),
+            pull.data_ptr(), n, d, 1 / temperature,
+        )
+        for own in (0, n)
+    )  # fmt: skip
+    return du.to(u.dtype), torch.tensor(-radial / temperature**2 / 2, dtype=torch.float32)
 
 
 def _cosine_tiles(unit: Tensor, size: int) -> Iterator[tuple[Tensor, int, int]]:

@@ -2,6 +2,7 @@
 
 from sslfast.ops.augment import augment
 from sslfast.ops.ema import ema_update_
+from sslfast.ops.info_nce import info_nce
 from sslfast.ops.nt_xent import nt_xent
 
-__all__ = ["augment", "ema_update_", "nt_xent"]
+__all__ = ["augment", "ema_update_", "info_nce", "nt_xent"]

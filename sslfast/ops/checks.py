@@ -31,6 +31,25 @@ def check_embeddings(op: str, **embeddings: Tensor) -> None:
             raise ValueError(f"{op}: {name} must be on the device of {first_name}, {first.device}, got {z.device}")
 
 
+def check_queue(op: str, queue: Tensor | None, query: Tensor) -> None:
+    """None, or a non-empty float matrix (K, D) that goes with the queries (N, D) and wants no gradient."""
+    if queue is None:
+        return
+    if not isinstance(queue, Tensor):
+        raise TypeError(f"{op}: queue must be a tensor (K, D) or None, got {type(queue).__name__}")
+    if queue.dtype not in FLOATS:
+        raise TypeError(f"{op}: queue must be float32, bfloat16, float16 or float64, got {queue.dtype}")
+    if queue.dim() != 2 or len(queue) == 0 or queue.shape[1] != query.shape[1]:
+        raise ValueError(
+            f"{op}: queue must be a non-empty matrix (K, {query.shape[1]}), as wide as the queries, "
+            f"got shape {tuple(queue.shape)}"
+        )
+    if queue.device != query.device:
+        raise ValueError(f"{op}: queue must be on the device of query, {query.device}, got {queue.device}")
+    if queue.requires_grad:
+        raise ValueError(f"{op}: queue must not require grad, its rows get none; detach() it")
+
+
 def check_temperature(op: str, temperature: float | Tensor, device: torch.device) -> tuple[float, Tensor | None]:
     """(number, tensor): one of them holds the temperature; the value of a tensor is not read."""
     if isinstance(temperature, Tensor):

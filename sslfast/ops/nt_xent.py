@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import nt_xent as cpu
+from sslfast.ops import across
 from sslfast.ops.autograd import once_differentiable
 from sslfast.ops.checks import check_embeddings, check_reduction, check_temperature
 from sslfast.ops.registry import define_op, lazily
 
 
 def nt_xent(
-    z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduction: str = "mean", group: object = None
+    z1: Tensor,
+    z2: Tensor,
+    temperature: float | Tensor = 0.5,
+    *,
+    reduction: str = "mean",
+    group: ProcessGroup | str | None = None,
+    gather: str = "all",
 ) -> Tensor:
     """NT-Xent of two views of N images, from raw projections; rows are L2-normalised inside.
 
@@ -30,7 +38,11 @@ def nt_xent(
         temperature: a positive number, or a 0-dim tensor on the same device, which may require grad; the value of a
             tensor is not checked, one that is not positive gives NaN.
         reduction: "mean" over the 2N views, "sum", or "none": (2N,), views in the order z1 then z2.
-        group: process group whose negatives to see; not available yet, must be None.
+        group: process group whose views are negatives too, "world" for the default one (if there is one); None for
+            this process alone. Every rank returns the losses of its own 2N views. With reduction="mean" and DDP's
+            averaging of gradients, W ranks of N images train as one process with W·N images does: the mean of the
+            ranks' losses and all parameter gradients are the same. See docs/distributed.md.
+        gather: "all" holds the views of all ranks at once; "ring" passes them on, one rank's at a time.
 
     Returns:
         float32 (float64 for float64 inputs): 0-dim, or (2N,) with reduction="none". Differentiable once with respect
@@ -38,36 +50,46 @@ def nt_xent(
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype or device, is empty, or the temperature is
-            not positive and finite.
-        NotImplementedError: group is given.
+            not positive and finite; ranks disagree on shape, dtype or temperature.
+        RuntimeError: a rank of the group is gone.
 
     Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning", https://arxiv.org/abs/2002.05709
     """
     check_embeddings("nt_xent", z1=z1, z2=z2)
     number, tau = check_temperature("nt_xent", temperature, z1.device)
     check_reduction("nt_xent", reduction)
+    group = across.find_group("nt_xent", group, gather)
     if group is not None:
-        raise NotImplementedError("nt_xent: group= (negatives of other processes) is not available yet; pass None")
-    return _NTXent.apply(z1, z2, tau, number, reduction)
+        tau = across.agree("nt_xent", group, z1, number, tau)
+    return _NTXent.apply(z1, z2, tau, number, reduction, group, gather)
 
 
 class _NTXent(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, z1: Tensor, z2: Tensor, tau: Tensor | None, temperature: float, reduction: str) -> Tensor:
+    def forward(ctx, z1, z2, tau, temperature, reduction, group, gather) -> Tensor:
         losses, shift, inverse_sum, u, scale = _forward(z1, z2, temperature, tau)
+        if group is not None:
+            no_mean = u.new_empty(0, u.shape[1])
+            losses, shift, inverse_sum, _ = across.add_negatives(
+                u, u, losses, shift, inverse_sum, no_mean, temperature, tau, group, gather
+            )
         ctx.save_for_backward(u, scale, losses, shift, inverse_sum, tau)
-        ctx.temperature, ctx.reduction = temperature, reduction
+        ctx.temperature, ctx.reduction, ctx.group, ctx.gather = temperature, reduction, group, gather
         return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         u, scale, losses, shift, inverse_sum, tau = ctx.saved_tensors
-        if ctx.reduction == "mean":
-            grad = grad / len(u)
-        dz, dtau = _backward(grad.expand(len(u)), u, scale, losses, shift, inverse_sum, ctx.temperature, tau)
+        grad = (grad / len(u) if ctx.reduction == "mean" else grad).expand(len(u))
+        dz, dtau = _backward(grad, u, scale, losses, shift, inverse_sum, ctx.temperature, tau)
+        if ctx.group is not None:
+            own = grad * inverse_sum, shift
+            du, radial = across.weighted_negatives(u, u, own, own, ctx.temperature, tau, ctx.group, ctx.gather)
+            dz += reference.project(du, u.to(du.dtype), scale).to(dz.dtype)
+            dtau = dtau + radial / 2  # a pair of views counts from both sides
         dz1, dz2 = dz.chunk(2)
-        return dz1, dz2, None if tau is None else dtau.to(tau.dtype), None, None
+        return dz1, dz2, None if tau is None else dtau.to(tau.dtype), *[None] * 4
 
 
 def _reference_forward(z1, z2, temperature, tau):

@@ -1,0 +1,83 @@
+"""MoCo's queue of keys: the negatives of the batches before."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from sslfast.kernels.reference import normalize
+from sslfast.ops import across
+from sslfast.ops.checks import check_embeddings
+
+
+class KeyQueue(nn.Module):
+    """The last `size` keys, rows of unit length; the newest overwrite the oldest.
+
+        queue = KeyQueue(65536, 128)
+        loss = ops.info_nce(query, key, queue.keys, temperature=0.07)
+        queue.enqueue(key)
+
+    It starts with random rows. The rows and the place of the next are buffers, so a checkpoint resumes them exactly.
+
+    Args:
+        size: number of keys K.
+        dim: width D of a key.
+        group: process group whose keys to take in, "world" for the default one (if there is one): all ranks then hold
+            the same queue, if they began alike, as under DDP. None: the keys of this process.
+
+    Attributes:
+        keys: (size, dim) float32.
+        pointer: 0-dim int64, the row that is overwritten next.
+
+    Raises:
+        TypeError, ValueError: size or dim is not a positive integer.
+
+    Source: He et al. 2020, "Momentum Contrast", https://arxiv.org/abs/1911.05722
+    """
+
+    keys: Tensor
+    pointer: Tensor
+
+    def __init__(self, size: int, dim: int, group: ProcessGroup | str | None = None) -> None:
+        super().__init__()
+        for name, value in (("size", size), ("dim", dim)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"KeyQueue: {name} must be an integer, got {type(value).__name__}")
+            if value < 1:
+                raise ValueError(f"KeyQueue: {name} must be at least 1, got {value}")
+        self.group = group
+        self.register_buffer("keys", normalize(torch.randn(size, dim))[0])
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Take in raw or normalised keys (N, D), of every rank of the group; of more than `size`, the last ones.
+
+        Nothing waits for a device, and a CUDA graph may capture it.
+
+        Raises:
+            TypeError, ValueError: keys are not a float matrix (N, dim) on the device of the queue; ranks disagree on
+                their shape.
+        """
+        check_embeddings("KeyQueue", keys=keys)
+        size, dim = self.keys.shape
+        if keys.shape[1] != dim:
+            raise ValueError(f"KeyQueue: keys must be (N, {dim}), got shape {tuple(keys.shape)}")
+        if keys.device != self.keys.device:
+            raise ValueError(
+                f"KeyQueue: keys must be on the device of the queue, {self.keys.device}, got {keys.device}"
+            )
+        rows = normalize(keys.to(self.keys.dtype))[0]
+        group = across.find_group("KeyQueue", self.group, "all")
+        if group is not None:
+            across.agree("KeyQueue", group, rows, 0.0, None)
+            rows = across.gather_all(rows, group).flatten(0, 1)
+        count = len(rows)
+        first = max(0, count - size)
+        places = (self.pointer + torch.arange(first, count, device=rows.device)) % size
+        self.keys.index_copy_(0, places, rows[first:])
+        self.pointer.add_(count).remainder_(size)
+
+    def extra_repr(self) -> str:
+        return "size={}, dim={}".format(*self.keys.shape)

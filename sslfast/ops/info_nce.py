@@ -1,0 +1,160 @@
+"""MoCo's contrastive loss against a queue or the batch, without the matrix of similarities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from sslfast.kernels import reference
+from sslfast.kernels.cpu import info_nce as cpu
+from sslfast.ops import across
+from sslfast.ops.autograd import once_differentiable
+from sslfast.ops.checks import check_embeddings, check_queue, check_reduction, check_temperature
+from sslfast.ops.registry import define_op, lazily
+
+
+def info_nce(
+    query: Tensor,
+    key: Tensor,
+    queue: Tensor | None = None,
+    temperature: float | Tensor = 0.07,
+    *,
+    reduction: str = "mean",
+    group: ProcessGroup | str | None = None,
+    gather: str = "all",
+) -> Tensor:
+    """InfoNCE of N queries and their keys, from raw projections; both are L2-normalised inside.
+
+    With q and k the normalised rows and, against a queue of K negatives, it equals
+
+        logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], dim=1) / temperature
+        F.cross_entropy(logits, torch.zeros(N, dtype=torch.long), reduction=reduction)
+
+    and without one, the other keys of the batch being the negatives,
+
+        F.cross_entropy(q @ k.T / temperature, torch.arange(N), reduction=reduction)
+
+    but never holds an (N, K) or (N, N) tensor. A zero row has cosine 0 to all others and gradient zero.
+
+    Args:
+        query, key: projections (N, D), alike in dtype (float32, bfloat16, float16, or float64 through the reference)
+            and device; row i of both comes from image i. MoCo's keys require no grad; they may.
+        queue: negatives (K, D), rows of unit length (not checked; `sslfast.KeyQueue` keeps them so), on the same
+            device; they get no gradient. Another float dtype is converted, in a copy. None: the keys of the batch.
+        temperature: a positive number, or a 0-dim tensor on the same device, which may require grad; the value of a
+            tensor is not checked, one that is not positive gives NaN.
+        reduction: "mean" over the N queries, "sum", or "none": (N,).
+        group: without a queue, the process group whose keys are negatives too, "world" for the default one; None for
+            this process alone. See `nt_xent` for the contract. Not with a queue, which holds the keys of all already.
+        gather: "all" holds the keys of all ranks at once; "ring" passes them on, one rank's at a time.
+
+    Returns:
+        float32 (float64 for float64 inputs): 0-dim, or (N,) with reduction="none". Differentiable once with respect to
+        query, key and temperature.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape, dtype or device, is empty, the temperature is not
+            positive and finite, the queue requires grad, or both queue and group are given; ranks disagree on shape,
+            dtype or temperature.
+
+    Source: He et al. 2020, "Momentum Contrast", https://arxiv.org/abs/1911.05722, equation 1
+    """
+    check_embeddings("info_nce", query=query, key=key)
+    check_queue("info_nce", queue, query)
+    number, tau = check_temperature("info_nce", temperature, query.device)
+    check_reduction("info_nce", reduction)
+    group = across.find_group("info_nce", group, gather)
+    if group is not None:
+        if queue is not None:
+            raise ValueError("info_nce: group must be None with a queue, which already holds the keys of every rank")
+        tau = across.agree("info_nce", group, query, number, tau)
+    if queue is not None:
+        queue = queue.to(query.dtype).contiguous()
+    return _InfoNCE.apply(query, key, tau, queue, number, reduction, group, gather)
+
+
+class _InfoNCE(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, tau, queue, temperature, reduction, group, gather) -> Tensor:
+        with_mean = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
+        outputs = _forward(query, key, queue, temperature, tau, with_mean)
+        losses, shift, inverse_sum, mean, u, scale = outputs
+        if group is not None:
+            q, k = u.chunk(2)
+            losses, shift, inverse_sum, mean = across.add_negatives(
+                q, k, losses, shift, inverse_sum, mean, temperature, tau, group, gather
+            )
+        ctx.save_for_backward(u, scale, losses, shift, inverse_sum, mean, tau)
+        ctx.temperature, ctx.reduction, ctx.group, ctx.gather = temperature, reduction, group, gather
+        ctx.in_batch = queue is None
+        return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        u, scale, losses, shift, inverse_sum, mean, tau = ctx.saved_tensors
+        n = len(losses)
+        grad = (grad / n if ctx.reduction == "mean" else grad).expand(n)
+        with_key = ctx.needs_input_grad[1]
+        if not len(mean):  # only the key is asked for
+            mean = torch.zeros_like(u[:n], dtype=losses.dtype)
+        dquery, dkey, dtau = _backward(
+            grad, u, scale, losses, shift, inverse_sum, mean, ctx.temperature, tau, ctx.in_batch, with_key
+        )
+        if ctx.group is not None and with_key:
+            q, k = u.chunk(2)
+            own = grad * inverse_sum, shift
+            du, _ = across.weighted_negatives(k, q, None, own, ctx.temperature, tau, ctx.group, ctx.gather)
+            dkey += reference.project(du, k.to(du.dtype), scale[n:]).to(dkey.dtype)
+        dtau = dtau.to(tau.dtype) if tau is not None else None
+        return dquery if ctx.needs_input_grad[0] else None, dkey if with_key else None, dtau, *[None] * 5
+
+
+def _reference_forward(query, key, queue, temperature, tau, with_mean):
+    exact = torch.promote_types(query.dtype, torch.float32)
+    queue = None if queue is None else queue.to(exact)
+    temperature = temperature if tau is None else tau
+    *outputs, u, scale = reference.info_nce_forward(query.to(exact), key.to(exact), queue, temperature, with_mean)
+    return *outputs, u.to(query.dtype), scale
+
+
+def _reference_backward(grad, u, scale, losses, shift, inverse_sum, mean, temperature, tau, in_batch, with_key):
+    temperature = temperature if tau is None else tau
+    dq, dk, dtau = reference.info_nce_backward(
+        grad, u.to(scale.dtype), scale, losses, shift, inverse_sum, mean, temperature, in_batch, with_key
+    )
+    return dq.to(u.dtype), dk.to(u.dtype), dtau
+
+
+def _fake_forward(query, key, queue, temperature, tau, with_mean):
+    n, d = query.shape
+    losses, shift, inverse_sum, mean, scale = (
+        query.new_empty(shape, dtype=torch.promote_types(query.dtype, torch.float32))
+        for shape in (n, n, n, (n if with_mean else 0, d), 2 * n)
+    )
+    return losses, shift, inverse_sum, mean, query.new_empty(2 * n, d), scale
+
+
+def _fake_backward(grad, u, scale, losses, shift, inverse_sum, mean, temperature, tau, in_batch, with_key):
+    n, d = mean.shape
+    return u.new_empty(n, d), u.new_empty(n if with_key else 0, d), scale.new_empty(())
+
+
+_forward = define_op(
+    "info_nce_forward(Tensor query, Tensor key, Tensor? queue, float temperature, Tensor? tau, bool with_mean)"
+    " -> (Tensor losses, Tensor shift, Tensor inverse_sum, Tensor mean, Tensor u, Tensor scale)",
+    fake=_fake_forward,
+    reference=_reference_forward,
+    cpu=cpu.forward,
+    cuda=lazily("sslfast.kernels.triton.info_nce", "forward"),
+)
+_backward = define_op(
+    "info_nce_backward(Tensor grad, Tensor u, Tensor scale, Tensor losses, Tensor shift, Tensor inverse_sum,"
+    " Tensor mean, float temperature, Tensor? tau, bool in_batch, bool with_key)"
+    " -> (Tensor dquery, Tensor dkey, Tensor dtau)",
+    fake=_fake_backward,
+    reference=_reference_backward,
+    cpu=cpu.backward,
+    cuda=lazily("sslfast.kernels.triton.info_nce", "backward"),
+)
