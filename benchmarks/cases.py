@@ -81,7 +81,9 @@ def info_nce(device: str, n: int, keys: int, dim: int, dtype: torch.dtype = FLOA
         return {"query": query, "key": key.detach(), "queue": queue}
 
     moved = (keys + 3 * n) * dim * dtype.itemsize
-    return Case("info_nce", title(f"N={n} K={keys} D={dim}", dtype), device, 4 * n * keys * dim, moved, make, dtype, **more)
+    return Case(
+        "info_nce", title(f"N={n} K={keys} D={dim}", dtype), device, 4 * n * keys * dim, moved, make, dtype, **more
+    )
 
 
 def info_nce_in_batch(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT32, **more) -> Case:
@@ -92,7 +94,9 @@ def info_nce_in_batch(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT3
         return {"query": query, "key": key}
 
     moved = 4 * n * dim * dtype.itemsize
-    return Case("info_nce", title(f"N={n} D={dim} in-batch", dtype), device, 8 * n * n * dim, moved, make, dtype, **more)
+    return Case(
+        "info_nce", title(f"N={n} D={dim} in-batch", dtype), device, 8 * n * n * dim, moved, make, dtype, **more
+    )
 
 
 def negative_cosine_similarity(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT32, **more) -> Case:

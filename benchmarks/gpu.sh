@@ -1,66 +1,72 @@
 #!/usr/bin/env bash
-# Builds sslfast, tests and measures it on one GPU, within nine minutes; every stage has its own limit, and a stage that
-# fails or runs out of time does not keep the next from running. Exit code: the sum of 1 (build), 2 (tests), 4 (benchmarks),
-# 8 (report).
+# Builds sslfast, tests and measures it on one GPU, within nine minutes. Every stage has its own limit, and one that fails or
+# runs out of time does not keep the next from running. What only a GPU shows comes first.
 #
-#   benchmarks/gpu.sh                                     results and logs in benchmarks/results
-#   OUT=/tmp/out PYTHON=python3.12 benchmarks/gpu.sh      elsewhere, with a Python that has torch already
-#   WHEELS=wheels benchmarks/gpu.sh                       a folder of wheels for packages missing there, no network
-#   DEVICE=cpu TESTS="tests/ops/test_ema.py" SECONDS_EACH=0.01 benchmarks/gpu.sh    a dry run
+#   benchmarks/gpu.sh                                    results and logs in benchmarks/results
+#   OUT=/tmp/out PYTHON=python3.12 benchmarks/gpu.sh     elsewhere, with a Python that has torch already
+#   WHEELS=folder benchmarks/gpu.sh                      wheels for packages missing there (wheels/ if it exists), no network
+#   DEVICE=cpu EACH=0.01 TESTS=tests/ops OPS=ema_update_ benchmarks/gpu.sh      a dry run
+#
+# Exit code, a sum: 1 build, 2 tests on the GPU, 4 benchmarks, 8 report, 16 the other tests.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-python3}
-OUT=${OUT:-benchmarks/results}
-WHEELS=${WHEELS:-wheels}
-DEVICE=${DEVICE:-cuda}
+export PYTHON=${PYTHON:-python3} OUT=${OUT:-benchmarks/results} WHEELS=${WHEELS:-wheels} DEVICE=${DEVICE:-cuda}
+export EACH=${EACH:-0.3}  # seconds for a case and peer
 TESTS=${TESTS:-tests}
-SECONDS_EACH=${SECONDS_EACH:-0.3}
-# What is measured, the most wanted first: the time limit may cut the list.
-OPS=${OPS:-nt_xent ema_update_ masking restore_tokens masked_patch_loss gather_patches gather_tokens info_nce
-    negative_cosine_similarity random_patch_mask patch_embed}
+CONTRASTIVE="nt_xent"
+MEMORY_BOUND="ema_update_ masking restore_tokens masked_patch_loss gather_patches gather_tokens random_patch_mask patch_embed"
+export OPS=${OPS:-$CONTRASTIVE,$MEMORY_BOUND,info_nce negative_cosine_similarity}  # commas part processes
 mkdir -p "$OUT"
 status=0
 
-stage() {  # stage BIT SECONDS LOG COMMAND...
-    local bit=$1 limit=$2 log=$OUT/$3.log start=$SECONDS code
+stage() {  # stage BIT SECONDS NAME COMMAND...
+    local bit=$1 limit=$2 name=$3 start=$SECONDS code
     shift 3
-    echo "== ${log##*/}: $*"
-    timeout --kill-after=5 "$limit" "$@" >"$log" 2>&1
+    echo "== $name"
+    timeout --kill-after=5 "$limit" "$@" >"$OUT/$name.log" 2>&1
     code=$?
-    tail -n 5 "$log"
-    if [ "$code" -ne 0 ]; then
-        status=$((status | bit))
-        [ "$code" -eq 124 ] && echo "out of time after $limit s" || echo "failed with exit code $code"
+    tail -n 6 "$OUT/$name.log"
+    if [ "$code" -eq 124 ]; then
+        echo "out of time after $limit s"
+    elif [ "$code" -ne 0 ]; then
+        echo "failed with exit code $code"
     fi
-    echo "== ${log##*/}: $((SECONDS - start)) s"
+    [ "$code" -eq 0 ] || status=$((status | bit))
+    echo "== $name: $((SECONDS - start)) s"
 }
 
 build() {
     if [ -d "$WHEELS" ]; then
         local wheel
-        for wheel in "$WHEELS"/*.whl; do  # one by one: what is there already, or does not fit, holds nobody up
+        for wheel in "$WHEELS"/*.whl; do  # one by one: what does not fit holds nobody up
             "$PYTHON" -m pip install --quiet --no-index --no-deps --find-links "$WHEELS" "$wheel" || echo "left out: $wheel"
         done
     fi
     "$PYTHON" -m pip install --quiet --no-build-isolation --no-deps -e . || return
     "$PYTHON" -c "from sslfast._info import info; print(info())"
 }
-export -f build
-export PYTHON WHEELS
 
-measure() {  # an op a process: one that crashes the GPU's context takes no other with it
-    local op failed=0
-    for op in $OPS; do
-        "$PYTHON" benchmarks/run.py --device "$DEVICE" --op "$op" --seconds "$SECONDS_EACH" --output "$OUT" || failed=1
+measure() {  # in a few processes: a broken GPU context takes only its own group along
+    local groups group op failed=0
+    IFS=, read -ra groups <<<"$OPS"
+    for group in "${groups[@]}"; do
+        local chosen=()
+        for op in $group; do chosen+=(--op "$op"); done
+        "$PYTHON" benchmarks/run.py --device "$DEVICE" "${chosen[@]}" --seconds "$EACH" --output "$OUT" || failed=1
     done
-    return $failed
+    return "$failed"
 }
-export -f measure
-export DEVICE OPS OUT SECONDS_EACH
+export -f build measure
 
-stage 1 80 build bash -c build
-# shellcheck disable=SC2086  # TESTS is a list
-stage 2 200 tests "$PYTHON" -m pytest -q --junit-xml="$OUT/tests-$DEVICE.xml" $TESTS
-stage 4 220 bench bash -c measure
+test_on() {  # test_on BIT SECONDS NAME EXPRESSION
+    # shellcheck disable=SC2086  # TESTS may be several
+    stage "$1" "$2" "$3" "$PYTHON" -m pytest -q -m "$4" --junit-xml="$OUT/$3.xml" $TESTS
+}
+
+stage 1 60 build bash -c build
+[ "$DEVICE" = cpu ] || test_on 2 140 tests-gpu gpu
+stage 4 240 bench bash -c measure
 stage 8 15 report "$PYTHON" benchmarks/report.py "$OUT"
+test_on 16 75 tests-rest "not gpu"
+echo "exit code $status"
 exit "$status"

@@ -11,8 +11,8 @@ import torch
 
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[1]))
-from benchmarks.calls import make_call  # noqa: E402
-from benchmarks.cases import Case, cases  # noqa: E402
+from benchmarks.calls import make_call
+from benchmarks.cases import Case, cases
 
 
 def peak_bytes(case: Case, peer: str, device: str) -> int:

@@ -68,7 +68,9 @@ def verdict(bars: dict[str, float], rows: list[dict]) -> str:
         else:
             got = float(own["fraction_of_floor" if kind == "fraction" else "median_ms"])
         met = got >= wanted if kind in ("times", "fraction") else got <= wanted
-        said.append(f"{bar} {'≥' if kind in ('times', 'fraction') else '≤'} {wanted:g}: {'met' if met else 'MISSED'} ({got:.2g})")
+        said.append(
+            f"{bar} {'≥' if kind in ('times', 'fraction') else '≤'} {wanted:g}: {'met' if met else 'MISSED'} ({got:.2g})"
+        )
     return "; ".join(said)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from benchmarks.cases import KEEP, PATCH
 from benchmarks.peers.make import Peer, compiled, plain, sslfast
 from sslfast import ops
+from sslfast.kernels import reference_mae as reference
 
 RATIO = 1 - KEEP
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -154,22 +155,52 @@ def embed_timm(inputs: dict[str, Tensor]) -> Peer:
 
 
 def embed_sslfast(images: Tensor, keep: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    linear = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)  # elements in the order (row, column, channel)
-    return F.linear(ops.gather_patches(images, keep, PATCH), linear, bias)
+    return F.linear(ops.gather_patches(images, keep, PATCH), rows(weight), bias)
+
+
+def rows(weight: Tensor) -> Tensor:
+    """Of a convolution (D, C, P, P) -> (D, P·P·C), elements in the order (row, column, channel)."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
+# --- the gate ---
 
 
 def loss_exact(pred: Tensor, images: Tensor, mask: Tensor, masked: Tensor) -> Tensor:
-    return loss_eager(pred, images.double() / 255 if images.dtype == torch.uint8 else images, mask, masked)
+    scale, offset = ([1 / 255] * 3, [0.0] * 3) if images.dtype == torch.uint8 else ([], [])
+    return reference.masked_patch_loss_forward(pred, images.double(), mask, PATCH, True, scale, offset)[0]
+
+
+def mask_exact(noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return reference.random_patch_mask_from_noise(noise, int(noise.shape[1] * KEEP))
+
+
+def masking_exact(tokens: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    keep, restore, mask = mask_exact(noise)
+    return reference.gather_tokens_forward(tokens, keep), mask, restore
+
+
+def restore_exact(visible: Tensor, restore: Tensor, keep: Tensor, mask_token: Tensor, pos_embed: Tensor) -> Tensor:
+    return reference.restore_tokens_forward(visible, restore, mask_token, pos_embed)
+
+
+def patches_exact(images: Tensor, keep: Tensor) -> Tensor:
+    scale, offset = [1 / (255 * s) for s in STD], [-m / s for m, s in zip(MEAN, STD)]
+    return reference.gather_patches_forward(images.double(), keep, PATCH, scale, offset, torch.float64)
+
+
+def embed_exact(images: Tensor, keep: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.linear(reference.gather_patches_forward(images, keep, PATCH, [], [], images.dtype), rows(weight), bias)
 
 
 EXACT = {
-    "random_patch_mask": mask_eager,
-    "masking": masking_eager,
-    "gather_tokens": gather_eager,
-    "restore_tokens": restore_eager,
+    "random_patch_mask": mask_exact,
+    "masking": masking_exact,
+    "gather_tokens": reference.gather_tokens_forward,
+    "restore_tokens": restore_exact,
     "masked_patch_loss": loss_exact,
-    "gather_patches": lambda images, keep: patches_eager(images.double(), keep),
-    "patch_embed": embed_eager,
+    "gather_patches": patches_exact,
+    "patch_embed": embed_exact,
 }
 PEERS = {
     "random_patch_mask": {

@@ -1,7 +1,7 @@
 """sslfast's own speed from version to version, by pytest-benchmark: `make bench-regression`.
 
-    pytest benchmarks/regression --benchmark-autosave                  # keep this run in .benchmarks
-    pytest benchmarks/regression --benchmark-compare --benchmark-compare-fail=median:10%
+pytest benchmarks/regression --benchmark-autosave                  # keep this run in .benchmarks
+pytest benchmarks/regression --benchmark-compare --benchmark-compare-fail=median:10%
 """
 
 from __future__ import annotations
