@@ -20,9 +20,7 @@ class Call:
     def __init__(self, peer: Callable, inputs: dict[str, Tensor], dtype: torch.dtype):
         self.peer, self.inputs = peer, list(inputs.values())
         self.leaves = [x for x in self.inputs if x.requires_grad]
-        self.autocast = torch.autocast(
-            self.inputs[0].device.type, dtype, enabled=dtype in (torch.float16, torch.bfloat16)
-        )
+        self.autocast = torch.autocast(self.inputs[0].device.type, dtype, enabled=dtype.itemsize == 2)
         self.upstream: list[Tensor] | None = None
 
     def __call__(self) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """This tree beside another revision of it: `python benchmarks/run.py --base REV`.
 
-The revision is built in a temporary git worktree, its sslfast runs under these same cases in a process of its own, and the
-two processes are timed by turns; the one that is not asked waits.
+The revision is built in a temporary git worktree, its sslfast runs under these same cases in a process of its own, and
+the two processes are timed by turns; the one that is not asked waits.
 """
 
 from __future__ import annotations

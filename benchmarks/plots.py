@@ -10,8 +10,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # sslfast is the one in red, and larger.
 COLOURS = {
-    "eager": "#777777", "torch.compile": "#4477aa", "lightly": "#228833", "Hugging Face": "#ccbb44", "timm": "#66ccee",
-    "_foreach_lerp_": "#aa3377", "ema-pytorch": "#ee7733", "Inf-CL": "#332288", "Liger": "#44aa99", "sslfast": "#cc3355",
+    "eager": "#777777", "torch.compile": "#4477aa", "lightly": "#228833", "Hugging Face": "#ccbb44",
+    "timm": "#66ccee", "_foreach_lerp_": "#aa3377", "ema-pytorch": "#ee7733", "Inf-CL": "#332288", "Liger": "#44aa99",
+    "sslfast": "#cc3355",
 }  # fmt: skip
 INK, FAINT = "#222222", "#dddddd"
 
@@ -50,9 +51,10 @@ def dots(rows: list[dict], column: str, title: str, path: Path) -> None:
             own = {row["peer"]: float(row[column]) for row in rows if (row["op"], row["case"]) == (op, case)}
             axes.plot([min(own.values()), max(own.values())], [height] * 2, color=FAINT, lw=2, zorder=1)
             for peer, value in own.items():
-                large = peer == "sslfast"
-                axes.scatter(value, height, s=62 if large else 34, color=COLOURS.get(peer, INK), zorder=3 if large else 2,
-                             edgecolor="white", linewidth=0.8)  # fmt: skip
+                area, layer = (62, 3) if peer == "sslfast" else (34, 2)
+                axes.scatter(
+                    value, height, area, COLOURS.get(peer, INK), edgecolor="white", linewidth=0.8, zorder=layer
+                )
             if "sslfast" in own:
                 axes.annotate(f"{own['sslfast']:.3g}", (1.01, height), xycoords=("axes fraction", "data"), va="center",
                               color=COLOURS["sslfast"], fontweight="bold")  # fmt: skip

@@ -67,10 +67,9 @@ def verdict(bars: dict[str, float], rows: list[dict]) -> str:
             got = theirs / ours if kind == "times" else ours / theirs
         else:
             got = float(own["fraction_of_floor" if kind == "fraction" else "median_ms"])
-        met = got >= wanted if kind in ("times", "fraction") else got <= wanted
-        said.append(
-            f"{bar} {'≥' if kind in ('times', 'fraction') else '≤'} {wanted:g}: {'met' if met else 'MISSED'} ({got:.2g})"
-        )
+        least = kind in ("times", "fraction")
+        met = got >= wanted if least else got <= wanted
+        said.append(f"{bar} {'≥' if least else '≤'} {wanted:g}: {'met' if met else 'MISSED'} ({got:.2g})")
     return "; ".join(said)
 
 

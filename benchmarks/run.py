@@ -3,11 +3,11 @@
     python benchmarks/run.py --op nt_xent --seconds 2
     python benchmarks/run.py --base HEAD~1 --op ema_update_
 
-A case first passes a correctness gate against float64, or gets no time. Then the peers alternate, round by round, in one
-process. A row holds the median, the spread between the quartiles, the peak of memory above the inputs, and the floor (the
-operations at the measured rate of a large matrix product, or the bytes at that of a large copy, whichever takes longer) as
-a fraction of the median. Rows are written to OUTPUT/OP-DEVICE.csv after every case; a run of all ops ends with tables and
-plots beside them (benchmarks/report.py makes them anew). benchmarks/README.md tells how to read them.
+A case first passes a correctness gate against float64, or gets no time. Then the peers alternate, round by round, in
+one process. A row holds the median, the spread between the quartiles, the peak of memory above the inputs, and the floor
+(the operations at the measured rate of a large matrix product, or the bytes at that of a large copy, whichever takes
+longer) as a fraction of the median. Rows are written to OUTPUT/OP-DEVICE.csv after every case; a run of all ops ends
+with tables and plots beside them (benchmarks/report.py makes them anew). benchmarks/README.md tells how to read them.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ def main() -> int:
     if not any(selected.values()):
         parser().error(f"no case contains {arguments.case!r}; --list shows them")
     if arguments.base:
-        return compare(
-            arguments.base, [case for group in selected.values() for case in group], device, arguments.seconds
-        )
+        return compare(arguments.base, sum(selected.values(), []), device, arguments.seconds)
     settings = Settings(
         device,
         0.5 if arguments.quick else arguments.seconds,

@@ -53,7 +53,7 @@ def enqueueing(call: Callable[[], object]) -> list[float]:
 
 
 class CudaTimer:
-    """CUDA events around calls, with a cold L2. The GPU sleeps until the host has enqueued them, so waits for no host."""
+    """CUDA events around calls, with a cold L2. The GPU sleeps until the host has enqueued them, so never waits."""
 
     def __init__(self) -> None:
         properties = torch.cuda.get_device_properties(0)

@@ -73,7 +73,7 @@ def info_nce_inf_cl(inputs: dict[str, Tensor]) -> Peer | None:
 
 
 def info_nce_liger(inputs: dict[str, Tensor]) -> Peer | None:
-    """Keys of the batch are the classes of its fused linear cross entropy; with a queue, its cross entropy of logits."""
+    """Keys of the batch are the classes of its fused linear cross entropy; with a queue, its loss is given logits."""
     if not inputs["query"].is_cuda:
         return None
     from liger_kernel.transformers import LigerCrossEntropyLoss, LigerFusedLinearCrossEntropyLoss
