@@ -51,7 +51,7 @@ def dots(rows: list[dict], column: str, title: str, path: Path) -> None:
             own = {row["peer"]: float(row[column]) for row in rows if (row["op"], row["case"]) == (op, case)}
             axes.plot([min(own.values()), max(own.values())], [height] * 2, color=FAINT, lw=2, zorder=1)
             for peer, value in own.items():
-                area, layer = (62, 3) if peer == "sslfast" else (34, 2)
+                look = {"s": 62, "zorder": 3} if peer == "sslfast" else {"s": 34, "zorder": 2}
                 axes.scatter(
                     value, height, area, COLOURS.get(peer, INK), edgecolor="white", linewidth=0.8, zorder=layer
                 )

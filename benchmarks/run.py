@@ -4,9 +4,9 @@
     python benchmarks/run.py --base HEAD~1 --op ema_update_
 
 A case first passes a correctness gate against float64, or gets no time. Then the peers alternate, round by round, in
-one process. A row holds the median, the spread between the quartiles, the peak of memory above the inputs, and the floor
-(the operations at the measured rate of a large matrix product, or the bytes at that of a large copy, whichever takes
-longer) as a fraction of the median. Rows are written to OUTPUT/OP-DEVICE.csv after every case; a run of all ops ends
+one process. A row holds the median, the spread between the quartiles, the peak of memory above the inputs, and the
+floor (the operations at the measured rate of a large matrix product, or the bytes at that of a large copy, whichever
+takes longer) as a fraction of the median. Rows are written to OUTPUT/OP-DEVICE.csv after every case; a run of all ops ends
 with tables and plots beside them (benchmarks/report.py makes them anew). benchmarks/README.md tells how to read them.
 """
 
@@ -41,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
     how = made.add_argument_group("how")
     how.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(%(default)s)")
     how.add_argument("--seconds", type=float, default=5, help="to spend on a case and peer, about (%(default)s)")
-    how.add_argument("--quick", action="store_true", help="half a second each, no torch.compile, no memory")
+    how.add_argument(
+        "--quick", action="store_true", help="half a second each, no torch.compile, no memory; writes nothing"
+    )
     how.add_argument("--output", type=Path, default=HERE / "results", help="folder of the results (benchmarks/results)")
     return made
 
@@ -58,7 +60,7 @@ def main() -> int:
     if not any(selected.values()):
         parser().error(f"no case contains {arguments.case!r}; --list shows them")
     if arguments.base:
-        return compare(arguments.base, sum(selected.values(), []), device, arguments.seconds)
+        return compare(arguments.base, [case for op in ops for case in selected[op]], device, arguments.seconds)
     settings = Settings(
         device,
         0.5 if arguments.quick else arguments.seconds,
@@ -66,7 +68,7 @@ def main() -> int:
         (*arguments.without, "torch.compile") if arguments.quick else tuple(arguments.without),
         memory=not arguments.quick,
     )
-    whole = not (arguments.case or arguments.peer)
+    whole = not (arguments.case or arguments.peer or arguments.quick)
     for op, group in selected.items():
         rows = []
         for case in group:
