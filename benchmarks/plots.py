@@ -52,9 +52,7 @@ def dots(rows: list[dict], column: str, title: str, path: Path) -> None:
             axes.plot([min(own.values()), max(own.values())], [height] * 2, color=FAINT, lw=2, zorder=1)
             for peer, value in own.items():
                 look = {"s": 62, "zorder": 3} if peer == "sslfast" else {"s": 34, "zorder": 2}
-                axes.scatter(
-                    value, height, area, COLOURS.get(peer, INK), edgecolor="white", linewidth=0.8, zorder=layer
-                )
+                axes.scatter(value, height, color=COLOURS.get(peer, INK), edgecolor="white", linewidth=0.8, **look)
             if "sslfast" in own:
                 axes.annotate(f"{own['sslfast']:.3g}", (1.01, height), xycoords=("axes fraction", "data"), va="center",
                               color=COLOURS["sslfast"], fontweight="bold")  # fmt: skip

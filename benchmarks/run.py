@@ -6,8 +6,9 @@
 A case first passes a correctness gate against float64, or gets no time. Then the peers alternate, round by round, in
 one process. A row holds the median, the spread between the quartiles, the peak of memory above the inputs, and the
 floor (the operations at the measured rate of a large matrix product, or the bytes at that of a large copy, whichever
-takes longer) as a fraction of the median. Rows are written to OUTPUT/OP-DEVICE.csv after every case; a run of all ops ends
-with tables and plots beside them (benchmarks/report.py makes them anew). benchmarks/README.md tells how to read them.
+takes longer) as a fraction of the median. Rows are written to OUTPUT/OP-DEVICE.csv after every case; a run of all ops
+ends with tables and plots beside them (benchmarks/report.py makes them anew). benchmarks/README.md tells how to read
+them.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@
 
 #include "cpu/contrastive.h"
 #include "cpu/ema.h"
+#include "cpu/negative_cosine_similarity.h"
 #include "cpu/nt_xent.h"
+#include "cpu/pages.h"
 #ifdef SSLFAST_HAS_CUDA
 #include "cuda/ema.h"
 #endif
@@ -65,6 +67,16 @@ PYBIND11_MODULE(_C, m) {
         cpu::nt_xent_forward_tile(at<float>(cosine), rows, cols, i0, j0, pairs, inverse_tau, fixed,
                                   at<float>(positive), at<float>(maximum), at<double>(sum), at<float>(workspace));
     }, nogil);
+
+    m.def("negative_cosine_similarity", [](address p, address z, int type, int64_t rows, int64_t dim, address loss) {
+        cpu::negative_cosine_similarity(at<void>(p), at<void>(z), type, rows, dim, at<float>(loss));
+    }, nogil);
+    m.def("negative_cosine_similarity_backward", [](address grad, address p, address z, int type, int64_t rows,
+                                                    int64_t dim, address dp, address dz) {
+        cpu::negative_cosine_similarity_backward(at<float>(grad), at<void>(p), at<void>(z), type, rows, dim,
+                                                 at<void>(dp), at<void>(dz));
+    }, nogil);
+    m.def("prefer_huge_pages", [](address array, int64_t bytes) { cpu::prefer_huge_pages(at<void>(array), bytes); });
 
     m.def("ema_update", [](address pairs, int64_t count, double momentum, uint64_t step) {
         cpu::ema_update(at<sslfast::EmaPair>(pairs), count, momentum, step);

@@ -174,6 +174,29 @@ def negatives_backward(
     return (w.fill_diagonal_(0) if skip_diagonal else w) @ columns
 
 
+# --- negative_cosine_similarity: SimSiam's loss (Chen & He 2021, https://arxiv.org/abs/2011.10566, equation 1) ---
+
+
+def negative_cosine_similarity(p: Tensor, z: Tensor, *, reduction: str = "mean") -> Tensor:
+    """loss_i = −cosine(p_i, z_i)."""
+    losses = negative_cosine_similarity_forward(p, z)
+    return {"mean": torch.mean, "sum": torch.sum, "none": lambda x: x}[reduction](losses)
+
+
+def negative_cosine_similarity_forward(p: Tensor, z: Tensor) -> Tensor:
+    return -(normalize(p)[0] * normalize(z)[0]).sum(dim=1)
+
+
+def negative_cosine_similarity_backward(
+    grad: Tensor, p: Tensor, z: Tensor, with_p: bool, with_z: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of Σ_i grad_i·loss_i to p and to z, (N, D), or (0, D) where not wanted; dL/dp̂ = −grad·ẑ."""
+    (u, p_scale), (v, z_scale) = normalize(p), normalize(z)
+    weight, nothing = -grad[:, None], p.new_empty(0, p.shape[1])
+    dp = project(weight * v, u, p_scale) if with_p else nothing
+    return dp, project(weight * u, v, z_scale) if with_z else nothing.clone()
+
+
 # --- ema_update_: MoCo's momentum encoder (He et al. 2020, https://arxiv.org/abs/1911.05722, equation 2) ---
 
 

@@ -38,6 +38,7 @@ class _TemperedLoss(nn.Module):
         return f"temperature={temperature:.4g}, learnable={learnable}, reduction={self.reduction!r}"
 
 
+<<<<<<< HEAD
 class NTXentLoss(_TemperedLoss):
     """SimCLR's contrastive loss of two views: `loss = NTXentLoss(temperature=0.5)(z1, z2)`; see `ops.nt_xent`.
 
@@ -94,3 +95,26 @@ class InfoNCELoss(_TemperedLoss):
         return ops.info_nce(
             query, key, queue, self.temperature, reduction=self.reduction, group=self.group, gather=self.gather
         )
+=======
+class NegativeCosineSimilarity(nn.Module):
+    """SimSiam's loss: `loss = NegativeCosineSimilarity()(p, z.detach())`; see `ops.negative_cosine_similarity`.
+
+    Args:
+        reduction: "mean" over the N rows, "sum", or "none".
+
+    Raises:
+        ValueError: the reduction is unknown.
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        check_reduction("NegativeCosineSimilarity", reduction)
+        self.reduction = reduction
+
+    def forward(self, p: Tensor, z: Tensor) -> Tensor:
+        """p, z: predictions and projections (N, D) -> 0-dim float32, or (N,) with reduction="none"."""
+        return ops.negative_cosine_similarity(p, z, reduction=self.reduction)
+
+    def extra_repr(self) -> str:
+        return f"reduction={self.reduction!r}"
+>>>>>>> cosine

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sslfast import ops
-from sslfast.losses import NTXentLoss
+from sslfast.losses import NegativeCosineSimilarity, NTXentLoss
 
 Z1, Z2 = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0))
 
@@ -47,3 +47,13 @@ def test_says_what_it_is():
 def test_bad_arguments(arguments, error):
     with pytest.raises(error, match="NTXentLoss"):
         NTXentLoss(**arguments)
+
+
+def test_negative_cosine_similarity_is_the_op():
+    assert torch.equal(NegativeCosineSimilarity()(Z1, Z2), ops.negative_cosine_similarity(Z1, Z2))
+    losses = NegativeCosineSimilarity("none")(Z1, Z2)
+    assert torch.equal(losses, ops.negative_cosine_similarity(Z1, Z2, reduction="none"))
+    assert repr(NegativeCosineSimilarity("sum")) == "NegativeCosineSimilarity(reduction='sum')"
+    assert not NegativeCosineSimilarity().state_dict()
+    with pytest.raises(ValueError, match="NegativeCosineSimilarity: reduction must be one of"):
+        NegativeCosineSimilarity("max")

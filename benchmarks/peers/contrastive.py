@@ -103,14 +103,10 @@ def cosine_lightly(inputs: dict[str, Tensor]) -> Peer:
     return NegativeCosineSimilarity()
 
 
-def cosine_exact(p: Tensor, z: Tensor) -> Tensor:
-    return -(reference.normalize(p)[0] * reference.normalize(z)[0]).sum(dim=1).mean()
-
-
 EXACT = {
     "nt_xent": lambda z1, z2: reference.nt_xent(z1, z2, NT_XENT_TEMPERATURE),
     "info_nce": lambda query, key, queue=None: reference.info_nce(query, key, queue, INFO_NCE_TEMPERATURE),
-    "negative_cosine_similarity": cosine_exact,
+    "negative_cosine_similarity": reference.negative_cosine_similarity,
 }
 PEERS = {
     "nt_xent": {

@@ -56,4 +56,7 @@ SSLFAST_INLINE Bf16 to_bf16(float x, uint32_t noise) {
     return {uint16_t(x == x ? (bits_of(x) + noise) >> 16 : 0x7FC0)};
 }
 
+// To nearest, ties to even.
+SSLFAST_INLINE Bf16 to_bf16(float x) { return to_bf16(x, 0x7FFF + ((bits_of(x) >> 16) & 1)); }
+
 }  // namespace sslfast

@@ -1,0 +1,63 @@
+"""lightly's losses and momentum update (https://github.com/lightly-ai/lightly, 1.6), by their names and signatures."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sslfast import ops
+
+
+class NegativeCosineSimilarity(nn.Module):
+    """Mean of minus the cosines, `-F.cosine_similarity(x0, x1, dim, eps).mean()`.
+
+    It differs from lightly's for short vectors: lightly divides by eps at least, this by 1e-12 at least, whatever eps
+    is; and a zero vector has gradient zero here, x/eps there. The result is float32 also for bfloat16 and float16.
+
+    Args:
+        dim: dimension of the features.
+        eps: accepted for the signature; positive.
+
+    Raises:
+        ValueError: eps is not positive; in the call: x0 and x1 do not go together, or dim is no dimension of them.
+    """
+
+    def __init__(self, dim: int = 1, eps: float = 1e-8) -> None:
+        super().__init__()
+        if not eps > 0:
+            raise ValueError(f"NegativeCosineSimilarity: eps must be positive, got {eps}")
+        self.dim, self.eps = dim, eps
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        """x0, x1: of shapes that broadcast, dtypes are promoted -> 0-dim."""
+        try:
+            pair = torch.broadcast_tensors(x0, x1)
+        except RuntimeError as error:
+            raise ValueError(
+                f"NegativeCosineSimilarity: x1 must broadcast with x0, {tuple(x0.shape)}, got {tuple(x1.shape)}"
+            ) from error
+        if not -pair[0].dim() <= self.dim < pair[0].dim():
+            raise ValueError(
+                f"NegativeCosineSimilarity: x0 must have a dimension {self.dim}, got shape {tuple(pair[0].shape)}"
+            )
+        dtype = torch.promote_types(x0.dtype, x1.dtype)
+        return ops.negative_cosine_similarity(*(x.to(dtype).movedim(self.dim, -1).flatten(0, -2) for x in pair))
+
+
+@torch.no_grad()
+def update_momentum(model: nn.Module, model_ema: nn.Module, m: float) -> None:
+    """Every parameter of model_ema becomes m·its own + (1 − m)·that of model, in one launch; buffers stay as they are.
+
+    A bfloat16 model_ema is rounded stochastically, by a number drawn from torch's generator, where lightly's would stop
+    moving. `sslfast.EMA` is the same as a module, with a schedule, buffers and a state to resume from.
+
+    Args:
+        model, model_ema: of one architecture; dtypes may differ.
+        m: in [0, 1].
+
+    Raises:
+        TypeError, ValueError: the parameters differ in number, shape or device, or m is out of range.
+    """
+    targets, sources = list(model_ema.parameters()), list(model.parameters())
+    drawn = any(target.dtype == torch.bfloat16 for target in targets)
+    ops.ema_update_(targets, sources, m, step=int(torch.randint(2**62, ())) if drawn else None)

@@ -1,0 +1,199 @@
+"""An exponential moving average of a model: the teacher of MoCo, BYOL and their kin."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslfast import ops
+from sslfast.ops.checks import FLOATS
+
+SCHEDULES = ("cosine", None)
+BUFFERS = ("copy", "average", "ignore")
+
+
+class EMA(nn.Module):
+    """A copy of a model that follows it: every parameter becomes m·its own + (1 − m)·the model's at each `update`.
+
+        teacher = EMA(student, momentum=0.996, schedule="cosine", total_steps=steps)
+        for step, (x1, x2) in enumerate(batches):
+            loss = criterion(predictor(student(x1)), teacher(x2))
+            ...
+            optimizer.step()
+            teacher.update(step)
+
+    All parameters are updated in one launch, `ops.ema_update_`. The model is looked up anew at each update: it may be
+    moved or loaded in between, and wrapped by DistributedDataParallel or torch.compile before or after. For FSDP2 make
+    the EMA first and then apply `fully_shard` to the model and in the same way to `ema.module`: each process averages
+    its shards. A CUDA graph may capture `update` after a call of it, without a number or with one in a CUDA tensor.
+
+    Attributes:
+        module: the average, a deep copy of the model whose parameters require no grad. It starts in the model's mode,
+            train or eval, and follows `train()` and `eval()` of the EMA.
+        step: number of the next update, a 0-dim int64 buffer; saved, so that a resumed schedule goes on exactly.
+
+    Args:
+        model: what to average. Neither registered nor saved here.
+        momentum: m in [0, 1]; where the schedule starts.
+        schedule: "cosine": m = 1 − (1 − momentum)·(cos(π·step/total_steps) + 1)/2, as BYOL, up to 1; None: m stays.
+        total_steps: updates until m is 1; needed by the cosine schedule.
+        buffers: what happens to floating-point buffers: "copy", "average" like parameters, or "ignore". Integer buffers
+            are copied unless ignored.
+        dtype: of the average's floating-point tensors; by default that of the model's. A float32 average of a bfloat16
+            model is exact; a bfloat16 average is rounded stochastically, seeded by the step.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type or range, total_steps is missing, or the model is sharded.
+
+    Sources: He et al. 2020, https://arxiv.org/abs/1911.05722 (parameters); Grill et al. 2020, "Bootstrap Your Own
+    Latent", https://arxiv.org/abs/2006.07733 (schedule)
+    """
+
+    step: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        momentum: float = 0.996,
+        schedule: str | None = None,
+        *,
+        total_steps: int | None = None,
+        buffers: str = "copy",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check(model, momentum, schedule, total_steps, buffers, dtype)
+        model = _unwrapped(model)
+        if _sharded_parts(model):
+            raise ValueError(
+                "EMA: model must not be sharded yet, since fully_shard forbids copies: make the EMA first, then apply "
+                "fully_shard to the model and to ema.module"
+            )
+        self.momentum, self.schedule, self.total_steps, self.buffer_mode = momentum, schedule, total_steps, buffers
+        self.module = copy.deepcopy(model).requires_grad_(False).to(dtype)
+        self._model = (model,)  # in a tuple it is not a submodule
+        device = next((x.device for x in model.parameters()), None)
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64, device=device))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+    @torch.no_grad()
+    def update(self, step: int | Tensor | None = None) -> None:
+        """Moves the average towards the model, as update number `step` >= 0: by default the one after the last.
+
+        A 0-dim int64 tensor on the model's CUDA device is never read by the host, nor is the EMA's own count.
+        """
+        step = self._checked(self.step if step is None else step)
+        averaged, copied = self._pairs()
+        ops.ema_update_([t for t, _ in averaged], [s for _, s in averaged], self.momentum_at(step), step=step)
+        if copied:
+            torch._foreach_copy_([t for t, _ in copied], [s for _, s in copied])
+        self.step.copy_(step + 1) if isinstance(step, Tensor) else self.step.fill_(step + 1)
+
+    def momentum_at(self, step: int | Tensor) -> float | Tensor:
+        """m of update number `step`; a 0-dim tensor if the step is one and there is a schedule."""
+        if self.schedule is None:
+            return self.momentum
+        if isinstance(step, Tensor):
+            cosine = torch.cos(step.double().clamp(max=self.total_steps) * (math.pi / self.total_steps))
+        else:
+            cosine = math.cos(min(step, self.total_steps) * (math.pi / self.total_steps))
+        return 1 - (1 - self.momentum) * (cosine + 1) / 2
+
+    def extra_repr(self) -> str:
+        return (
+            f"momentum={self.momentum}, schedule={self.schedule!r}, total_steps={self.total_steps}, "
+            f"buffers={self.buffer_mode!r}"
+        )
+
+    def _checked(self, step: int | Tensor) -> int | Tensor:
+        """The step, as a number unless it lies on a GPU."""
+        if isinstance(step, Tensor) and (step.dim() != 0 or step.dtype != torch.int64):
+            raise ValueError(
+                f"EMA: step must be an int or a 0-dim int64 tensor, got shape {tuple(step.shape)} of {step.dtype}"
+            )
+        if isinstance(step, bool) or not isinstance(step, (int, Tensor)):
+            raise TypeError(f"EMA: step must be an int or a 0-dim int64 tensor, got {type(step).__name__}")
+        if isinstance(step, Tensor) and step.is_cuda:
+            return step
+        if step < 0:
+            raise ValueError(f"EMA: step must be at least 0, got {int(step)}")
+        return int(step)
+
+    def _pairs(self) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
+        """(average, model) of what to average and of what to copy: tied tensors once, of sharded ones the shards."""
+        (model,) = self._model
+        for part in _sharded_parts(self) + _sharded_parts(model):
+            part.reshard()  # a root stays gathered after its forward, and would forget the update of its shards
+        averaged: dict[int, tuple[Tensor, Tensor]] = {}
+        copied: dict[int, tuple[Tensor, Tensor]] = {}
+        for target, source, is_buffer in _aligned(self.module, model):
+            if target.is_floating_point() and not (is_buffer and self.buffer_mode != "average"):
+                averaged[id(target)] = _local(target), _local(source)
+            elif self.buffer_mode != "ignore" or not is_buffer:
+                copied[id(target)] = _local(target), _local(source)
+        return list(averaged.values()), list(copied.values())
+
+
+def _aligned(average: nn.Module, model: nn.Module) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """(tensor of the average, of the model, whether a buffer) by modules: full names would take four times as long."""
+    ours, theirs = list(average.modules()), list(model.modules())
+    if len(ours) != len(theirs):
+        raise RuntimeError(f"EMA: the model must keep the modules that were copied, {len(ours)}, got {len(theirs)}")
+    for mine, its in zip(ours, theirs):
+        for kind in ("_parameters", "_buffers"):
+            targets, sources = getattr(mine, kind), getattr(its, kind)
+            if targets.keys() != sources.keys():
+                raise RuntimeError(
+                    f"EMA: a {type(its).__name__} of the model must keep the tensors that were copied, "
+                    f"{list(targets)}, got {list(sources)}"
+                )
+            for name, target in targets.items():
+                if target is not None and sources[name] is not None:
+                    yield target, sources[name], kind == "_buffers"
+
+
+def _local(x: Tensor) -> Tensor:
+    """What this process holds of a tensor that is sharded (a DTensor), or the tensor."""
+    return x.to_local() if hasattr(x, "to_local") else x
+
+
+def _sharded_parts(model: nn.Module) -> list[Any]:
+    """The modules to which `fully_shard` was applied; there are none unless something has imported it."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return [] if fsdp is None else [part for part in model.modules() if isinstance(part, fsdp.FSDPModule)]
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside DistributedDataParallel and torch.compile."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
+            return model
+
+
+def _check(model, momentum, schedule, total_steps, buffers, dtype) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"EMA: model must be a module, got {type(model).__name__}")
+    if isinstance(momentum, bool) or not isinstance(momentum, (int, float)):
+        raise TypeError(f"EMA: momentum must be a number, got {type(momentum).__name__}")
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"EMA: momentum must be in [0, 1], got {momentum}")
+    if schedule not in SCHEDULES:
+        raise ValueError(f'EMA: schedule must be "cosine" or None, got {schedule!r}')
+    if schedule == "cosine" and (isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1):
+        raise ValueError(f"EMA: total_steps must be given for the cosine schedule, at least 1, got {total_steps!r}")
+    if buffers not in BUFFERS:
+        raise ValueError(f"EMA: buffers must be one of {', '.join(BUFFERS)}, got {buffers!r}")
+    if dtype is not None and dtype not in FLOATS:
+        raise TypeError(f"EMA: dtype must be float32, bfloat16, float16 or float64, got {dtype!r}")

@@ -1,0 +1,89 @@
+"""SimSiam's loss, minus the cosine of two rows, with both gradients from one read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslfast.kernels import reference
+from sslfast.kernels.cpu import negative_cosine_similarity as cpu
+from sslfast.ops.autograd import once_differentiable
+from sslfast.ops.checks import check_embeddings, check_reduction
+from sslfast.ops.registry import define_op, lazily
+
+
+def negative_cosine_similarity(p: Tensor, z: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Minus the cosine of each row of p with the same row of z. It equals
+
+        -(F.normalize(p, dim=1) * F.normalize(z, dim=1)).sum(dim=1).mean()
+
+    but a zero row has gradient zero. SimSiam's loss is half the sum of `negative_cosine_similarity(p1, z2.detach())`
+    and `negative_cosine_similarity(p2, z1.detach())`; BYOL's is 2 + 2 times each. Of a detached argument no gradient
+    is computed.
+
+    Args:
+        p, z: predictions and projections, (N, D) each, alike in dtype (float32, bfloat16, float16, or float64 through
+            the reference) and device.
+        reduction: "mean" over the N rows, "sum", or "none".
+
+    Returns:
+        float32 (float64 for float64 inputs) in [-1, 1], or the sum of such: 0-dim, or (N,) with reduction="none".
+        Differentiable once with respect to p and z.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape, dtype or device, or is empty.
+
+    Source: Chen & He 2021, "Exploring Simple Siamese Representation Learning", https://arxiv.org/abs/2011.10566
+    """
+    check_embeddings("negative_cosine_similarity", p=p, z=z)
+    check_reduction("negative_cosine_similarity", reduction)
+    return _NegativeCosineSimilarity.apply(p, z, reduction)
+
+
+class _NegativeCosineSimilarity(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, p: Tensor, z: Tensor, reduction: str) -> Tensor:
+        losses = _forward(p, z)
+        ctx.save_for_backward(p, z)
+        ctx.reduction = reduction
+        return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        p, z = ctx.saved_tensors
+        if ctx.reduction == "mean":
+            grad = grad / len(p)
+        with_p, with_z, _ = ctx.needs_input_grad
+        dp, dz = _backward(grad.expand(len(p)), p, z, with_p, with_z)
+        return dp if with_p else None, dz if with_z else None, None
+
+
+def _reference_forward(p, z):
+    exact = torch.promote_types(p.dtype, torch.float32)
+    return reference.negative_cosine_similarity_forward(p.to(exact), z.to(exact))
+
+
+def _reference_backward(grad, p, z, with_p, with_z):
+    exact = torch.promote_types(p.dtype, torch.float32)
+    gradients = reference.negative_cosine_similarity_backward(grad, p.to(exact), z.to(exact), with_p, with_z)
+    return tuple(gradient.to(p.dtype) for gradient in gradients)
+
+
+_forward = define_op(
+    "negative_cosine_similarity_forward(Tensor p, Tensor z) -> Tensor losses",
+    fake=lambda p, z: p.new_empty(len(p), dtype=torch.promote_types(p.dtype, torch.float32)),
+    reference=_reference_forward,
+    cpu=cpu.forward,
+    cuda=lazily("sslfast.kernels.triton.negative_cosine_similarity", "forward"),
+)
+_backward = define_op(
+    "negative_cosine_similarity_backward(Tensor grad, Tensor p, Tensor z, bool with_p, bool with_z)"
+    " -> (Tensor dp, Tensor dz)",
+    fake=lambda grad, p, z, with_p, with_z: tuple(
+        p.new_empty(p.shape[0] if wanted else 0, p.shape[1]) for wanted in (with_p, with_z)
+    ),
+    reference=_reference_backward,
+    cpu=cpu.backward,
+    cuda=lazily("sslfast.kernels.triton.negative_cosine_similarity", "backward"),
+)

@@ -1,0 +1,99 @@
+"""sslfast.compat.lightly against the installed lightly: value, gradient, and what is done differently."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+from sslfast.compat import lightly as ours
+
+theirs = pytest.importorskip("lightly")
+from lightly.loss import NegativeCosineSimilarity  # noqa: E402
+from lightly.models.utils import update_momentum  # noqa: E402
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> str:
+    return request.param
+
+
+def value_and_gradients(loss: nn.Module, x0: torch.Tensor, x1: torch.Tensor) -> list[torch.Tensor]:
+    x0, x1 = (x.clone().requires_grad_() for x in (x0, x1))
+    value = loss(x0, x1)
+    value.backward()
+    return [value.detach(), x0.grad, x1.grad]
+
+
+def test_signatures():
+    for mine, its in (
+        (ours.NegativeCosineSimilarity, NegativeCosineSimilarity),
+        (ours.NegativeCosineSimilarity.forward, NegativeCosineSimilarity.forward),
+        (ours.update_momentum, update_momentum),
+    ):
+        mine, its = (inspect.signature(f).parameters.values() for f in (mine, its))
+        assert [(p.name, p.default) for p in mine] == [(p.name, p.default) for p in its]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dim"), [([(17, 33)] * 2, 1), ([(4, 6, 5)] * 2, 1), ([(4, 6, 5)] * 2, -1), ([(4, 1, 5), (6, 5)], 2)]
+)
+@pytest.mark.parametrize(
+    "dtypes", [(torch.float32,) * 2, (torch.float64,) * 2, (torch.bfloat16, torch.float32)], ids=str
+)
+def test_negative_cosine_similarity(dtypes, shapes, dim, device):
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(shape, generator=generator).to(device, dtype) for shape, dtype in zip(shapes, dtypes)]
+    actual = value_and_gradients(ours.NegativeCosineSimilarity(dim), *inputs)
+    expected = value_and_gradients(NegativeCosineSimilarity(dim), *inputs)
+    tolerance = 1e-2 if torch.bfloat16 in dtypes else 1e-6
+    for mine, its in zip(actual, expected):
+        torch.testing.assert_close(mine, its, rtol=tolerance, atol=tolerance)
+
+
+def test_short_vectors_differ_as_documented(device):
+    x0, x1 = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0)).to(device)
+    short = value_and_gradients(ours.NegativeCosineSimilarity(eps=1.0), 1e-3 * x0, x1)
+    torch.testing.assert_close(short[0], NegativeCosineSimilarity()(x0, x1), rtol=1e-6, atol=1e-6)
+    assert (value_and_gradients(ours.NegativeCosineSimilarity(), 0 * x0, x1)[1] == 0).all()
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="eps must be positive, got 0"):
+        ours.NegativeCosineSimilarity(eps=0)
+    x = torch.ones(4, 3)
+    with pytest.raises(ValueError, match=r"x1 must broadcast with x0, \(4, 3\), got \(3, 4\)"):
+        ours.NegativeCosineSimilarity()(x, x.T)
+    with pytest.raises(ValueError, match=r"x0 must have a dimension 1, got shape \(3,\)"):
+        ours.NegativeCosineSimilarity()(x[0], x[0])
+
+
+@pytest.mark.parametrize("m", [0.0, 0.3, 0.996, 1.0])
+def test_update_momentum(m, device):
+    def network(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Linear(6, 5)).to(device)
+
+    model, averages = network(0), [network(1), network(1)]
+    model[1].running_mean += 1
+    ours.update_momentum(model, averages[0], m)
+    update_momentum(model, averages[1], m)
+    for (name, mine), its in zip(averages[0].state_dict().items(), averages[1].state_dict().values()):
+        torch.testing.assert_close(mine, its, rtol=1e-6, atol=1e-7, msg=lambda message, n=name: f"{n}: {message}")
+    with pytest.raises(ValueError, match=r"equally many.*got 6 targets and 5 sources"):
+        ours.update_momentum(nn.Sequential(*list(model)[:2], nn.Linear(6, 5, bias=False)), averages[0], m)
+
+
+def test_update_momentum_of_bfloat16_moves_on_average(device):
+    model, average = (nn.Linear(64, 64, bias=False).to(device, torch.bfloat16) for _ in range(2))
+    nn.init.constant_(model.weight, 2.0)
+    nn.init.constant_(average.weight, 1.0)
+    torch.manual_seed(0)
+    for _ in range(100):
+        ours.update_momentum(model, average, 0.999)
+    # 13 of 100 steps move an element by 2^-7: 0.026 is its standard deviation.
+    assert abs(average.weight.double().mean().item() - (2 - 0.999**100)) < 5 * 0.026 / 64
