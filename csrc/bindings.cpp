@@ -1,8 +1,11 @@
 // What Python sees of the C++ core: raw addresses, sizes and numbers, no tensors.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <array>
 #include <cstdint>
 
+#include "cpu/augment.h"
 #include "cpu/contrastive.h"
 #include "cpu/ema.h"
 #include "cpu/negative_cosine_similarity.h"
@@ -80,6 +83,17 @@ PYBIND11_MODULE(_C, m) {
 
     m.def("ema_update", [](address pairs, int64_t count, double momentum, uint64_t step) {
         cpu::ema_update(at<sslfast::EmaPair>(pairs), count, momentum, step);
+    }, nogil);
+    m.def("augment", [](address images, int64_t batch, int64_t channels, int64_t height, int64_t width,
+                        const std::array<address, 7>& rows, int64_t view_rows, int64_t view_columns,
+                        const std::array<bool, 4>& jitters, bool bicubic, int64_t blur_radius, address scale,
+                        address offset, int64_t type, address views) {
+        const cpu::ViewRows params{at<int32_t>(rows[0]), at<bool>(rows[1]),  at<float>(rows[2]), at<int32_t>(rows[3]),
+                                   at<bool>(rows[4]),    at<float>(rows[5]), at<float>(rows[6])};
+        const cpu::ViewBatch all{batch, channels, height, width, view_rows, view_columns,
+                                 {jitters[0], jitters[1], jitters[2], jitters[3]}, bicubic, blur_radius,
+                                 at<float>(scale), at<float>(offset), type};
+        cpu::augment(at<uint8_t>(images), params, all, at<void>(views));
     }, nogil);
 #ifdef SSLFAST_HAS_CUDA
     namespace cuda = sslfast::cuda;

@@ -2,12 +2,7 @@
 
 from sslfast import losses, ops
 from sslfast._version import __version__
-<<<<<<< HEAD
+from sslfast.ema import EMA
 from sslfast.key_queue import KeyQueue
 
-__all__ = ["KeyQueue", "__version__", "losses", "ops"]
-=======
-from sslfast.ema import EMA
-
-__all__ = ["EMA", "__version__", "losses", "ops"]
->>>>>>> cosine
+__all__ = ["EMA", "KeyQueue", "__version__", "losses", "ops"]

@@ -65,9 +65,7 @@ class KeyQueue(nn.Module):
         if keys.shape[1] != dim:
             raise ValueError(f"KeyQueue: keys must be (N, {dim}), got shape {tuple(keys.shape)}")
         if keys.device != self.keys.device:
-            raise ValueError(
-                f"KeyQueue: keys must be on the device of the queue, {self.keys.device}, got {keys.device}"
-            )
+            raise ValueError(f"KeyQueue: keys must be on {self.keys.device}, as the queue, got {keys.device}")
         rows = normalize(keys.to(self.keys.dtype))[0]
         group = across.find_group("KeyQueue", self.group, "all")
         if group is not None:

@@ -38,7 +38,6 @@ class _TemperedLoss(nn.Module):
         return f"temperature={temperature:.4g}, learnable={learnable}, reduction={self.reduction!r}"
 
 
-<<<<<<< HEAD
 class NTXentLoss(_TemperedLoss):
     """SimCLR's contrastive loss of two views: `loss = NTXentLoss(temperature=0.5)(z1, z2)`; see `ops.nt_xent`.
 
@@ -95,7 +94,8 @@ class InfoNCELoss(_TemperedLoss):
         return ops.info_nce(
             query, key, queue, self.temperature, reduction=self.reduction, group=self.group, gather=self.gather
         )
-=======
+
+
 class NegativeCosineSimilarity(nn.Module):
     """SimSiam's loss: `loss = NegativeCosineSimilarity()(p, z.detach())`; see `ops.negative_cosine_similarity`.
 
@@ -117,4 +117,3 @@ class NegativeCosineSimilarity(nn.Module):
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}"
->>>>>>> cosine

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sslfast import ops
-from sslfast.losses import NegativeCosineSimilarity, NTXentLoss
+from sslfast.losses import InfoNCELoss, NegativeCosineSimilarity, NTXentLoss
 
 Z1, Z2 = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0))
 
@@ -15,8 +15,17 @@ def test_is_the_op():
     assert not list(NTXentLoss().parameters())
 
 
-def test_learnable_temperature_learns_and_stays_positive():
-    loss = NTXentLoss(0.5, learnable=True)
+def test_info_nce_is_the_op():
+    queue = torch.nn.functional.normalize(torch.randn(9, 5))
+    assert torch.equal(InfoNCELoss()(Z1, Z2), ops.info_nce(Z1, Z2, None, 0.07))
+    assert torch.equal(
+        InfoNCELoss(0.2, reduction="sum")(Z1, Z2, queue), ops.info_nce(Z1, Z2, queue, 0.2, reduction="sum")
+    )
+
+
+@pytest.mark.parametrize("loss_class", [NTXentLoss, InfoNCELoss])
+def test_learnable_temperature_learns_and_stays_positive(loss_class):
+    loss = loss_class(0.5, learnable=True)
     optimizer = torch.optim.SGD(loss.parameters(), lr=10.0)
     first = loss(Z1, Z1).item()
     for _ in range(20):
@@ -44,9 +53,10 @@ def test_says_what_it_is():
         ({"reduction": "x"}, ValueError),
     ],
 )
-def test_bad_arguments(arguments, error):
-    with pytest.raises(error, match="NTXentLoss"):
-        NTXentLoss(**arguments)
+@pytest.mark.parametrize("loss_class", [NTXentLoss, InfoNCELoss])
+def test_bad_arguments(loss_class, arguments, error):
+    with pytest.raises(error, match=loss_class.__name__):
+        loss_class(**arguments)
 
 
 def test_negative_cosine_similarity_is_the_op():

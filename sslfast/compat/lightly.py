@@ -2,10 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from sslfast import ops
+from sslfast.key_queue import KeyQueue
+from sslfast.ops.checks import check_temperature
+
+
+class NTXentLoss(nn.Module):
+    """SimCLR's loss, or with a memory bank MoCo's; the mean over all rows.
+
+    It differs from lightly's where a batch does not divide the size of the bank: lightly drops the keys that pass the
+    end, here they wrap around. The bank is part of the state, so that a checkpoint resumes it. The result is float32
+    also for bfloat16 and float16.
+
+    Args:
+        temperature: positive.
+        memory_bank_size: (size, dim), or 0 for none.
+        gather_distributed: see the images of all processes: as negatives, or with a bank as keys that enter it.
+
+    Raises:
+        TypeError, ValueError: the temperature is not a positive number, or memory_bank_size is neither 0 nor (size,
+            dim); in the call: out0 and out1 do not go together, or with the bank.
+    """
+
+    def __init__(
+        self, temperature: float = 0.5, memory_bank_size: int | Sequence[int] = 0, gather_distributed: bool = False
+    ) -> None:
+        super().__init__()
+        check_temperature("NTXentLoss", temperature, torch.device("cpu"))
+        size = (memory_bank_size,) if isinstance(memory_bank_size, int) else tuple(memory_bank_size)
+        if size != (0,) and len(size) != 2:
+            raise ValueError(f"NTXentLoss: memory_bank_size must be (size, dim) or 0, got {memory_bank_size}")
+        self.temperature = temperature
+        self.group = "world" if gather_distributed else None
+        self.memory_bank = None if size[0] == 0 else KeyQueue(*size, group=self.group)
+
+    def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
+        """out0, out1: (N, D) of the two views; queries and keys for a bank, which without grad stays as it is."""
+        if self.memory_bank is None:
+            return ops.nt_xent(out0, out1, self.temperature, group=self.group)
+        loss = ops.info_nce(out0, out1, self.memory_bank.keys, self.temperature)
+        if out0.requires_grad:
+            self.memory_bank.enqueue(out1)
+        return loss
 
 
 class NegativeCosineSimilarity(nn.Module):

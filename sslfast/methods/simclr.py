@@ -60,7 +60,7 @@ class SimCLR(Method):
             config.projection_features,
             layers=config.projection_layers,
         )
-        self.loss = NTXentLoss(config.temperature, learnable=config.learnable_temperature)
+        self.loss = NTXentLoss(config.temperature, learnable=config.learnable_temperature, group="world")
         self.sampler = ViewSampler(config.preset, config.image_size, strength=config.strength)
         self.size = config.image_size
         self.mean, self.std = normalization(config.data)

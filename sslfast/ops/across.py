@@ -7,6 +7,7 @@ two numbers a row. So no gradient is ever sent, and the same exchange serves bot
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Iterator, Sequence
 
@@ -44,11 +45,7 @@ def agree(op: str, group: ProcessGroup, x: Tensor, temperature: float, tau: Tens
     if tau is not None and tau.device.type == "cpu":
         temperature = float(tau)
     mine = torch.tensor([*x.shape, DTYPES.index(x.dtype), temperature], dtype=torch.float64)
-    everyone = torch.empty(dist.get_world_size(group), len(mine), dtype=torch.float64)
-    try:
-        dist.all_gather_into_tensor(everyone, mine, group=_host_group(group))
-    except RuntimeError as error:
-        raise RuntimeError(f"{op}: a rank of the group is gone or did not come to this loss: {error}") from error
+    everyone = gather_all(mine, _host_group(group))
     if not torch.allclose(everyone, mine.expand_as(everyone), rtol=0, atol=0, equal_nan=True):
         ranks = "; ".join(
             f"rank {rank}: ({n:.0f}, {d:.0f}) {DTYPES[int(dtype)]}, temperature {tau:.9g}"
@@ -140,19 +137,30 @@ def others(tensors: Sequence[Tensor], group: ProcessGroup, gather: str) -> Itera
         if distance < size:
             sends = [dist.P2POp(dist.isend, x, following, group) for x in held]
             receives = [dist.P2POp(dist.irecv, x, preceding, group) for x in arriving]
-            requests = dist.batch_isend_irecv(sends + receives)
+            with _exchange():
+                requests = dist.batch_isend_irecv(sends + receives)
         if distance > 1:
             yield [x.view(like.dtype).view(like.shape) for x, like in zip(held, tensors)]
-        for request in requests:
-            request.wait()
+        with _exchange():
+            for request in requests:
+                request.wait()
         held = arriving
 
 
 def gather_all(x: Tensor, group: ProcessGroup) -> Tensor:
     """(ranks, *x.shape)."""
     out = x.new_empty(dist.get_world_size(group), *x.shape)
-    dist.all_gather_into_tensor(out.view(-1).view(torch.uint8), _bytes(x), group=group)
+    with _exchange():
+        dist.all_gather_into_tensor(out.view(-1).view(torch.uint8), _bytes(x), group=group)
     return out
+
+
+@contextlib.contextmanager
+def _exchange() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(f"a rank of the group is gone, or did not come to this loss: {error}") from error
 
 
 def _bytes(x: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from sslfast.kernels import reference_augment
+from sslfast.kernels.cpu import augment as cpu
 from sslfast.ops.checks import FLOATS
+from sslfast.ops.registry import define_op
 from sslfast.ops.view_params import LAYOUT, ViewParams
 
 
@@ -67,18 +69,10 @@ def augment(
             f"augment: params.blur_radius must be below the size {size} of the views, got {params.blur_radius}"
         )
     mean, std = _normalization(mean, std, images.shape[1])
-    with torch.autocast(images.device.type, enabled=False):
-        return reference_augment.augment(
-            images,
-            **{name: getattr(params, name) for name in LAYOUT},
-            size=size,
-            steps=params.steps,
-            bicubic=params.interpolation == "bicubic",
-            blur_radius=params.blur_radius,
-            mean=mean,
-            std=std,
-            dtype=dtype or torch.float32,
-        )
+    return _augment(
+        images, *(getattr(params, name) for name in LAYOUT), size, params.steps, params.interpolation == "bicubic",
+        params.blur_radius, mean, std, dtype or torch.float32,
+    )  # fmt: skip
 
 
 def view_size(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -94,9 +88,10 @@ def view_size(size: int | tuple[int, int]) -> tuple[int, int]:
 
 def _normalization(
     mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
-) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """As many numbers each as there are channels, or none."""
     if mean is None and std is None:
-        return None, None
+        return (), ()
     if mean is None or std is None:
         raise ValueError("augment: mean and std go together, got only " + ("mean" if std is None else "std"))
     mean, std = tuple(float(m) for m in mean), tuple(float(s) for s in std)
@@ -107,3 +102,33 @@ def _normalization(
     if not all(s > 0 and math.isfinite(s) for s in std):
         raise ValueError(f"augment: std must be positive, got {std}")
     return mean, std
+
+
+def _cpu(images, *rest):
+    return (_reference if rest[-1] == torch.float64 else cpu.augment)(images, *rest)
+
+
+_cpu.__module__ = cpu.__name__
+
+
+def _reference(images, crop, flip, jitter, order, grayscale, blur, solarize, size, steps, bicubic, radius, *rest):
+    mean, std, dtype = rest
+    return reference_augment.augment(
+        images, crop, flip, jitter, order, grayscale, blur, solarize, size=tuple(size), steps=steps, bicubic=bicubic,
+        blur_radius=radius, mean=mean or None, std=std or None, dtype=dtype,
+    )  # fmt: skip
+
+
+def _fake(images, crop, flip, jitter, order, grayscale, blur, solarize, size, *_):
+    return images.new_empty(*images.shape[:2], *size, dtype=_[-1])
+
+
+_augment = define_op(
+    "augment(Tensor images, Tensor crop, Tensor flip, Tensor jitter, Tensor order, Tensor grayscale, Tensor blur,"
+    " Tensor solarize, SymInt[] size, str[] steps, bool bicubic, int blur_radius, float[] mean, float[] std,"
+    " ScalarType dtype) -> Tensor",
+    fake=_fake,
+    reference=_reference,
+    cpu=_cpu,
+    cuda=_reference,
+)

@@ -239,8 +239,6 @@ class Training:
             self.log.info(f"continuing after step {self.step}, epoch {self.epoch + 1}")
         if self.warmup == self.total:
             self.log.warning(f"warmup_epochs {config.warmup_epochs:g} covers the whole run: no cosine follows")
-        if fabric.world_size > 1:
-            self.log.info("contrastive losses see the negatives of their own device only")
 
     def _save(self) -> None:
         self._fetch_losses()

@@ -6,13 +6,14 @@ import inspect
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from gloo import run_ranks
+from lightly.loss import NegativeCosineSimilarity, NTXentLoss
+from lightly.models.utils import update_momentum
 from torch import nn
 
 from sslfast.compat import lightly as ours
-
-theirs = pytest.importorskip("lightly")
-from lightly.loss import NegativeCosineSimilarity  # noqa: E402
-from lightly.models.utils import update_momentum  # noqa: E402
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -31,6 +32,8 @@ def value_and_gradients(loss: nn.Module, x0: torch.Tensor, x1: torch.Tensor) -> 
 
 def test_signatures():
     for mine, its in (
+        (ours.NTXentLoss, NTXentLoss),
+        (ours.NTXentLoss.forward, NTXentLoss.forward),
         (ours.NegativeCosineSimilarity, NegativeCosineSimilarity),
         (ours.NegativeCosineSimilarity.forward, NegativeCosineSimilarity.forward),
         (ours.update_momentum, update_momentum),
@@ -97,3 +100,52 @@ def test_update_momentum_of_bfloat16_moves_on_average(device):
         ours.update_momentum(model, average, 0.999)
     # 13 of 100 steps move an element by 2^-7: 0.026 is its standard deviation.
     assert abs(average.weight.double().mean().item() - (2 - 0.999**100)) < 5 * 0.026 / 64
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_nt_xent(temperature, device):
+    views = torch.randn(2, 33, 20, generator=torch.Generator().manual_seed(0)).to(device)
+    actual = value_and_gradients(ours.NTXentLoss(temperature), *views)
+    for mine, its in zip(actual, value_and_gradients(NTXentLoss(temperature), *views)):
+        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6)
+
+
+def test_nt_xent_with_a_memory_bank(device):
+    """Three batches go through banks that begin alike and wrap; without grad nothing is taken in."""
+    mine, its = (loss(0.1, memory_bank_size=(24, 20)).to(device) for loss in (ours.NTXentLoss, NTXentLoss))
+    mine.memory_bank.keys.copy_(its.memory_bank.bank)
+    for number in range(4):
+        views = torch.randn(2, 8, 20, generator=torch.Generator().manual_seed(number)).to(device)
+        with torch.no_grad():
+            torch.testing.assert_close(mine(*views), its(*views), rtol=1e-5, atol=1e-6)
+        for a, b in zip(value_and_gradients(mine, *views), value_and_gradients(its, *views)):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(mine.memory_bank.keys, its.memory_bank.bank)
+
+
+def test_a_batch_that_does_not_divide_the_bank_wraps_around():
+    loss = ours.NTXentLoss(memory_bank_size=(6, 3))
+    first, second = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    for keys in (first, second):
+        loss(keys.clone().requires_grad_(), keys)
+    expected = F.normalize(torch.cat([second[2:], first[2:], second[:2]]))
+    torch.testing.assert_close(loss.memory_bank.keys, expected)
+
+
+@pytest.mark.parametrize("size", [4096, (2, 3, 4), (-1, 4)])
+def test_bad_memory_banks_are_refused_as_lightly_does(size):
+    for loss in (ours.NTXentLoss, NTXentLoss):
+        with pytest.raises(ValueError, match="size"):
+            loss(memory_bank_size=size)
+
+
+def both_gathering() -> list[list[torch.Tensor]]:
+    """What this rank gets of ours and of lightly's, both without a bank."""
+    views = torch.randn(2, 2, 6, 4, generator=torch.Generator().manual_seed(0))[:, dist.get_rank()]
+    return [value_and_gradients(loss(0.2, gather_distributed=True), *views) for loss in (ours.NTXentLoss, NTXentLoss)]
+
+
+def test_nt_xent_gathering_from_two_processes(tmp_path):
+    for mine, its in run_ranks(both_gathering, 2, tmp_path):
+        for a, b in zip(mine, its):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

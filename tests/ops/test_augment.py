@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode
 from sslfast.augment import PRESETS, Preset, ViewParams, ViewSampler
 from sslfast.kernels import reference_augment
 from sslfast.ops.augment import augment
-from sslfast.ops.view_params import STEPS
+from sslfast.ops.view_params import LAYOUT, STEPS
 
 EVERYTHING = Preset(
     brightness=0.8,
@@ -223,6 +223,25 @@ def test_an_image_does_not_depend_on_its_batch(generator: torch.Generator, monke
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
     monkeypatch.setitem(reference_augment.WORKSPACE, "cpu", 100_000)  # several chunks, the last one not full
     torch.testing.assert_close(augment(images, params, 24), together, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_kernel_agrees_with_the_reference(channels: int, generator: torch.Generator, poisoned_memory: None) -> None:
+    """A reference in float64 is dispatched by the dtype of the views."""
+    images = pictures(60, channels, 45, 70, generator)
+    params = ViewSampler(EVERYTHING, (33, 41)).sample(60, (45, 70), generator=generator)
+    normalized = {"mean": (0.4,) * channels, "std": (0.2,) * channels}
+    exact = augment(images, params, (33, 41), dtype=torch.float64, **normalized)
+    torch.testing.assert_close(augment(images, params, (33, 41), **normalized).double(), exact, rtol=0, atol=5e-4)
+
+
+def test_opcheck(generator: torch.Generator) -> None:
+    params = ViewSampler(EVERYTHING, 16).sample(4, (20, 20), generator=generator)
+    rows = [getattr(params, name) for name in LAYOUT]
+    images = pictures(4, 3, 20, 20, generator)
+    rest = ([16, 16], list(params.steps), True, params.blur_radius, [0.5] * 3, [0.2] * 3)
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        torch.library.opcheck(torch.ops.sslfast.augment.default, (images, *rows, *rest, dtype))
 
 
 def test_same_input_same_bits(generator: torch.Generator) -> None:

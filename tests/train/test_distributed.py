@@ -13,6 +13,7 @@ import torch
 from toys import TINY, flags, training
 
 from sslfast.data import batches, load_images
+from sslfast.ops import nt_xent
 from sslfast.train import pretrain
 from sslfast.train.checkpoint import load_checkpoint
 from sslfast.train.launch import epoch_order, view_generator
@@ -24,7 +25,7 @@ CONFIG = dataclasses.replace(
 
 
 @pytest.mark.slow
-def test_two_processes_average_the_gradients_of_their_shards(tmp_path: Path) -> None:
+def test_two_processes_contrast_the_images_of_both(tmp_path: Path) -> None:
     run = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -39,25 +40,25 @@ def test_two_processes_average_the_gradients_of_their_shards(tmp_path: Path) -> 
     assert len(state["rng"]) == 2
     assert not torch.equal(state["rng"][0]["views"], state["rng"][1]["views"])
 
-    # The same step by hand: each shard through a copy of the network, one after the other.
+    # The same step by hand: each shard through a copy of the network, whose BatchNorm sees it alone; one loss of all.
     start = training(CONFIG, tmp_path).method
     images = load_images("digits", "train")
     order = epoch_order(len(images), seed=0, epoch=0)
-    losses, gradients = [], []
-    for rank in (0, 1):
-        method = copy.deepcopy(start)
+    copies, embeddings = [copy.deepcopy(start) for _ in range(2)], []
+    for rank, method in enumerate(copies):
         _, pixels, _ = next(batches(images, 700, order=order[rank::2]))
-        loss = method(method.views(pixels, view_generator(0, rank, torch.device("cpu"))))["loss"]
-        loss.backward()
-        losses.append(loss.item())
-        gradients.append({name: p.grad for name, p in method.named_parameters()})
+        views = method.views(pixels, view_generator(0, rank, torch.device("cpu")))
+        embeddings.append(method.head(method.backbone(torch.cat(views))).chunk(2))
+    loss = nt_xent(*map(torch.cat, zip(*embeddings)), CONFIG.temperature)
+    loss.backward()
+    gradients = [{name: p.grad for name, p in method.named_parameters()} for method in copies]
     for name, parameter in start.named_parameters():
         decay = CONFIG.weight_decay if parameter.ndim > 1 else 0
-        mean = (gradients[0][name] + gradients[1][name]) / 2 + decay * parameter.detach()
-        torch.testing.assert_close(state["method"][name], parameter.detach() - 0.1 * mean, rtol=1e-4, atol=1e-6)
+        gradient = gradients[0][name] + gradients[1][name] + decay * parameter.detach()
+        torch.testing.assert_close(state["method"][name], parameter.detach() - 0.1 * gradient, rtol=1e-4, atol=1e-6)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1]
-    assert lines[0]["loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
+    assert lines[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
 
     with pytest.raises(ValueError, match="processes: 2 -> 1"):
         pretrain(CONFIG, run, resume=True)

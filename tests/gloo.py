@@ -1,0 +1,25 @@
+"""Runs a function in several real processes that talk by gloo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+
+
+def run_ranks(function: Callable[..., Any], size: int, folder: Path, **kwargs: Any) -> list[Any]:
+    """What `function(**kwargs)` returned in each of `size` processes of one process group."""
+    multiprocessing.start_processes(_rank, (function, size, str(folder), kwargs), nprocs=size, start_method="spawn")
+    return [torch.load(folder / f"result{rank}", weights_only=False) for rank in range(size)]
+
+
+def _rank(rank: int, function: Callable[..., Any], size: int, folder: str, kwargs: dict) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
+    result = function(**kwargs)
+    torch.save(result, f"{folder}/result{rank}")
+    dist.destroy_process_group()

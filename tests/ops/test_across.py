@@ -1,0 +1,237 @@
+"""Contrastive losses over several processes: W ranks of n images train as one process with W·n images does."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from gloo import run_ranks
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sslfast import KeyQueue, ops
+from sslfast.losses import InfoNCELoss, NTXentLoss
+
+N, WIDTH, DIM = 5, 12, 8
+CASES = [
+    *itertools.product((NTXentLoss, InfoNCELoss), ("all", "ring"), ("mean", "sum"), (0.2,), (torch.float32,)),
+    *itertools.product((NTXentLoss, InfoNCELoss), ("all", "ring"), ("mean",), (0.01,), (torch.float32,)),
+    *itertools.product((NTXentLoss, InfoNCELoss), ("ring",), ("none",), (0.2,), (torch.float64,)),
+]
+
+
+class Model(nn.Module):
+    """Both views, or query and key, through one encoder; the temperature is learned too."""
+
+    def __init__(self, loss: type[nn.Module], gather: str, reduction: str, temperature: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Linear(WIDTH, 16), nn.Tanh(), nn.Linear(16, DIM))
+        self.loss = loss(temperature, learnable=True, reduction=reduction, group="world", gather=gather)
+
+    def forward(self, x1, x2):
+        return self.loss(self.encoder(x1), self.encoder(x2))
+
+
+def images(size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    x1 = torch.randn(size * N, WIDTH, generator=generator)
+    return x1.to(dtype), (x1 + 0.5 * torch.randn(size * N, WIDTH, generator=generator)).to(dtype)
+
+
+def step(model: nn.Module, x1: torch.Tensor, x2: torch.Tensor) -> dict:
+    """The loss, and the gradients to the parameters and to the images."""
+    x1, x2 = (x.clone().requires_grad_() for x in (x1, x2))
+    loss = model(x1, x2)
+    loss.sum().backward()
+    parameters = [p.grad for p in getattr(model, "module", model).parameters()]
+    return {"loss": loss.detach(), "parameters": parameters, "images": (x1.grad, x2.grad)}
+
+
+def all_cases() -> list:
+    size, rank = dist.get_world_size(), dist.get_rank()
+    results = []
+    for *case, dtype in CASES:
+        model = DistributedDataParallel(Model(*case).to(dtype))
+        results.append(step(model, *(x.chunk(size)[rank] for x in images(size, dtype))))
+    return results
+
+
+def what_is_raised(function) -> str:
+    try:
+        function()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def refusals() -> dict:
+    rank = dist.get_rank()
+    z = torch.randn(4, 3)
+    ragged = torch.randn(4 - rank, 3)
+    return {
+        "temperature": what_is_raised(lambda: ops.nt_xent(z, z, 0.1 + 0.1 * rank, group="world")),
+        "tensor": what_is_raised(lambda: ops.info_nce(z, z, None, torch.tensor(0.1 + 0.1 * rank), group="world")),
+        "batch": what_is_raised(lambda: ops.nt_xent(ragged, ragged, group="world", gather="ring")),
+        "dtype": what_is_raised(
+            lambda: ops.info_nce(*[z.to([torch.float32, torch.bfloat16][rank])] * 2, group="world")
+        ),
+        "queue": what_is_raised(lambda: ops.info_nce(z, z, F.normalize(z), group="world")),
+        "afterwards": float(ops.nt_xent(z, z, 0.5, group="world").isfinite()),
+    }
+
+
+def halves() -> dict:
+    """Loss and gradient in half precision, whose bytes are exchanged."""
+    size, rank = dist.get_world_size(), dist.get_rank()
+    results = {}
+    for dtype, gather in itertools.product((torch.bfloat16, torch.float16), ("all", "ring")):
+        views = [x.chunk(size)[rank].requires_grad_() for x in images(size, dtype)]
+        loss = ops.nt_xent(*views, 0.2, group="world", gather=gather)
+        loss.backward()
+        results[dtype, gather] = (loss.detach(), *(x.grad for x in views))
+    return results
+
+
+def a_part_of_the_world() -> torch.Tensor | None:
+    """Ranks 1 and 3 of four as a group of their own."""
+    group = dist.new_group([1, 3])
+    rank = dist.get_rank()
+    if rank % 2 == 0:
+        return None
+    z1, z2 = (x.chunk(2)[rank // 2] for x in images(2, torch.float64))
+    return torch.stack([ops.nt_xent(z1, z2, group=group, gather=gather) for gather in ("all", "ring")])
+
+
+def queues() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    queue = KeyQueue(7, 3, group="world")
+    for number in range(2):
+        queue.enqueue(torch.full((2, 3), 1.0) * torch.tensor([1.0, number + 1, dist.get_rank() + 1]))
+    return queue.keys, queue.pointer
+
+
+def everything(**parts) -> dict:
+    return {name: part() for name, part in parts.items()}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> list[dict]:
+    return run_ranks(everything, 2, tmp_path_factory.mktemp("ranks"), refusals=refusals, **COMMON)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory) -> list[dict]:
+    return run_ranks(everything, 4, tmp_path_factory.mktemp("ranks"), part=a_part_of_the_world, **COMMON)
+
+
+@pytest.fixture(params=["two", "four"])
+def results(request) -> list[dict]:
+    return request.getfixturevalue(request.param)
+
+
+COMMON = {"cases": all_cases, "halves": halves, "queues": queues}
+
+
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_ranks_train_as_one_process(number, results):
+    """With DDP's averaging the mean gives the same gradients; of a sum, whose scale is the number of rows, 1/W."""
+    size = len(results)
+    *case, dtype = CASES[number]
+    reduction = case[2]
+    alone = step(Model(*case).to(dtype), *images(size, dtype))
+    ranks = [result["cases"][number] for result in results]
+    tolerance = {"rtol": 1e-4, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-12}
+
+    losses = [rank["loss"] for rank in ranks]
+    if reduction == "none":
+        halves = zip(*(loss.chunk(2 if case[0] is NTXentLoss else 1) for loss in losses))
+        torch.testing.assert_close(torch.cat([torch.cat(half) for half in halves]), alone["loss"], **tolerance)
+    else:
+        together = torch.stack(losses).mean() if reduction == "mean" else torch.stack(losses).sum()
+        torch.testing.assert_close(together, alone["loss"], **tolerance)
+
+    share = 1 if reduction == "mean" else 1 / size
+    for rank in ranks:
+        for actual, expected in zip(rank["parameters"], alone["parameters"]):
+            torch.testing.assert_close(actual, expected * share, **tolerance)
+    for view in range(2):
+        actual = torch.cat([rank["images"][view] for rank in ranks])
+        torch.testing.assert_close(actual, alone["images"][view] * size * share, **tolerance)
+
+
+@pytest.mark.parametrize("gather", ["all", "ring"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision(dtype, gather, results):
+    size = len(results)
+    views = [x.requires_grad_() for x in images(size, dtype)]
+    loss = ops.nt_xent(*views, 0.2)
+    loss.backward()
+    ranks = [result["halves"][dtype, gather] for result in results]
+    torch.testing.assert_close(torch.stack([rank[0] for rank in ranks]).mean(), loss.detach(), rtol=1e-3, atol=0)
+    for view in range(2):
+        actual = torch.cat([rank[1 + view] for rank in ranks])
+        torch.testing.assert_close(actual, views[view].grad * size, rtol=0.05, atol=1e-3)
+
+
+def test_queue_takes_the_keys_of_every_rank_in_their_order(results):
+    size = len(results)
+    keys = [[1.0, number + 1, rank + 1] for number in range(2) for rank in range(size) for _ in range(2)]
+    rows = F.normalize(torch.tensor(keys))
+    for queue, pointer in (result["queues"] for result in results):
+        assert int(pointer) == len(rows) % 7
+        for k, row in list(enumerate(rows))[-7:]:
+            torch.testing.assert_close(queue[k % 7], row)
+    assert all(torch.equal(result["queues"][0], results[0]["queues"][0]) for result in results)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (
+            "temperature",
+            "ValueError: nt_xent: the ranks of group must have equal.*rank 0: .*temperature 0.1; rank 1.*0.2",
+        ),
+        (
+            "tensor",
+            "ValueError: info_nce: the ranks of group must have equal.*rank 0: .*temperature 0.1.*; rank 1.*0.2",
+        ),
+        ("batch", r"ValueError: nt_xent: .*rank 0: \(4, 3\) torch.float32.*; rank 1: \(3, 3\) torch.float32"),
+        ("dtype", r"ValueError: info_nce: .*rank 0: \(4, 3\) torch.float32.*; rank 1: \(4, 3\) torch.bfloat16"),
+        ("queue", "ValueError: info_nce: group must be None with a queue"),
+    ],
+)
+def test_ranks_that_differ_are_refused_on_every_rank(what, message, two):
+    for result in two:
+        assert re.match(message, result["refusals"][what])
+        assert result["refusals"]["afterwards"] == 1.0
+
+
+def test_a_group_that_is_a_part_of_the_world(four):
+    alone = ops.nt_xent(*images(2, torch.float64))
+    ranks = [four[1]["part"], four[3]["part"]]
+    torch.testing.assert_close((ranks[0] + ranks[1]) / 2, alone.expand(2))
+
+
+def lose_a_rank(rank: int, folder: str, when: str) -> None:
+    """Rank 1 vanishes between two steps, or between forward and backward."""
+    store = dist.FileStore(f"{folder}/rendezvous", 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    z = torch.randn(4, 3, requires_grad=True)
+    loss = ops.nt_xent(z, z, group="world", gather="ring")
+    last = loss.backward if when == "backward" else lambda: ops.nt_xent(z, z, group="world")
+    torch.save("gone" if rank == 1 else what_is_raised(last), f"{folder}/result{rank}")
+    os._exit(0)
+
+
+@pytest.mark.parametrize("when", ["step", "backward"])
+def test_a_dying_rank_ends_the_others_with_an_error(when, tmp_path):
+    torch.multiprocessing.start_processes(lose_a_rank, (str(tmp_path), when), nprocs=2, start_method="spawn")
+    assert torch.load(tmp_path / "result1") == "gone"
+    assert torch.load(tmp_path / "result0").startswith("RuntimeError: a rank of the group is gone")

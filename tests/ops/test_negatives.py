@@ -1,0 +1,98 @@
+"""The streaming softmax over a block of negatives, as the contrastive losses use it across processes."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from numerics import assert_as_accurate
+
+from sslfast.kernels import reference
+from sslfast.ops import negatives
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> str:
+    return request.param
+
+
+def unit_rows(count: int, d: int, device: str, dtype=torch.float32, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(count, d, generator=generator)).to(device, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("temperature", [0.01, 0.2])
+@pytest.mark.parametrize(("rows", "columns", "skip"), [(1, 1, True), (7, 300, False), (65, 65, True), (600, 40, False)])
+def test_sums_and_weighted_sums(rows, columns, skip, temperature, dtype, device):
+    x, y = unit_rows(rows, 40, device, dtype), unit_rows(columns, 40, device, dtype, seed=1)
+    shift, total, weighted = negatives.forward(x, y, skip, temperature, None, True)
+    _, total_alone, nothing = negatives.forward(x, y, skip, temperature, None, False)
+    assert nothing.shape == (0, 40)
+    assert torch.equal(total, total_alone)
+    if columns == 1 and skip:
+        assert not total.any()
+        assert not weighted.any()
+        return
+    exact_shift, *exact = reference.negatives_forward(x.double(), y.double(), skip, temperature, True)
+    eager_shift, *eager = reference.negatives_forward(x.float(), y.float(), skip, temperature, True)
+    for actual, single, double in zip((total, weighted), eager, exact):
+        # What the parts mean together: sums relative to the same shift, their logarithms being the exponents.
+        scale, single_scale = (torch.exp((s.double() - exact_shift) / temperature) for s in (shift, eager_shift))
+        shape = (-1,) + (1,) * (actual.dim() - 1)
+        assert_as_accurate(
+            actual.double() * scale.view(shape), single.double() * single_scale.view(shape), double, dtype=dtype
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("temperature", [0.01, 0.2])
+@pytest.mark.parametrize(
+    ("rows", "columns", "skip"), [(1, 3, False), (65, 65, True), (600, 40, False), (9, 1200, False)]
+)
+def test_weighted_columns(rows, columns, skip, temperature, dtype, device):
+    x, y = unit_rows(rows, 40, device, dtype), unit_rows(columns, 40, device, dtype, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    a, b = ((torch.rand(k, generator=generator) - 0.3).to(device) for k in (rows, columns))
+    m, n = (
+        reference.negatives_forward(*pair, skip, temperature, False)[0]
+        for pair in ((x.float(), y.float()), (y.float(), x.float()))
+    )
+    for row, column in (((a, m), (b, n)), ((a, m), (None, None)), ((None, None), (b, n))):
+        actual = negatives.backward(x, y, skip, *row, *column, temperature, None)
+        assert actual.dtype == torch.float32
+        eager, exact = (
+            reference.negatives_backward(
+                *(z.to(kind) for z in (x, y)),
+                skip,
+                *(z if z is None else z.to(kind) for z in (*row, *column)),
+                temperature,
+            )
+            for kind in (torch.float32, torch.float64)
+        )
+        assert_as_accurate(actual, eager, exact, dtype=dtype)
+
+
+def test_tensor_and_number_give_the_same_bits(device):
+    x, y = unit_rows(20, 8, device), unit_rows(50, 8, device, seed=1)
+    for temperature in (0.01, 0.2):
+        tau = torch.tensor(temperature, dtype=torch.float64, device=device)
+        expected = negatives.forward(x, y, False, temperature, None, True)
+        assert all(map(torch.equal, negatives.forward(x, y, False, 0.0, tau, True), expected))
+
+
+def test_opcheck(device):
+    forward = torch.ops.sslfast.negatives_forward.default
+    backward = torch.ops.sslfast.negatives_backward.default
+    for dtype, skip in itertools.product((torch.float32, torch.bfloat16, torch.float64), (False, True)):
+        x, y = unit_rows(6, 5, device, dtype), unit_rows(6, 5, device, dtype, seed=1)
+        shift, total, _ = forward(x, y, skip, 0.5, None, False)
+        torch.library.opcheck(forward, (x, y, skip, 0.5, None, True))
+        torch.library.opcheck(backward, (x, y, skip, total, shift, total, shift, 0.5, None))
+        torch.library.opcheck(backward, (x, y, skip, None, None, total, shift, 0.5, None))
