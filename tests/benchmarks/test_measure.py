@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import replace
 
 import pytest
-import torch
 from benchmarks import compare, memory
 from benchmarks.cases import cases, gather_tokens, nt_xent, random_patch_mask
 from benchmarks.measure import Settings, gate, measure
 from benchmarks.peers import PEERS, contrastive, mae
 from benchmarks.peers.make import plain
-from benchmarks.timing import alternate, once, product_rate, stream_rate
+from benchmarks.timing import alternate, once
 
 QUICK = Settings(seconds=0.01, peers=("wrong",), memory=False)
 CASE = nt_xent("cpu", 32, 16)
@@ -77,19 +77,18 @@ def test_a_missing_package_costs_its_row_only(monkeypatch, capsys):
 
 def test_a_large_case_is_gated_small_and_held_to_eager(monkeypatch):
     def wrong_when_large(z1, z2):
-        return contrastive.nt_xent_eager(z1, z2) * (1.01 if len(z1) > 4096 else 1)
+        return contrastive.nt_xent_eager(z1, z2) * (1.01 if len(z1) == 32 else 1)
 
-    case = nt_xent("cpu", 8200, 2)
-    assert {len(z) for z in case.inputs("cpu", gate=True).values()} == {4096}
-    assert case.inputs("cpu")["z1"].shape == (4100, 2)
-    small = nt_xent("cpu", 32, 16)
-    object.__setattr__(small, "gate", small.make)
-    monkeypatch.setitem(PEERS["nt_xent"], "wrong", plain(lambda z1, z2: wrong_when_large(z1, z2)))
-    assert set(gate(small, QUICK)[0]) == {"eager", "sslfast", "wrong"}
+    monkeypatch.setitem(PEERS["nt_xent"], "wrong", plain(wrong_when_large))
+    calls, errors, _ = gate(replace(nt_xent("cpu", 64, 16), gate=nt_xent("cpu", 32, 16).make), QUICK)
+    assert set(calls) == {"eager", "sslfast"}
+    assert errors["wrong"] == pytest.approx(0.01, rel=0.2)
+    assert {len(z) for z in nt_xent("cpu", 8200, 2).inputs("cpu", gate=True).values()} == {4096}
 
 
 def test_rows_of_a_whole_case():
-    rows = measure(gather_tokens("cpu", 2, 16, 4, bars={"times eager": 1e9}), Settings(seconds=0.01, memory=False))
+    settings = Settings(seconds=0.01, memory=False, without=("torch.compile",))
+    rows = measure(gather_tokens("cpu", 2, 16, 4, bars={"times eager": 1e9}), settings)
     by_peer = {row["peer"]: row for row in rows}
     for row in rows:
         assert float(row["median_ms"]) > 0
@@ -106,11 +105,6 @@ def test_calls_alternate():
     times = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 0, once)
     assert order == ["a", "b"] * 5
     assert [len(x) for x in times.values()] == [5, 5]
-
-
-def test_roofs_are_rates_of_this_machine():
-    assert 1e8 < product_rate("cpu", torch.float32) < 1e15
-    assert 1e8 < stream_rate("cpu") < 1e13
 
 
 @pytest.mark.slow
