@@ -92,7 +92,7 @@ class CudaTimer:
 
 def product_rate(device: str, dtype: torch.dtype) -> float:
     """Operations a second of a large matrix product: the roof of the compute-bound ops."""
-    n = 8192 if device == "cuda" else 2048
+    n = 8192 if device == "cuda" else 1536
     a = torch.randn(n, n, device=device).to(dtype)
     out = a @ a
     return 2 * n**3 / best_of(lambda: torch.mm(a, a, out=out), device)
@@ -110,4 +110,4 @@ def best_of(call: Callable[[], object], device: str) -> float:
     """The fewest seconds: a roof is what the machine can do."""
     timer = timer_for(device, overhead=False)
     call()
-    return min(seconds for _ in range(15) for seconds in timer(call))
+    return min(seconds for _ in range(10) for seconds in timer(call))

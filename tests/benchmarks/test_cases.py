@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
+
 from benchmarks import cases as c
 from benchmarks.calls import GATE
 from benchmarks.measure import Settings, gate
 from benchmarks.peers import EXACT, PEERS, version
-
 from sslfast import ops
 
 UNMEASURED = {"augment", "PatchMask"}  # no kernel of its own yet; no function

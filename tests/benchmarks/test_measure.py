@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
+
 from benchmarks import compare, memory
 from benchmarks.cases import cases, gather_tokens, nt_xent, random_patch_mask
 from benchmarks.measure import Settings, gate, measure

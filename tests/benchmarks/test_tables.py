@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from benchmarks import report
 
 BENCHMARKS = Path(report.__file__).parent
