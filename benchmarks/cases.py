@@ -256,6 +256,22 @@ def patch_embed(device: str, batch: int, dim: int, dtype: torch.dtype = FLOAT32,
                 covers=("gather_patches",), **more)  # fmt: skip
 
 
+# --- augmentation ---
+
+
+def augment(device: str, batch: int, size: int, **more) -> Case:
+    """SimCLR's views: uint8 sources read, float32 views written."""
+
+    def make() -> dict[str, Tensor]:
+        from sslfast.augment import ViewSampler
+        from sslfast.ops.view_params import LAYOUT
+
+        drawn = ViewSampler("simclr", size).sample(batch, (size, size), generator=torch.Generator().manual_seed(0))
+        return {"images": images(batch, torch.uint8, size)} | {name: getattr(drawn, name) for name in LAYOUT}
+
+    return Case("augment", f"B={batch} {size} px SimCLR", device, 0, batch * 3 * size**2 * 5, make, **more)
+
+
 # --- which sizes ---
 
 CPU = [
@@ -275,6 +291,7 @@ CPU = [
     masked_patch_loss("cpu", 64, pixels=torch.uint8),
     gather_patches("cpu", 64),
     patch_embed("cpu", 64, 768, bars={"times eager": 2.5}),
+    augment("cpu", 64, 224),
 ]
 COPY = {"fraction of floor": 0.8}
 PRACTICAL = {"fraction of floor": 0.4}  # half of what 5 M²D take: a backward by rows cannot use the symmetry
@@ -297,6 +314,7 @@ CUDA = [
     masked_patch_loss("cuda", 1024, BFLOAT16, torch.uint8, bars=COPY),
     gather_patches("cuda", 1024, bars=COPY),
     patch_embed("cuda", 1024, 768, BFLOAT16),
+    augment("cuda", 256, 224),
 ]
 
 
@@ -316,6 +334,7 @@ def tiny(device: str) -> list[Case]:
         masked_patch_loss(device, 1, image=32, **both),
         gather_patches(device, 1, image=32, **both),
         patch_embed(device, 1, 16, image=32, **both),
+        augment(device, 2, 16, overhead=True),
     ]
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from benchmarks.peers import contrastive, mae, momentum
+from benchmarks.peers import contrastive, mae, momentum, views
 
-PEERS = contrastive.PEERS | momentum.PEERS | mae.PEERS
-EXACT = contrastive.EXACT | momentum.EXACT | mae.EXACT
+PEERS = contrastive.PEERS | momentum.PEERS | mae.PEERS | views.PEERS
+EXACT = contrastive.EXACT | momentum.EXACT | mae.EXACT | views.EXACT
 PACKAGES = {"Hugging Face": "transformers", "Inf-CL": "inf-cl", "Liger": "liger-kernel"}  # other names are their own
 
 
