@@ -63,10 +63,10 @@ test_on() {  # test_on BIT SECONDS NAME EXPRESSION
     stage "$1" "$2" "$3" "$PYTHON" -m pytest -q -m "$4" --junit-xml="$OUT/$3.xml" $TESTS
 }
 
-stage 1 60 build bash -c build
-[ "$DEVICE" = cpu ] || test_on 2 140 tests-gpu gpu
-stage 4 240 bench bash -c measure
+stage 1 80 build bash -c build
+[ "$DEVICE" = cpu ] || test_on 2 130 tests-gpu gpu
+stage 4 235 bench bash -c measure
 stage 8 15 report "$PYTHON" benchmarks/report.py "$OUT"
-test_on 16 75 tests-rest "not gpu"
+test_on 16 70 tests-rest "not gpu"
 echo "exit code $status"
 exit "$status"
