@@ -9,6 +9,7 @@
 #include "cpu/gather_patches.h"
 #include "cpu/gather_tokens.h"
 #include "cpu/masked_patch_loss.h"
+#include "cpu/memory.h"
 #include "cpu/nt_xent.h"
 #include "cpu/random_patch_mask.h"
 #include "cpu/restore_tokens.h"
@@ -70,6 +71,12 @@ PYBIND11_MODULE(_C, m) {
         cpu::ema_update(at<sslfast::EmaPair>(pairs), count, momentum, step);
     }, nogil);
 
+    py::class_<cpu::Memory>(m, "Memory", py::buffer_protocol())
+        .def(py::init<int64_t>())
+        .def_buffer([](cpu::Memory& memory) {
+            return py::buffer_info(static_cast<uint8_t*>(memory.data), memory.bytes);
+        });
+
     m.def("random_patch_mask_from_seed", [](int64_t seed, int64_t batch, int64_t patches, int64_t kept, address keep,
                                             address restore, address mask) {
         cpu::random_patch_mask_from_seed(uint64_t(seed), batch, patches, kept, at<int64_t>(keep),
@@ -85,8 +92,8 @@ PYBIND11_MODULE(_C, m) {
         cpu::gather_tokens(at<char>(tokens), stride_b, stride_l, at<int64_t>(keep), batch, kept, bytes, at<char>(out));
     }, nogil);
     m.def("spread_tokens", [](address grad, address keep, int64_t batch, int64_t kept, int64_t tokens, int64_t bytes,
-                              address zeros) {
-        cpu::spread_tokens(at<char>(grad), at<int64_t>(keep), batch, kept, tokens, bytes, at<char>(zeros));
+                              address out) {
+        cpu::spread_tokens(at<char>(grad), at<int64_t>(keep), batch, kept, tokens, bytes, at<char>(out));
     }, nogil);
     m.def("restore_tokens", [](address visible, int type, address restore, address mask_token, address pos,
                                int64_t batch, int64_t tokens, int64_t kept, int64_t dim, address out) {
@@ -120,9 +127,9 @@ PYBIND11_MODULE(_C, m) {
                                at<float>(loss), at<float>(count));
     }, nogil);
     m.def("masked_patch_loss_backward", [](address pred, int type, address mask, const cpu::Images& images,
-                                           address mean, address rstd, float factor, address zeros) {
+                                           address mean, address rstd, float factor, address dpred) {
         cpu::masked_patch_loss_backward({at<void>(pred), type, at<uint8_t>(mask)}, images, at<float>(mean),
-                                        at<float>(rstd), factor, at<void>(zeros));
+                                        at<float>(rstd), factor, at<void>(dpred));
     }, nogil);
 #ifdef SSLFAST_HAS_CUDA
     namespace cuda = sslfast::cuda;

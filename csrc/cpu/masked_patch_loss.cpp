@@ -118,12 +118,16 @@ void masked_patch_loss_backward(const Prediction& pred, const Images& images, co
         std::vector<float> target(size);
 #pragma omp for
         for (int64_t row = 0; row < rows; ++row) {
-            if (!pred.mask[row]) continue;
+            char* to = static_cast<char*>(dpred) + row * bytes;
+            if (!pred.mask[row]) {
+                std::memset(to, 0, bytes);
+                continue;
+            }
             prefetch_next(pred, images, row, rows, bytes);
             read_patch(images, row / images.patches(), row % images.patches(), target.data());
             const Statistics t = mean ? Statistics{mean[row], rstd[row]} : Statistics{0, 1};
             const char* from = static_cast<const char*>(pred.data) + row * bytes;
-            scaled_error(from, pred.type, target.data(), size, t, factor, static_cast<char*>(dpred) + row * bytes);
+            scaled_error(from, pred.type, target.data(), size, t, factor, to);
         }
     }
 }

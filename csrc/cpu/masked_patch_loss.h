@@ -17,7 +17,7 @@ struct Prediction {
 void masked_patch_loss(const Prediction& pred, const Images& images, float* mean, float* rstd, float* loss,
                        float* count);
 
-// factor * (pred - target) where masked, in the type of pred; all of dpred is zero before.
+// factor * (pred - target) where masked, else zero, in the type of pred.
 void masked_patch_loss_backward(const Prediction& pred, const Images& images, const float* mean, const float* rstd,
                                 float factor, void* dpred);
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sslfast import _C
-from sslfast.kernels.cpu.memory import empty, zeros
+from sslfast.kernels.cpu.memory import empty
 
 
 def forward(tokens: Tensor, keep: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def forward(tokens: Tensor, keep: Tensor) -> Tensor:
 def backward(grad: Tensor, keep: Tensor, num_tokens: int) -> Tensor:
     grad, keep = grad.contiguous(), keep.contiguous()
     batch, num_keep, dim = grad.shape
-    dtokens = zeros(batch, num_tokens, dim, dtype=grad.dtype)
+    dtokens = empty(batch, num_tokens, dim, dtype=grad.dtype)
     _C.spread_tokens(
         grad.data_ptr(), keep.data_ptr(), batch, num_keep, num_tokens, dim * grad.element_size(), dtokens.data_ptr()
     )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sslfast import _C
 from sslfast.kernels.cpu.images import TYPES, described
-from sslfast.kernels.cpu.memory import zeros
+from sslfast.kernels.cpu.memory import empty
 
 
 def forward(
@@ -43,7 +43,7 @@ def backward(
     offset: list[float],
 ) -> Tensor:
     pred, mask = pred.contiguous(), mask.contiguous()
-    dpred = zeros(*pred.shape, dtype=pred.dtype)
+    dpred = empty(*pred.shape, dtype=pred.dtype)
     factor = 2 * float(grad) / (pred.shape[2] * max(1, int(count)))  # without masked patches nothing is multiplied
     _C.masked_patch_loss_backward(
         pred.data_ptr(), TYPES[pred.dtype], mask.data_ptr(), described(images, patch_size, scale, offset),

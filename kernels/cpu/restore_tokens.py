@@ -25,7 +25,7 @@ def forward(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_embed: Ten
 def backward(grad: Tensor, restore: Tensor, num_visible: int, with_pos: bool) -> tuple[Tensor, Tensor, Tensor]:
     grad, restore = grad.contiguous(), restore.contiguous()
     batch, num_tokens, dim = grad.shape
-    dvisible = empty(batch, num_visible, dim, dtype=grad.dtype)
+    dvisible = empty(batch, num_visible, dim, dtype=grad.dtype).zero_()  # `restore` may leave some out
     dmask_token, dpos = torch.empty(dim), torch.empty(num_tokens if with_pos else 0, dim)
     _C.restore_tokens_backward(
         grad.data_ptr(), TYPES[grad.dtype], restore.data_ptr(), batch, num_tokens, num_visible, dim,

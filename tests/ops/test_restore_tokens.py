@@ -151,6 +151,13 @@ def test_indices_out_of_range(wrong, device):
     assert visible.grad.sum() == 9
 
 
+def test_tokens_that_are_left_out_have_gradient_zero(device):
+    visible = randn(2, 3, 4, device=device).requires_grad_()
+    restore = torch.tensor([[0, 5, 3, 2, 4, 5], [3, 4, 5, 3, 4, 1]], device=device)  # no 1; neither 0 nor 2
+    ops.restore_tokens(visible, restore, torch.zeros(4, device=device)).sum().backward()
+    assert visible.grad[..., 0].tolist() == [[1, 0, 1], [0, 1, 0]]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_deterministic(dtype, device):
     op, _ = restores(patch_mask(40, 64, 16, device).restore)
