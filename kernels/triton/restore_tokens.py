@@ -95,7 +95,7 @@ def forward(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_embed: Ten
 def backward(grad: Tensor, restore: Tensor, num_visible: int, with_pos: bool) -> tuple[Tensor, Tensor, Tensor]:
     """dvisible (B, K, D) in the dtype of grad (B, L, D); dmask_token (D,) and dpos (L, D), or (0, D), in float32.
 
-    restore: (B, L), each row a permutation, so that every row of dvisible is written. Any strides.
+    restore: (B, L), no visible token twice in a row; one that is left out has gradient zero. Any strides.
     """
     grad = grad if grad.stride(2) <= 1 else grad.contiguous()
     batch, rows, d = grad.shape
@@ -103,7 +103,7 @@ def backward(grad: Tensor, restore: Tensor, num_visible: int, with_pos: bool) ->
     images = min(tile_images, triton.next_power_of_2(batch))
     size = images * max(1, min(WAVES, batch // (8 * images)))
     groups, row_blocks = triton.cdiv(batch, size), triton.cdiv(rows, ROWS)
-    dvisible = torch.empty(batch, num_visible, d, dtype=grad.dtype, device=grad.device)
+    dvisible = torch.zeros(batch, num_visible, d, dtype=grad.dtype, device=grad.device)  # `restore` may leave some out
     mask_sums = torch.empty(groups * row_blocks, d, dtype=torch.float32, device=grad.device)
     pos_sums = torch.empty(groups, rows if with_pos else 0, d, dtype=torch.float32, device=grad.device)
     with torch.cuda.device_of(grad):
