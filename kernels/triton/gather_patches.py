@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sslfast.kernels.triton.patches import load_patches, of_channels
+from sslfast.kernels.triton.patches import compact, load_patches, of_channels
 from sslfast.kernels.triton.rows import TILE, row_tile, slot_map
 
 
@@ -63,7 +63,7 @@ def forward(
     An index outside the image gives a patch of NaN. scale and offset: C numbers each, or none.
     """
     batch, channels, height, width = images.shape
-    kept = keep.shape[1]
+    images, kept = compact(images), keep.shape[1]
     size = patch_size * patch_size * channels
     out = torch.empty(batch, kept, size, dtype=dtype, device=images.device)
     rows, block = row_tile(size)

@@ -23,7 +23,7 @@ def _take_rows(
     begin = (row // R).to(tl.int64) * image_stride + taken * row_stride
     known = (taken >= 0) & (taken < source_rows)
     within = (column < D)[None, :]
-    pointers = source + begin[:, None] + (column * column_stride)[None, :]
+    pointers = source + begin[:, None] + (column.to(tl.int64) * column_stride)[None, :]
     x = tl.load(pointers, mask=known[:, None] & within, other=FILL)
     tl.store(out + row.to(tl.int64)[:, None] * D + column[None, :], x, mask=(row < count)[:, None] & within)
 

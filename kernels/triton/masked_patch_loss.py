@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sslfast.kernels.triton.patches import load_patches
+from sslfast.kernels.triton.patches import compact, load_patches
 from sslfast.kernels.triton.rows import row_tile
 
 EPS = tl.constexpr(1e-6)  # added to the variance of a patch
@@ -24,7 +24,8 @@ def _load_predictions(
     e = first + tl.arange(0, BLOCK)
     row = (patch // PATCHES).to(tl.int64) * image_stride + (patch % PATCHES).to(tl.int64) * patch_stride
     mask = masked[:, None] if E % BLOCK == 0 else masked[:, None] & (e < E)[None, :]
-    return tl.load(pred + row[:, None] + (e * element_stride)[None, :], mask=mask, other=0.0).to(tl.float32)
+    pointers = pred + row[:, None] + (e.to(tl.int64) * element_stride)[None, :]
+    return tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -142,7 +143,7 @@ def forward(
 
     pred (B, L, P·P·C) and images (B, C, H, W) of any strides, mask (B, L). All results are float32.
     """
-    elements = pred.shape[2]
+    images, elements = compact(images), pred.shape[2]
     block = max(32, triton.next_power_of_2(triton.cdiv(elements, CHUNKS)))
     size = triton.cdiv(elements, block) * block
     warps = min(32, max(4, triton.next_power_of_2(triton.cdiv(size, 32 * THREAD))))
@@ -167,7 +168,7 @@ def backward(
     patch_size: int, norm_pix: bool, scale: list[float], offset: list[float],
 ) -> Tensor:  # fmt: skip
     """dpred (B, L, P·P·C) in the dtype of pred, zero where nothing is masked."""
-    elements = pred.shape[2]
+    images, elements = compact(images), pred.shape[2]
     rows, block = row_tile(elements)
     dpred = torch.empty(pred.shape, dtype=pred.dtype, device=pred.device)
     with torch.cuda.device_of(pred):

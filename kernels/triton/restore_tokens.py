@@ -29,13 +29,14 @@ def _restore(
     image = tl.program_id(1).to(tl.int64) * IMAGES + tl.arange(0, IMAGES)
     within = column < D
     slot = tl.load(restore + image * rows + row, mask=image < batch, other=-1)
-    pointers = visible + (image * image_stride + slot * row_stride)[:, None] + (column * column_stride)[None, :]
+    pointers = visible + (image * image_stride + slot * row_stride)[:, None]
+    pointers += (column.to(tl.int64) * column_stride)[None, :]
     known = (slot >= 0) & (slot < kept)
     x = tl.load(pointers, mask=known[:, None] & within[None, :], other=float("nan")).to(tl.float32)
     mask = tl.load(mask_token + column * mask_stride, mask=within, other=0.0).to(tl.float32)
     x = tl.where((slot >= kept)[:, None], mask[None, :], x)
     if pos_embed is not None:
-        pointers = pos_embed + row * pos_row_stride + column * pos_column_stride
+        pointers = pos_embed + row * pos_row_stride + column.to(tl.int64) * pos_column_stride
         x += tl.load(pointers, mask=within, other=0.0).to(tl.float32)[None, :]
     pointers = out + ((image * rows + row) * D)[:, None] + column[None, :]
     tl.store(pointers, x.to(out.dtype.element_ty), mask=(image < batch)[:, None] & within[None, :])
@@ -94,14 +95,15 @@ def forward(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_embed: Ten
 def backward(grad: Tensor, restore: Tensor, num_visible: int, with_pos: bool) -> tuple[Tensor, Tensor, Tensor]:
     """dvisible (B, K, D) in the dtype of grad (B, L, D); dmask_token (D,) and dpos (L, D), or (0, D), in float32.
 
-    restore: (B, L), each row a permutation, so that every row of dvisible is written. Any strides.
+    restore: (B, L), no visible token twice in a row; one that is left out has gradient zero. Any strides.
     """
+    grad = grad if grad.stride(2) <= 1 else grad.contiguous()
     batch, rows, d = grad.shape
     tile_images, block = row_tile(d)
     images = min(tile_images, triton.next_power_of_2(batch))
     size = images * max(1, min(WAVES, batch // (8 * images)))
     groups, row_blocks = triton.cdiv(batch, size), triton.cdiv(rows, ROWS)
-    dvisible = torch.empty(batch, num_visible, d, dtype=grad.dtype, device=grad.device)
+    dvisible = torch.zeros(batch, num_visible, d, dtype=grad.dtype, device=grad.device)  # `restore` may leave some out
     mask_sums = torch.empty(groups * row_blocks, d, dtype=torch.float32, device=grad.device)
     pos_sums = torch.empty(groups, rows if with_pos else 0, d, dtype=torch.float32, device=grad.device)
     with torch.cuda.device_of(grad):
