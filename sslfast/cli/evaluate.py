@@ -76,6 +76,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     width = max(map(len, rows))
     for name, accuracy in rows.items():
         print(f"{name:{width}}  {accuracy:7.2%}")
+    if "unreadable" in result:
+        print(f"{len(result['unreadable'])} image files could not be read and were skipped; results.json names them")
     print(f"written to {run / 'results.json'}; next: sslfast report {run}")
     return 0
 

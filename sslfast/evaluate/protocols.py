@@ -97,6 +97,7 @@ def evaluate(
         baseline.pop("predictions", None)
 
     epoch, step = run.progress
+    unreadable = sorted(task.train.corrupt | task.test.corrupt)
     result = {
         "protocol": protocol,
         "accuracy": found.pop("accuracy"),
@@ -110,6 +111,7 @@ def evaluate(
         "data": data,
         "train_images": len(task.indices(task.train)),
         "test_images": len(task.indices(task.test)),
+        **({"unreadable": unreadable} if unreadable else {}),  # skipped, as in training
         "limit": limit,
         "image_size": task.size,
         "method": run.config["method"],

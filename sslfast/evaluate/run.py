@@ -112,7 +112,8 @@ class Run:
         """The run's own images, or those of another data set, "train" or "test"."""
         own = self.config.get("data_root")
         root = root or (Path(own) if own and data in (None, self.config["data"]) else None)
-        return load_images(data or self.config["data"], split, root=root, download=download)
+        skip_corrupt = self.config.get("skip_corrupt", False)
+        return load_images(data or self.config["data"], split, root=root, download=download, skip_corrupt=skip_corrupt)
 
     def _build(self) -> nn.Module:
         takes = {"in_channels": self.network["in_channels"], "image_size": self.network["image_size"]}
