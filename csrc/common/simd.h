@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <algorithm>
 #include <cstring>
+
+#include "common/inline.h"
 
 // A function so marked is compiled for AVX-512, AVX2 and the baseline, and the loader picks by the CPU it runs on.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
@@ -12,6 +15,28 @@
 #endif
 
 namespace sslfast {
+
+// Sixteen floats in registers, for loops whose vectors must not be left to the compiler.
+typedef float Lanes __attribute__((vector_size(64)));
+inline constexpr int64_t kLanes = 16;
+
+SSLFAST_INLINE void load(const float* from, Lanes& x) { std::memcpy(&x, from, sizeof x); }
+SSLFAST_INLINE void load(const uint8_t* from, Lanes& x) {
+    typedef uint8_t Bytes __attribute__((vector_size(16)));
+    typedef int32_t Ints __attribute__((vector_size(64)));
+    Bytes bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    x = __builtin_convertvector(__builtin_convertvector(bytes, Ints), Lanes);
+}
+SSLFAST_INLINE void store(const Lanes& x, float* to) { std::memcpy(to, &x, sizeof x); }
+SSLFAST_INLINE void store(const Lanes& x, float* to, int64_t count) {  // the first of them
+    if (count >= kLanes) return store(x, to);
+    for (int64_t i = 0; i < count; ++i) to[i] = x[i];
+}
+SSLFAST_INLINE void clamp(Lanes& x) {  // to [0, 1]
+    x = x < 0.0f ? Lanes{} : x;
+    x = x > 1.0f ? Lanes{} + 1.0f : x;
+}
 
 inline constexpr double kLog2e = 1.44269504088896341;
 

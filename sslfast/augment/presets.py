@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sslfast.ops.view_params import INTERPOLATIONS, STEPS
+from sslfast.ops.view_params import INTERPOLATIONS, MODES, STEPS
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Preset:
         blur_window: width of the blur's window as a fraction of the view's height.
         solarize: probability; pixels >= 0.5 are inverted.
         interpolation: "bilinear" or "bicubic".
+        mode: "torchvision" or "simclr", see `ops.augment`.
 
     Raises:
         ValueError: a value outside of its range.
@@ -43,6 +44,7 @@ class Preset:
     blur_window: float = 0.1
     solarize: float = 0.0
     interpolation: str = "bicubic"
+    mode: str = "torchvision"
 
     def __post_init__(self) -> None:
         for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
@@ -63,6 +65,8 @@ class Preset:
             raise ValueError(f"blur_window must be in (0, 1], got {self.blur_window}")
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -108,8 +112,12 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+# The same with the steps of the TensorFlow code instead of torchvision's.
+PRESETS["simclr-tf"] = replace(PRESETS["simclr"], mode="simclr")
+
+
 def preset(name: str) -> Preset:
-    """The preset of that name: simclr, simclr-cifar or mnist-like. Raises ValueError for another name."""
+    """The preset of that name in `PRESETS`. Raises ValueError for another name."""
     if name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
     return PRESETS[name]

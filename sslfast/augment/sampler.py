@@ -82,6 +82,7 @@ class ViewSampler:
             solarize=torch.where(solarize, 0.5, torch.inf),
             steps=self.steps,
             interpolation=self.preset.interpolation,
+            mode=self.preset.mode,
             blur_radius=self.blur_radius,
         )
         return params if device is None else params.to(device)
