@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,13 +74,12 @@ def draw_views(
 
 
 def _wrapped(text: str) -> str:
-    """Lines of at most LETTERS that break behind a comma where they can."""
+    """Lines of at most LETTERS, broken behind a comma that is not in parentheses where they can be."""
     lines = [""]
-    for part in text.replace(", ", ",\0").replace(" ", "\xa0").split("\0"):
-        if lines[-1] and len(lines[-1]) + len(part) > LETTERS:
-            lines.append("")
-        lines[-1] += (" " if lines[-1] else "") + part
-    return "\n".join(short for line in lines for short in textwrap.wrap(line.replace("\xa0", " "), LETTERS))
+    for part in re.split(r"(?<=,) (?![^(]*\))", text):
+        longer = f"{lines[-1]} {part}".strip()
+        lines[-1:] = [longer] if len(longer) <= LETTERS or not lines[-1] else [lines[-1], part]
+    return "\n".join(short for line in lines for short in textwrap.wrap(line, LETTERS))
 
 
 def _picture(axes: Any, pixels: Tensor, text: str, colour: str | None = None) -> None:
