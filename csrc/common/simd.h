@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <algorithm>
 #include <cstring>
 
 #include "common/inline.h"
