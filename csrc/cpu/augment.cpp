@@ -209,7 +209,7 @@ SSLFAST_INLINE void blur(Workspace& work, const ViewBatch& all, float sigma) {
 
 SSLFAST_INLINE void store(float* to, float x) { *to = x; }
 SSLFAST_INLINE void store(Half* to, float x) { *to = to_half(x); }
-SSLFAST_INLINE void store(Bf16* to, float x) { *to = to_bf16(x, 0x7FFF + (bits_of(x) >> 16 & 1)); }  // to nearest even
+SSLFAST_INLINE void store(Bf16* to, float x) { *to = to_bf16(x); }
 
 template <typename T>
 SSLFAST_INLINE void finish(const float* view, const ViewBatch& all, float threshold, T* out) {
