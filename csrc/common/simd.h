@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <algorithm>
 #include <cstring>
 
 #include "common/inline.h"
@@ -21,13 +20,6 @@ typedef float Lanes __attribute__((vector_size(64)));
 inline constexpr int64_t kLanes = 16;
 
 SSLFAST_INLINE void load(const float* from, Lanes& x) { std::memcpy(&x, from, sizeof x); }
-SSLFAST_INLINE void load(const uint8_t* from, Lanes& x) {
-    typedef uint8_t Bytes __attribute__((vector_size(16)));
-    typedef int32_t Ints __attribute__((vector_size(64)));
-    Bytes bytes;
-    std::memcpy(&bytes, from, sizeof bytes);
-    x = __builtin_convertvector(__builtin_convertvector(bytes, Ints), Lanes);
-}
 SSLFAST_INLINE void store(const Lanes& x, float* to) { std::memcpy(to, &x, sizeof x); }
 SSLFAST_INLINE void store(const Lanes& x, float* to, int64_t count) {  // the first of them
     if (count >= kLanes) return store(x, to);

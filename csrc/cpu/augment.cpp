@@ -52,7 +52,8 @@ SSLFAST_INLINE float mean(const float* plane, int64_t pixels) {
 }
 
 // factor * x, clamped; contrast adds (1 - factor) * the mean of the gray or, as TensorFlow does it, of each channel.
-SSLFAST_INLINE void scale(float* view, int64_t channels, int64_t pixels, float factor, bool contrast, bool per_channel) {
+SSLFAST_INLINE void scale(float* view, int64_t channels, int64_t pixels, float factor, bool contrast,
+                          bool per_channel) {
     float middle[3] = {};
     for (int64_t c = 0; c < channels && contrast; ++c) middle[c] = mean(view + c * pixels, pixels);
     if (channels == 3 && !per_channel) middle[0] = middle[1] = middle[2] = luma(middle[0], middle[1], middle[2]);
@@ -151,7 +152,7 @@ SSLFAST_INLINE int64_t gaussian(float sigma, int64_t radius, std::vector<float>&
     int64_t reach = 0;
     for (int64_t t = 0; t <= radius; ++t) {
         taps[t] = float(double(taps[t]) / sum);
-        if (taps[t] > kNegligible) reach = t;
+        if (!(taps[t] <= kNegligible)) reach = t;  // also where sigma is NaN
     }
     return reach;
 }
@@ -177,7 +178,10 @@ SSLFAST_INLINE void blur(Workspace& work, const ViewBatch& all, float sigma) {
         float* plane = work.view.data() + c * h * w;
         for (int64_t y = 0; y < h; ++y) {
             std::copy_n(plane + y * w, w, middle);
-            for (int64_t t = 1; t <= radius && !all.simclr; ++t) middle[-t] = middle[t], middle[w - 1 + t] = middle[w - 1 - t];
+            for (int64_t t = 1; t <= radius && !all.simclr; ++t) {
+                middle[-t] = middle[t];
+                middle[w - 1 + t] = middle[w - 1 - t];
+            }
             for (int64_t x = 0; x < w; x += kLanes) {
                 load(middle + x, sum);
                 sum *= taps[0];
@@ -228,7 +232,7 @@ void make_view(const uint8_t* image, const ViewRows& params, const ViewBatch& al
     crop_resize_flip(image, all, params, i, work);
     jitter(work.view.data(), all, params.jitter + 4 * i, params.order + 4 * i);
     if (params.grayscale[i] && all.channels == 3) to_gray(work.view.data(), pixels);
-    if (params.blur[i] > 0 && all.blur_radius > 0) blur(work, all, params.blur[i]);
+    if (!(params.blur[i] <= 0) && all.blur_radius > 0) blur(work, all, params.blur[i]);
     switch (all.type) {
         case 0: return finish(work.view.data(), all, params.solarize[i], static_cast<float*>(views) + i * elements);
         case 1: return finish(work.view.data(), all, params.solarize[i], static_cast<Bf16*>(views) + i * elements);

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from numerics import assert_as_accurate
 from views import EVERYTHING, assert_like_torchvision, pictures
 
 from sslfast.augment import PRESETS, Preset, ViewParams, ViewSampler
 from sslfast.kernels import reference_augment
 from sslfast.ops.augment import augment
+from sslfast.ops.registry import IMPLS
 from sslfast.ops.view_params import LAYOUT, STEPS
 
 LIKE_TORCHVISION = {name: preset for name, preset in PRESETS.items() if preset.mode == "torchvision"}
@@ -64,6 +66,20 @@ def test_kernel_agrees_with_the_reference(channels: int, generator: torch.Genera
     normalized = {"mean": (0.4,) * channels, "std": (0.2,) * channels}
     exact = augment(images, params, (33, 41), dtype=torch.float64, **normalized)
     torch.testing.assert_close(augment(images, params, (33, 41), **normalized).double(), exact, rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize("mode", ["torchvision", "simclr"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_as_accurate_as_eager(dtype: torch.dtype, mode: str, generator: torch.Generator) -> None:
+    """Without hue and solarization, whose jumps turn any rounding into a whole step."""
+    images = pictures(12, 3, 50, 70, generator)
+    smooth = replace(EVERYTHING, mode=mode, hue=0.0, solarize=0.0)
+    params = ViewSampler(smooth, (33, 41)).sample(12, (50, 70), generator=generator)
+    rows = [getattr(params, name) for name in LAYOUT]
+    rest = ((33, 41), list(params.steps), True, mode, params.blur_radius, [0.5] * 3, [0.2] * 3)
+    eager = IMPLS["augment"]["reference"](images, None, *rows, *rest, dtype)
+    exact = IMPLS["augment"]["reference"](images, None, *rows, *rest, torch.float64)
+    assert_as_accurate(torch.ops.sslfast.augment(images, None, *rows, *rest, dtype), eager, exact)
 
 
 def test_opcheck(generator: torch.Generator) -> None:
