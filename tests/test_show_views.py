@@ -53,6 +53,14 @@ def test_the_same_seed_draws_the_same(tmp_path: Path, capsys: pytest.CaptureFixt
     assert a.shape != c.shape or not np.array_equal(a, c)
 
 
+def test_the_views_of_a_pair_take_turns(tmp_path: Path) -> None:
+    file = tmp_path / "views.svg"
+    options = ["--data", "photos", "--preset", "byol", "--images", "12", "--views", "2", "--output", str(file)]
+    assert show(*options) == 0
+    said = re.sub(r"\s*</?tspan[^>]*>\s*|</text>\s*<text[^>]*>", " ", file.read_text())
+    assert 12 <= len(re.findall(r"blur \d", said)) < 24  # always in the first view, seldom in the second
+
+
 def test_every_view_has_its_parameters_below_it(tmp_path: Path) -> None:
     file = tmp_path / "views.svg"
     assert show("--data", "photos", "--images", "3", "--views", "2", "--size", "48", "--output", str(file)) == 0

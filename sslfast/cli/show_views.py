@@ -22,7 +22,8 @@ class ShowViews:
     data: str
     """Images to take: digits, photos, cifar10, cifar100, stl10 or folder:PATH."""
     preset: str = "simclr"
-    """Augmentation, by the name of its preset."""
+    """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v2, simsiam, byol, mae or mnist-like. The two kinds of views
+    that byol has take turns."""
     strength: float = 1.0
     """Scales the augmentation: 0 is none, 1 the published one."""
     images: int = 4
@@ -58,7 +59,7 @@ def show_views(arguments: Sequence[str]) -> int:
     from sslfast.data import batches, load_images
     from sslfast.report.views import draw_views
 
-    ViewSampler(chosen.preset, 1, strength=chosen.strength)  # wrong names show before anything is read
+    ViewSampler.pair(chosen.preset, 1, strength=chosen.strength)  # wrong names show before anything is read
     images = load_images(
         chosen.data, "train", root=chosen.data_root, download=chosen.download, skip_corrupt=chosen.skip_corrupt
     )
@@ -66,8 +67,9 @@ def show_views(arguments: Sequence[str]) -> int:
     order = torch.randperm(len(images), generator=generator)[: chosen.images]
     index, pixels, labels = next(batches(images, chosen.images, order=order))
     size = chosen.size or min(*images.shape[1:], LARGEST)
-    sampler = ViewSampler(chosen.preset, size, strength=chosen.strength)
-    params = [sampler.sample(len(pixels), pixels.shape[-2:], generator=generator) for _ in range(chosen.views)]
+    samplers = ViewSampler.pair(chosen.preset, size, strength=chosen.strength)
+    turns = (samplers[k % 2] for k in range(chosen.views))  # those of a pair take turns
+    params = [sampler.sample(len(pixels), pixels.shape[-2:], generator=generator) for sampler in turns]
     names = [f"image {i}: {images.classes[label]}" for i, label in zip(index.tolist(), labels.tolist())]
     title = f"{chosen.data}, preset {chosen.preset}, strength {chosen.strength:g}, views of {size} px"
     output = chosen.output or Path(default_name(chosen))
