@@ -38,6 +38,8 @@ class Evaluate:
     """Seed of that draw; the run's own if not given."""
     workers: int = 4
     """Processes that decode images which do not fit in memory."""
+    skip_corrupt: bool = False
+    """Go on without image files that cannot be read, and name them in results.json; always if the training did."""
     k: int | None = None
     """knn: neighbours that vote; 200, or 20 below 10,000 training images, if not given."""
     temperature: float | None = None

@@ -110,7 +110,8 @@ def test_images_in_memory_are_checked_at_once(images: Path, tmp_path: Path) -> N
     summary = pretrain(config(images), run, resume=True)
     assert (summary.steps, summary.skipped) == (10, 4)
     assert len(skipped(run)) == 4
-    assert evaluate(run, "knn", device="cpu", k=3)["test_images"] == 7
+    result = evaluate(run, "knn", device="cpu", k=3)
+    assert (result["train_images"], result["test_images"], len(result["unreadable"])) == (45, 7, 4)
     mended = images / "train" / "class1" / "9.jpg"
     Image.new("RGB", (40, 40)).save(mended)
     with pytest.raises(ValueError, match="other images: it had 45, now there are 46 that can be read"):
@@ -141,3 +142,17 @@ def test_files_that_other_processes_skip_are_named_too(images: Path, tmp_path: P
     expected = sorted(str(images / "train" / name) for name in BROKEN)  # each was in one process's half
     assert sorted(skipped(run)) == expected
     assert sorted(load_checkpoint(run / "checkpoints" / "last.ckpt")["skipped"]) == expected
+
+
+def test_evaluation_can_skip_what_training_never_read(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in BROKEN:
+        (images / "train" / name).unlink()
+    run = tmp_path / "run"
+    pretrain(config(images, epochs=1, knn_every=0, skip_corrupt=False), run)
+    command = ["evaluate", str(run), "--protocol", "knn", "--k", "3", "--device", "cpu"]
+    assert main(command) == 2
+    assert re.search(rf"unreadable image .*{IN_TEST}: .*\(--skip-corrupt\)", capsys.readouterr().err)
+    assert main([*command, "--skip-corrupt"]) == 0
+    assert "1 image files could not be read" in capsys.readouterr().out
