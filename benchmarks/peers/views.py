@@ -1,4 +1,4 @@
-"""Views of images for contrastive learning, every image by its own random numbers; a call draws them and makes the views.
+"""Views of images for contrastive learning, every image by its own random numbers; a call draws and applies them.
 
 sslfast, its reference (eager) and torchvision draw the same numbers from one seed and pass the gate like any other op.
 kornia and triton-augment draw their own, and their steps differ in detail: no view of theirs can equal ours, and the
