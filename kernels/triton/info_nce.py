@@ -75,6 +75,7 @@ def backward(
         _finish_rows[(len(radial),)](
             grad, grad.stride(0), losses, mean, dkey_unit, u, scale, largest, dquery, dkey if with_key else None,
             radial, n, 0 if dkey_unit is None else len(dkey_unit), temperature, tau, D=d, ROWS=rows, BLOCK_D=block,
+            num_warps=8 if block > 512 else 4,
         )  # fmt: skip
         dtau = softmax.temperature_gradient(radial, 1.0, temperature, tau)
     return dquery, dkey, dtau
