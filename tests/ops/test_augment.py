@@ -99,6 +99,20 @@ def test_same_input_same_bits(generator: torch.Generator) -> None:
     assert torch.equal(images, before)
 
 
+def test_same_bits_by_any_number_of_threads(generator: torch.Generator) -> None:
+    images = pictures(16, 3, 40, 40, generator)
+    params = ViewSampler(EVERYTHING, 32).sample(16, (40, 40), generator=generator)
+    threads, views = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            views.append(augment(images, params, 32))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(views[0], views[1])
+    assert torch.equal(views[0], views[2])
+
+
 def test_replay_from_a_file(generator: torch.Generator, tmp_path) -> None:
     images = pictures(8, 3, 32, 32, generator)
     params = ViewSampler("simclr", 32).sample(8, (32, 32), generator=generator)
