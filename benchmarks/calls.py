@@ -19,6 +19,7 @@ class Call:
 
     def __init__(self, peer: Callable, inputs: dict[str, Tensor], dtype: torch.dtype):
         self.peer, self.inputs = peer, list(inputs.values())
+        self.draws = getattr(peer, "draws", False)
         self.leaves = [x for x in self.inputs if x.requires_grad]
         self.autocast = torch.autocast(self.inputs[0].device.type, dtype, enabled=dtype.itemsize == 2)
         self.upstream: list[Tensor] | None = None
@@ -60,6 +61,11 @@ def exact_results(case: Case, device: str) -> list[Tensor]:
         for name, x in case.inputs(device, gate=True).items()
     }
     return Call(EXACT[case.op], inputs, torch.float64)()
+
+
+def alike(results: list[Tensor], exact: list[Tensor]) -> bool:
+    """All that can be asked of a peer with random numbers of its own: the same shapes, and nothing but numbers."""
+    return all(x.shape == y.shape and bool(x.isfinite().all()) for x, y in zip(results, exact, strict=True))
 
 
 def error(results: list[Tensor], exact: list[Tensor]) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.calls import GATE, Call, error, exact_results, make_call
+from benchmarks.calls import GATE, Call, alike, error, exact_results, make_call
 from benchmarks.cases import Case
 from benchmarks.memory import peak_bytes
 from benchmarks.peers import PEERS, version
@@ -38,6 +38,8 @@ def measure(case: Case, settings: Settings) -> list[dict]:
         row = common(case, settings.device) | {"peer": name, "version": version(name), "note": notes.get(name, "")}
         if name in errors:
             row["error"] = f"{errors[name]:.1e}"
+        if name in calls and calls[name].draws:
+            row |= {"error": "", "note": "random numbers of its own"}
         if name in times:
             row |= figures(times, name, case, settings.device)
             if settings.memory and not case.overhead:
@@ -60,7 +62,8 @@ def gate(case: Case, settings: Settings) -> tuple[dict[str, Call], dict[str, flo
             call = make_call(case, name, device, gate=True)
             if call is None:
                 continue
-            errors[name] = error(call(), exact)
+            results, drawn = call(), call.draws
+            errors[name] = (0.0 if alike(results, exact) else float("inf")) if drawn else error(results, exact)
             call = make_call(case, name, device)
             if case.gate:
                 results = call()

@@ -91,14 +91,15 @@ PYBIND11_MODULE(_C, m) {
         cpu::ema_update(at<sslfast::EmaPair>(pairs), count, momentum, step);
     }, nogil);
     m.def("augment", [](address images, int64_t batch, int64_t channels, int64_t height, int64_t width,
-                        const std::array<address, 7>& rows, int64_t view_rows, int64_t view_columns,
-                        const std::array<bool, 4>& jitters, bool bicubic, int64_t blur_radius, address scale,
-                        address offset, int64_t type, address views) {
-        const cpu::ViewRows params{at<int32_t>(rows[0]), at<bool>(rows[1]),  at<float>(rows[2]), at<int32_t>(rows[3]),
-                                   at<bool>(rows[4]),    at<float>(rows[5]), at<float>(rows[6])};
+                        address sizes, const std::array<address, 7>& rows, int64_t view_rows, int64_t view_columns,
+                        const std::array<bool, 4>& jitters, bool bicubic, bool simclr, int64_t blur_radius,
+                        const std::vector<float>& scale, const std::vector<float>& offset, int64_t type,
+                        address views) {
+        const cpu::ViewRows params{at<int32_t>(sizes),   at<int32_t>(rows[0]), at<bool>(rows[1]),  at<float>(rows[2]),
+                                   at<int32_t>(rows[3]), at<bool>(rows[4]),    at<float>(rows[5]), at<float>(rows[6])};
         const cpu::ViewBatch all{batch, channels, height, width, view_rows, view_columns,
-                                 {jitters[0], jitters[1], jitters[2], jitters[3]}, bicubic, blur_radius,
-                                 at<float>(scale), at<float>(offset), type};
+                                 {jitters[0], jitters[1], jitters[2], jitters[3]}, bicubic, simclr,
+                                 blur_radius, scale.data(), offset.data(), type};
         cpu::augment(at<uint8_t>(images), params, all, at<void>(views));
     }, nogil);
 

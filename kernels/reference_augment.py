@@ -10,11 +10,13 @@ from torch import Tensor
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # columns of `jitter`, values of `order`
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2 as torchvision rounds it
+PADDING = {"torchvision": "reflect", "simclr": "constant"}  # of the blur
 WORKSPACE = {"cpu": 2**23, "cuda": 2**27}  # elements of intermediates alive at once, about
 
 
 def augment(
     images: Tensor,
+    sizes: Tensor | None,
     crop: Tensor,
     flip: Tensor,
     jitter: Tensor,
@@ -26,13 +28,16 @@ def augment(
     size: tuple[int, int],
     steps: Collection[str],
     bicubic: bool,
+    mode: str,
     blur_radius: int,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """(B, C, H, W) uint8 -> (B, C, h, w) of `dtype`; the arguments are the fields of `ViewParams`, documented there."""
+    """(B, C, H, W) uint8 -> (B, C, h, w) of `dtype`; the arguments are those of `ops.augment`, documented there."""
     batch, channels, height, width = images.shape
+    if sizes is None:
+        sizes = crop.new_tensor([height, width]).expand(batch, 2)
     weights = size[0] * height + size[1] * width
     per_image = channels * height * width + 4 * weights + 4 * channels * size[0] * size[1]
     chunk = max(1, WORKSPACE.get(images.device.type, WORKSPACE["cuda"]) // per_image)
@@ -41,12 +46,12 @@ def augment(
     for first in range(0, batch, chunk):
         rows = slice(first, first + chunk)
         x = images[rows].transpose(0, 1).to(compute, memory_format=torch.contiguous_format) / 255  # (C, B, H, W)
-        x = crop_resize_flip(x, crop[rows], flip[rows], size, bicubic)
-        x = color_jitter(x, jitter[rows].to(compute), order[rows], steps)
+        x = crop_resize_flip(x, sizes[rows], crop[rows], flip[rows], size, bicubic, antialias=mode == "torchvision")
+        x = color_jitter(x, jitter[rows].to(compute), order[rows], steps, mode)
         if channels == 3 and "grayscale" in steps:
             x = torch.where(per_view(grayscale[rows]), luma(x), x)
         if "blur" in steps and blur_radius > 0:
-            x = gaussian_blur(x, blur[rows].to(compute), blur_radius)
+            x = gaussian_blur(x, blur[rows].to(compute), blur_radius, PADDING[mode])
         if "solarize" in steps:
             x = torch.where(x >= per_view(solarize[rows]), 1 - x, x)
         if mean is not None:
@@ -63,29 +68,38 @@ def per_view(values: Tensor) -> Tensor:
 # --- random resized crop: a separable resampling is two small matrices a view ---
 
 
-def crop_resize_flip(x: Tensor, crop: Tensor, flip: Tensor, size: tuple[int, int], bicubic: bool) -> Tensor:
-    """(C, B, H, W) -> (C, B, h, w): the boxes `crop` (top, left, height, width), resized with antialiasing."""
+def crop_resize_flip(
+    x: Tensor, sizes: Tensor, crop: Tensor, flip: Tensor, size: tuple[int, int], bicubic: bool, *, antialias: bool
+) -> Tensor:
+    """(C, B, H, W) -> (C, B, h, w): the boxes `crop` (top, left, height, width) of images of `sizes`, resized."""
     top, left, height, width = crop.to(x.dtype).unbind(1)
-    down = resampling(top, height, torch.zeros_like(flip), size[0], x.shape[2], bicubic)  # (B, h, H)
-    across = resampling(left, width, flip, size[1], x.shape[3], bicubic).mT  # (B, W, w)
+    rows, columns = sizes.to(x.dtype).unbind(1)
+    no = torch.zeros_like(flip)
+    down = resampling(top, height, rows, no, size[0], x.shape[2], bicubic, antialias)  # (B, h, H)
+    across = resampling(left, width, columns, flip, size[1], x.shape[3], bicubic, antialias).mT  # (B, W, w)
     x = torch.stack([down @ (plane @ across) for plane in x])
     return x.clamp_(0, 1) if bicubic else x  # the cubic overshoots at edges
 
 
-def resampling(start: Tensor, length: Tensor, flip: Tensor, target: int, source: int, bicubic: bool) -> Tensor:
+def resampling(
+    start: Tensor, length: Tensor, own: Tensor, flip: Tensor, target: int, source: int, bicubic: bool, antialias: bool
+) -> Tensor:
     """Weights (B, target, source) that resize `length` pixels from `start` on to `target` pixels.
 
-    The filter is widened by the scale where it shrinks, and cut and renormalised at the border of the box, as Pillow
-    and torchvision do it. A box is first cut to the source.
+    With antialiasing the filter is widened by the scale where it shrinks, as Pillow and torchvision do it. It is cut
+    and renormalised at the border of the box. A box is first cut to the image's `own` pixels among the `source`.
     """
-    end = (start + length).clamp(1, source)
-    start = torch.minimum(start.clamp(0, source - 1), end - 1)
+    own = own.clamp(1, source)
+    end = torch.minimum((start + length).clamp_min(1), own)
+    start = torch.minimum(start.clamp_min(0), end - 1)
     scale = per_view((end - start) / target)
     i = torch.arange(target, dtype=start.dtype, device=start.device)
     i = torch.where(flip[:, None], target - 1 - i, i)  # (B, target)
     center = per_view(start) + (i[:, :, None] + 0.5) * scale
     j = torch.arange(source, dtype=start.dtype, device=start.device) + 0.5
-    distance = (j - center).div_(scale.clamp_min(1)).abs_()
+    distance = (j - center).abs_()
+    if antialias:
+        distance /= scale.clamp_min(1)
     weights = cubic(distance) if bicubic else (1 - distance).clamp_min_(0)
     weights *= (j > per_view(start)) & (j < per_view(end))
     return weights / weights.sum(dim=2, keepdim=True)
@@ -106,7 +120,7 @@ def luma(x: Tensor) -> Tensor:
     return x[0] if len(x) == 1 else x[0].mul(LUMA[0]).add_(x[1], alpha=LUMA[1]).add_(x[2], alpha=LUMA[2])
 
 
-def color_jitter(x: Tensor, jitter: Tensor, order: Tensor, steps: Collection[str]) -> Tensor:
+def color_jitter(x: Tensor, jitter: Tensor, order: Tensor, steps: Collection[str], mode: str) -> Tensor:
     """The four adjustments in each view's own order, clamped to [0, 1] after each.
 
     The three blends share one formula, so all views take the k-th of their order together. Only hue does not fit
@@ -117,25 +131,35 @@ def color_jitter(x: Tensor, jitter: Tensor, order: Tensor, steps: Collection[str
     blends = not {"brightness", "contrast", "saturation"}.isdisjoint(steps)
     if len(x) == 1 or "hue" not in steps:
         for k in range(4 if blends else 0):
-            x = blend(x, kind[:, k], factor[:, k])
+            x = blend(x, kind[:, k], factor[:, k], mode)
         return x
     hue_at = (kind == HUE).int().argmax(dim=1)
     for k in range(3 if blends else 0):
-        x = blend(x, torch.where(k < hue_at, kind[:, k], HUE), factor[:, k])
+        x = blend(x, torch.where(k < hue_at, kind[:, k], HUE), factor[:, k], mode)
     x = shift_hue(x, jitter[:, HUE])
     for k in range(1, 4 if blends else 0):
-        x = blend(x, torch.where(k > hue_at, kind[:, k], HUE), factor[:, k])
+        x = blend(x, torch.where(k > hue_at, kind[:, k], HUE), factor[:, k], mode)
     return x
 
 
-def blend(x: Tensor, kind: Tensor, factor: Tensor) -> Tensor:
-    """factor·x + (1 − factor)·(black, mean gray, gray) for brightness, contrast, saturation; x itself for hue."""
-    factor = torch.where(kind == HUE, 1, factor)
-    toward_mean = per_view(torch.where(kind == CONTRAST, 1 - factor, 0))
-    toward_gray = per_view(torch.where(kind == SATURATION, 1 - factor, 0))
-    gray = luma(x)
-    offset = toward_gray * gray + toward_mean * gray.mean(dim=(1, 2), keepdim=True)
-    return torch.addcmul(offset, per_view(factor), x).clamp_(0, 1)
+def blend(x: Tensor, kind: Tensor, factor: Tensor, mode: str) -> Tensor:
+    """factor·x + (1 − factor)·(black, mean gray, gray) for brightness, contrast, saturation; x itself for hue.
+
+    "simclr": the mean is the channel's, and the saturation S = chroma / V of HSV becomes min(1, factor·S) at the same
+    hue and V, which is a blend with V; its factor ends where S is 1.
+    """
+    factor = per_view(torch.where(kind == HUE, 1, factor))
+    contrast, saturation = per_view(kind == CONTRAST), per_view(kind == SATURATION)
+    if mode == "simclr":
+        end = x.amax(dim=0)
+        mean = x.mean(dim=(2, 3), keepdim=True)
+        most = end / (end - x.amin(dim=0)).clamp_min(1e-30)
+        factor = torch.where(saturation, torch.minimum(factor, most), factor)
+    else:
+        end = luma(x)
+        mean = end.mean(dim=(1, 2), keepdim=True)
+    offset = (1 - factor) * (saturation * end + contrast * mean)
+    return torch.addcmul(offset, factor, x).clamp_(0, 1)
 
 
 def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
@@ -158,10 +182,10 @@ def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
 # --- blur ---
 
 
-def gaussian_blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Gaussian window of 2·radius + 1 taps and reflected borders; sigma (B,) in pixels, 0 leaves a view as it is."""
+def gaussian_blur(x: Tensor, sigma: Tensor, radius: int, padding: str) -> Tensor:
+    """Gaussian window of 2·radius + 1 taps; sigma (B,) in pixels, 0 leaves a view as it is."""
     distance = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     taps = torch.softmax(-0.5 * (distance / sigma.clamp_min(1e-4)[:, None]) ** 2, dim=1)[:, None]  # (B, 1, taps)
-    x = F.pad(x, (radius, radius, radius, radius), mode="reflect")
+    x = F.pad(x, (radius, radius, radius, radius), mode=padding)
     x = F.conv2d(x, taps[:, :, :, None], groups=len(taps))  # views as channels: each has its own window
     return F.conv2d(x, taps[:, :, None, :], groups=len(taps))

@@ -22,4 +22,6 @@ def version(peer: str) -> str:
     return importlib.metadata.version(package if package in INSTALLABLE else "torch")
 
 
-INSTALLABLE = {"ema-pytorch", "lightly", "sslfast", "timm", *PACKAGES.values()}
+INSTALLABLE = {
+    "ema-pytorch", "kornia", "lightly", "sslfast", "timm", "torchvision", "triton-augment", *PACKAGES.values()
+}  # fmt: skip

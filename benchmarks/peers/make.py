@@ -17,6 +17,12 @@ def plain(function: Peer) -> MakePeer:
     return lambda inputs: function
 
 
+def drawing(peer: Peer) -> Peer:
+    """A peer with random numbers of its own: the gate does not compare what it makes of them."""
+    peer.draws = True
+    return peer
+
+
 def compiled(function: Peer) -> MakePeer:
     """For these shapes only, as in a training loop."""
     return lambda inputs: torch.compile(function, dynamic=False)

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "common/inline.h"
+
 // A function so marked is compiled for AVX-512, AVX2 and the baseline, and the loader picks by the CPU it runs on.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define SSLFAST_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
@@ -12,6 +14,21 @@
 #endif
 
 namespace sslfast {
+
+// Sixteen floats in registers, for loops whose vectors must not be left to the compiler.
+typedef float Lanes __attribute__((vector_size(64)));
+inline constexpr int64_t kLanes = 16;
+
+SSLFAST_INLINE void load(const float* from, Lanes& x) { std::memcpy(&x, from, sizeof x); }
+SSLFAST_INLINE void store(const Lanes& x, float* to) { std::memcpy(to, &x, sizeof x); }
+SSLFAST_INLINE void store(const Lanes& x, float* to, int64_t count) {  // the first of them
+    if (count >= kLanes) return store(x, to);
+    for (int64_t i = 0; i < count; ++i) to[i] = x[i];
+}
+SSLFAST_INLINE void clamp(Lanes& x) {  // to [0, 1]
+    x = x < 0.0f ? Lanes{} : x;
+    x = x > 1.0f ? Lanes{} + 1.0f : x;
+}
 
 inline constexpr double kLog2e = 1.44269504088896341;
 

@@ -7,6 +7,7 @@ namespace sslfast::cpu {
 
 // One row a view; what the fields mean is documented at sslfast.ops.ViewParams.
 struct ViewRows {
+    const int32_t* sizes;     // (batch, 2) heights and widths of the sources, or null
     const int32_t* crop;      // (batch, 4) top, left, height, width
     const bool* flip;         // (batch)
     const float* jitter;      // (batch, 4) brightness, contrast, saturation, hue
@@ -22,6 +23,7 @@ struct ViewBatch {
     int64_t rows, columns;                   // of a view
     bool jitters[4];                         // whether brightness, contrast, saturation and hue may change anything
     bool bicubic;
+    bool simclr;  // the steps of SimCLR's TensorFlow code instead of torchvision's
     int64_t blur_radius;
     const float *scale, *offset;  // (channels) the normalisation: view = scale * x + offset, x in [0, 1]
     int64_t type;                 // of the views: 0 float32, 1 bfloat16, 2 float16

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sslfast import _C
+from sslfast.kernels.cpu.memory import empty
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -15,6 +16,7 @@ TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 def augment(
     images: Tensor,
+    sizes: Tensor | None,
     crop: Tensor,
     flip: Tensor,
     jitter: Tensor,
@@ -25,25 +27,25 @@ def augment(
     size: Sequence[int],
     steps: Sequence[str],
     bicubic: bool,
+    mode: str,
     blur_radius: int,
     mean: Sequence[float],
     std: Sequence[float],
     dtype: torch.dtype,
 ) -> Tensor:
     batch, channels, height, width = images.shape
-    views = torch.empty(batch, channels, *size, dtype=dtype)
+    views = empty(batch, channels, *size, dtype=dtype)
     if "grayscale" not in steps:
         grayscale = torch.zeros_like(grayscale)
     if "solarize" not in steps:
         solarize = torch.full_like(solarize, torch.inf)
-    normalization = torch.tensor([[1 / s for s in std] or [1.0] * channels, [0.0] * channels])
-    if mean:
-        normalization[1] = torch.tensor([-m / s for m, s in zip(mean, std)])
-    images = images.contiguous()
+    scale = [1 / s for s in std] or [1.0] * channels
+    offset = [-m / s for m, s in zip(mean, std)] or [0.0] * channels
+    images, sizes = images.contiguous(), None if sizes is None else sizes.contiguous()
     rows = [x.contiguous() for x in (crop, flip, jitter, order, grayscale, blur, solarize)]
     _C.augment(
-        images.data_ptr(), batch, channels, height, width, [row.data_ptr() for row in rows], *size,
-        [name in steps for name in JITTERS], bicubic, blur_radius if "blur" in steps else 0,
-        normalization[0].data_ptr(), normalization[1].data_ptr(), TYPES[dtype], views.data_ptr(),
+        images.data_ptr(), batch, channels, height, width, 0 if sizes is None else sizes.data_ptr(),
+        [row.data_ptr() for row in rows], *size, [name in steps for name in JITTERS], bicubic, mode == "simclr",
+        blur_radius if "blur" in steps else 0, scale, offset, TYPES[dtype], views.data_ptr(),
     )  # fmt: skip
     return views

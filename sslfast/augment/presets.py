@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sslfast.ops.view_params import INTERPOLATIONS, STEPS
+from sslfast.ops.view_params import INTERPOLATIONS, MODES, STEPS
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Preset:
         blur_window: width of the blur's window as a fraction of the view's height.
         solarize: probability; pixels >= 0.5 are inverted.
         interpolation: "bilinear" or "bicubic".
+        mode: "torchvision" or "simclr", see `ops.augment`.
 
     Raises:
         ValueError: a value outside of its range.
@@ -43,6 +44,7 @@ class Preset:
     blur_window: float = 0.1
     solarize: float = 0.0
     interpolation: str = "bicubic"
+    mode: str = "torchvision"
 
     def __post_init__(self) -> None:
         for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
@@ -63,6 +65,8 @@ class Preset:
             raise ValueError(f"blur_window must be in (0, 1], got {self.blur_window}")
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -93,23 +97,45 @@ class Preset:
         )
 
 
+# Against SimCLR: smaller jitter, crops of at least a fifth, and torchvision's bilinear resize. Their
+# blur, Pillow's, has no window; SimCLR's stands in for it.
+_MOCO_V2 = Preset(
+    crop_scale=(0.2, 1.0), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2, blur=0.5,
+    blur_sigma=(0.1, 2.0), interpolation="bilinear",
+)  # fmt: skip
+_BYOL = Preset(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grayscale=0.2, blur_sigma=(0.1, 2.0))
+_SIMCLR = Preset(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale=0.2, blur=0.5, blur_sigma=(0.1, 2.0))
+
 PRESETS: dict[str, Preset] = {
     # Chen et al. 2020, https://arxiv.org/abs/2002.05709, appendix A, and google-research/simclr, data_util.py:
     # jitter strength 1.0, blur window of a tenth of the height.
-    "simclr": Preset(
-        brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale=0.2, blur=0.5, blur_sigma=(0.1, 2.0)
-    ),
+    "simclr": _SIMCLR,
+    # The same with the steps of the TensorFlow code instead of torchvision's.
+    "simclr-tf": replace(_SIMCLR, mode="simclr"),
     # The same paper, appendix B.9, CIFAR-10: jitter strength 0.5 and no blur.
     "simclr-cifar": Preset(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2),
+    # Chen et al. 2020, https://arxiv.org/abs/2003.04297, and facebookresearch/moco, main_moco.py with --aug-plus.
+    "moco-v2": _MOCO_V2,
+    # Chen and He 2020, https://arxiv.org/abs/2011.10566, section 3, and facebookresearch/simsiam, main_simsiam.py.
+    "simsiam": _MOCO_V2,
+    # Grill et al. 2020, https://arxiv.org/abs/2006.07733, appendix B, table 6: the first and the second view.
+    "byol-1": replace(_BYOL, blur=1.0),
+    "byol-2": replace(_BYOL, blur=0.1, solarize=0.2),
+    # He et al. 2021, https://arxiv.org/abs/2111.06377, appendix A.1, and facebookresearch/mae, main_pretrain.py.
+    "mae": Preset(crop_scale=(0.2, 1.0), jitter=0.0),
     # Digits and other glyphs (ours): a mirrored digit is another glyph, and most of it must stay in view.
     "mnist-like": Preset(
         crop_scale=(0.4, 1.0), flip=0.0, brightness=0.4, contrast=0.4, blur=0.5, blur_sigma=(0.1, 1.0)
     ),
 }
+PAIRS: dict[str, tuple[str, str]] = {"byol": ("byol-1", "byol-2")}
+"""Presets whose two views are drawn from two distributions."""
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name: simclr, simclr-cifar or mnist-like. Raises ValueError for another name."""
+    """The preset of that name in `PRESETS`. Raises ValueError for another name."""
+    if name in PAIRS:
+        raise ValueError(f"preset {name!r} is a pair, {' and '.join(PAIRS[name])}: ViewSampler.pair makes both views")
     if name not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        raise ValueError(f"preset must be one of {', '.join([*PRESETS, *PAIRS])}, got {name!r}")
     return PRESETS[name]

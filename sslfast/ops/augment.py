@@ -21,6 +21,7 @@ def augment(
     params: ViewParams,
     size: int | tuple[int, int],
     *,
+    sizes: Tensor | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     dtype: torch.dtype | None = None,
@@ -35,10 +36,18 @@ def augment(
     borders; solarize), without its rounding to uint8 between steps. Images of one channel have no saturation, hue
     or grayscale.
 
+    With `params.mode` "simclr", the steps are those of SimCLR's TensorFlow code (google-research/simclr,
+    tf2/data_util.py) where they differ: the resize is not antialiased (tf.image.resize: half-pixel centres), contrast
+    is around the mean of each channel, saturation scales S of HSV up to 1, and the blur sees black beyond the
+    borders. Two details are not taken over: the overshoot of the cubic is clamped before the first adjustment and not
+    after it, and TensorFlow rounds the phase of its cubic to 1/1024 pixel.
+
     Args:
         images: (B, C, H, W) uint8, C = 1 or 3.
         params: B rows, on the device of the images.
         size: (h, w) of the views, or one number for both.
+        sizes: (B, 2) int32, heights and widths of differently sized images in a padded batch, each in the top left
+            corner; boxes are cut to the image's own size. None if all are (H, W).
         mean, std: C numbers each, of images in [0, 1]; both or neither.
         dtype: of the views: float32 (default), bfloat16, float16 or float64.
 
@@ -61,6 +70,8 @@ def augment(
         raise ValueError(f"augment: params must have one row for each of the {len(images)} images, got {len(params)}")
     if params.device != images.device:
         raise ValueError(f"augment: params must be on {images.device} as the images are, got {params.device}")
+    if sizes is not None:
+        _check_sizes(sizes, images)
     if dtype not in (None, *FLOATS):
         raise TypeError(f"augment: dtype must be one of {', '.join(map(str, FLOATS))}, got {dtype}")
     size = view_size(size)
@@ -70,8 +81,8 @@ def augment(
         )
     mean, std = _normalization(mean, std, images.shape[1])
     return _augment(
-        images, *(getattr(params, name) for name in LAYOUT), size, params.steps, params.interpolation == "bicubic",
-        params.blur_radius, mean, std, dtype or torch.float32,
+        images, sizes, *(getattr(params, name) for name in LAYOUT), size, params.steps,
+        params.interpolation == "bicubic", params.mode, params.blur_radius, mean, std, dtype or torch.float32,
     )  # fmt: skip
 
 
@@ -84,6 +95,15 @@ def view_size(size: int | tuple[int, int]) -> tuple[int, int]:
     if height < 1 or width < 1:
         raise ValueError(f"augment: size must be positive, got {size}")
     return height, width
+
+
+def _check_sizes(sizes: Tensor, images: Tensor) -> None:
+    if not isinstance(sizes, Tensor) or sizes.dtype != torch.int32:
+        raise TypeError(f"augment: sizes must be a tensor of torch.int32, got {getattr(sizes, 'dtype', type(sizes))}")
+    if sizes.shape != (len(images), 2):
+        raise ValueError(f"augment: sizes must be ({len(images)}, 2) for as many images, got {tuple(sizes.shape)}")
+    if sizes.device != images.device:
+        raise ValueError(f"augment: sizes must be on {images.device} as the images are, got {sizes.device}")
 
 
 def _normalization(
@@ -111,22 +131,22 @@ def _cpu(images, *rest):
 _cpu.__module__ = cpu.__name__
 
 
-def _reference(images, crop, flip, jitter, order, grayscale, blur, solarize, size, steps, bicubic, radius, *rest):
-    mean, std, dtype = rest
+def _reference(images, sizes, crop, flip, jitter, order, grayscale, blur, solarize, *rest):
+    size, steps, bicubic, mode, radius, mean, std, dtype = rest
     return reference_augment.augment(
-        images, crop, flip, jitter, order, grayscale, blur, solarize, size=tuple(size), steps=steps, bicubic=bicubic,
-        blur_radius=radius, mean=mean or None, std=std or None, dtype=dtype,
+        images, sizes, crop, flip, jitter, order, grayscale, blur, solarize, size=tuple(size), steps=steps,
+        bicubic=bicubic, mode=mode, blur_radius=radius, mean=mean or None, std=std or None, dtype=dtype,
     )  # fmt: skip
 
 
-def _fake(images, crop, flip, jitter, order, grayscale, blur, solarize, size, *_):
-    return images.new_empty(*images.shape[:2], *size, dtype=_[-1])
+def _fake(images, sizes, crop, flip, jitter, order, grayscale, blur, solarize, size, *rest):
+    return images.new_empty(*images.shape[:2], *size, dtype=rest[-1])
 
 
 _augment = define_op(
-    "augment(Tensor images, Tensor crop, Tensor flip, Tensor jitter, Tensor order, Tensor grayscale, Tensor blur,"
-    " Tensor solarize, SymInt[] size, str[] steps, bool bicubic, int blur_radius, float[] mean, float[] std,"
-    " ScalarType dtype) -> Tensor",
+    "augment(Tensor images, Tensor? sizes, Tensor crop, Tensor flip, Tensor jitter, Tensor order, Tensor grayscale,"
+    " Tensor blur, Tensor solarize, SymInt[] size, str[] steps, bool bicubic, str mode, int blur_radius,"
+    " float[] mean, float[] std, ScalarType dtype) -> Tensor",
     fake=_fake,
     reference=_reference,
     cpu=_cpu,

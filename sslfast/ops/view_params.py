@@ -10,13 +10,14 @@ from torch import Tensor
 
 STEPS = ("brightness", "contrast", "saturation", "hue", "grayscale", "blur", "solarize")
 INTERPOLATIONS = ("bilinear", "bicubic")
+MODES = ("torchvision", "simclr")
 
 
 @dataclass(frozen=True, eq=False)
 class ViewParams:
     """The parameters of B views, one row a view, in the order in which `ops.augment` applies them.
 
-    `steps`, `interpolation` and `blur_radius` hold for the whole batch and live in Python, so that the op knows
+    `steps`, `interpolation`, `mode` and `blur_radius` hold for the whole batch and live in Python, so that the op knows
     without asking the device which steps it can leave out.
 
     Args:
@@ -29,7 +30,8 @@ class ViewParams:
         blur: (B,) float32, σ of the Gaussian blur in pixels of the view; 0 is no blur.
         solarize: (B,) float32, pixels >= this threshold in [0, 1] are inverted; inf is no solarization.
         steps: the steps of `STEPS` that a row may need; the others are left out for every row.
-        interpolation: "bilinear" or "bicubic" (a = -0.5), both antialiased.
+        interpolation: "bilinear" or "bicubic" (a = -0.5).
+        mode: "torchvision" or "simclr", whose steps are meant where the two differ; see `ops.augment`.
         blur_radius: the blur's window has 2·blur_radius + 1 taps.
 
     Raises:
@@ -45,6 +47,7 @@ class ViewParams:
     solarize: Tensor
     steps: tuple[str, ...] = field(default=STEPS, kw_only=True)
     interpolation: str = field(default="bilinear", kw_only=True)
+    mode: str = field(default="torchvision", kw_only=True)
     blur_radius: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -61,6 +64,8 @@ class ViewParams:
             raise ValueError(f"steps must be among {', '.join(STEPS)}, got {', '.join(sorted(unknown))}")
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")
         if self.blur_radius < 0:
             raise ValueError(f"blur_radius must be >= 0, got {self.blur_radius}")
 

@@ -7,12 +7,13 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from benchmarks import compare, memory
-from benchmarks.cases import cases, gather_tokens, nt_xent, random_patch_mask
+from benchmarks.cases import augment, cases, gather_tokens, nt_xent, random_patch_mask
 from benchmarks.measure import Settings, gate, measure
 from benchmarks.peers import PEERS, contrastive, mae
-from benchmarks.peers.make import plain
+from benchmarks.peers.make import drawing, plain
 from benchmarks.timing import alternate, once
 
 QUICK = Settings(seconds=0.01, peers=("wrong",), memory=False)
@@ -123,3 +124,16 @@ def test_two_revisions_are_timed_by_turns(monkeypatch, capsys):
     row = re.search(r"\| gather_tokens \| (.*) \|", capsys.readouterr().out)
     base, this, ratio = map(float, row.group(1).split(" | ")[1:])
     assert ratio == pytest.approx(base / this, rel=0.1)
+
+
+@pytest.mark.parametrize("broken", [None, lambda x: x / 0, lambda x: x[1:]])
+def test_a_peer_with_random_numbers_of_its_own(monkeypatch, broken):
+    def peer(images, view):
+        views = torch.rand(len(images), 3, *view.shape)
+        return broken(views) if broken else views
+
+    monkeypatch.setitem(PEERS["augment"], "wrong", lambda inputs: drawing(peer))
+    row = next(row for row in measure(augment("cpu", 2, 16, 16), QUICK) if row["peer"] == "wrong")
+    assert ("median_ms" in row) == (broken is None)
+    assert row["note"] == ("failed the gate" if broken else "random numbers of its own")
+    assert broken or row["error"] == ""
