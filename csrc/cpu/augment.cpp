@@ -173,7 +173,7 @@ SSLFAST_INLINE void blur(Workspace& work, const ViewBatch& all, float sigma) {
         const int64_t reflected = y < 0 ? -y : y < h ? y : 2 * (h - 1) - y;
         work.lines[y + radius] = all.simclr && reflected != y ? black : work.spare.data() + reflected * stride;
     }
-    Lanes sum, before, after;
+    Lanes before, after;
     for (int64_t c = 0; c < all.channels; ++c) {
         float* plane = work.view.data() + c * h * w;
         for (int64_t y = 0; y < h; ++y) {
@@ -183,11 +183,12 @@ SSLFAST_INLINE void blur(Workspace& work, const ViewBatch& all, float sigma) {
                 middle[w - 1 + t] = middle[w - 1 - t];
             }
             for (int64_t x = 0; x < w; x += kLanes) {
-                load(middle + x, sum);
-                sum *= taps[0];
+                Lanes sum = {};
+                load(middle + x, before);
+                add_product(sum, taps[0], before);
                 for (int64_t t = 1; t <= radius; ++t) {
                     load(middle + x - t, before), load(middle + x + t, after);
-                    sum += taps[t] * (before + after);
+                    add_product(sum, taps[t], before, after);
                 }
                 store(sum, work.spare.data() + y * stride + x);
             }
@@ -195,11 +196,12 @@ SSLFAST_INLINE void blur(Workspace& work, const ViewBatch& all, float sigma) {
         for (int64_t y = 0; y < h; ++y) {
             const float* const* line = work.lines.data() + radius + y;
             for (int64_t x = 0; x < w; x += kLanes) {
-                load(line[0] + x, sum);
-                sum *= taps[0];
+                Lanes sum = {};
+                load(line[0] + x, before);
+                add_product(sum, taps[0], before);
                 for (int64_t t = 1; t <= radius; ++t) {
                     load(line[-t] + x, before), load(line[t] + x, after);
-                    sum += taps[t] * (before + after);
+                    add_product(sum, taps[t], before, after);
                 }
                 store(sum, plane + y * w + x, std::min(kLanes, w - x));
             }

@@ -100,7 +100,7 @@ SSLFAST_INLINE void blend_rows(const float* source, int64_t stride, const Resamp
         Lanes sum = {}, pixels;
         for (int64_t t = 0; t < taps; ++t) {
             load(source + t * stride + x, pixels);
-            sum += weight[t * kLanes] * pixels;
+            add_product(sum, weight[t * kLanes], pixels);
         }
         store(sum, row + x);
     }
@@ -116,7 +116,7 @@ SSLFAST_INLINE void resize_columns(const float* row, int64_t stride, const Resam
         Lanes sum[kRows] = {}, weights;
         for (int64_t k = 0; k < columns.count(block); ++k) {
             load(weight + k * kLanes, weights);
-            for (int r = 0; r < kRows; ++r) sum[r] += source[r * stride + k] * weights;
+            for (int r = 0; r < kRows; ++r) add_product(sum[r], source[r * stride + k], weights);
         }
         const int64_t x = block * kLanes;
         for (int r = 0; r < kRows; ++r) {
