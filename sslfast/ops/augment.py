@@ -11,7 +11,7 @@ from torch import Tensor
 from sslfast.kernels import reference_augment
 from sslfast.kernels.cpu import augment as cpu
 from sslfast.ops.checks import FLOATS
-from sslfast.ops.registry import define_op
+from sslfast.ops.registry import define_op, lazily
 from sslfast.ops.view_params import LAYOUT, ViewParams
 
 
@@ -124,11 +124,14 @@ def _normalization(
     return mean, std
 
 
-def _cpu(images, *rest):
-    return (_reference if rest[-1] == torch.float64 else cpu.augment)(images, *rest)
+def _unless_double(kernel):
+    """Views in float64 are the reference's, as float64 inputs are in other ops."""
 
+    def run(images, *rest):
+        return (_reference if rest[-1] == torch.float64 else kernel)(images, *rest)
 
-_cpu.__module__ = cpu.__name__
+    run.__module__ = kernel.__module__
+    return run
 
 
 def _reference(images, sizes, crop, flip, jitter, order, grayscale, blur, solarize, *rest):
@@ -149,6 +152,6 @@ _augment = define_op(
     " float[] mean, float[] std, ScalarType dtype) -> Tensor",
     fake=_fake,
     reference=_reference,
-    cpu=_cpu,
-    cuda=_reference,
+    cpu=_unless_double(cpu.augment),
+    cuda=_unless_double(lazily("sslfast.kernels.triton.augment", "augment")),
 )
