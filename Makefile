@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-regression clean
 
 demo: $(VENV)/demo.stamp  ## train SimCLR on the embedded digits, evaluate it, write the report
 	$(BIN)/sslfast pretrain simclr --data digits --output $(RUN) --overwrite
@@ -21,6 +21,9 @@ lint: $(VENV)/dev.stamp  ## style, and the formatting that ruff would give
 
 bench: $(VENV)/dev.stamp  ## every op beside its peers; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py
+
+bench-regression: $(VENV)/dev.stamp  ## sslfast's own speed against the last run of this target, kept in .benchmarks
+	$(BIN)/python -m pytest benchmarks/regression --benchmark-autosave --benchmark-compare
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info sslfast/*.so

@@ -9,11 +9,17 @@
 #include "cpu/augment.h"
 #include "cpu/contrastive.h"
 #include "cpu/ema.h"
+#include "cpu/gather_patches.h"
+#include "cpu/gather_tokens.h"
+#include "cpu/masked_patch_loss.h"
+#include "cpu/memory.h"
 #include "cpu/negative_cosine_similarity.h"
 #include "cpu/nt_xent.h"
-#include "cpu/pages.h"
+#include "cpu/random_patch_mask.h"
+#include "cpu/restore_tokens.h"
 #ifdef SSLFAST_HAS_CUDA
 #include "cuda/ema.h"
+#include "cuda/random_patch_mask.h"
 #endif
 
 namespace py = pybind11;
@@ -80,7 +86,6 @@ PYBIND11_MODULE(_C, m) {
         cpu::negative_cosine_similarity_backward(at<float>(grad), at<void>(p), at<void>(z), type, rows, dim,
                                                  at<void>(dp), at<void>(dz));
     }, nogil);
-    m.def("prefer_huge_pages", [](address array, int64_t bytes) { cpu::prefer_huge_pages(at<void>(array), bytes); });
 
     m.def("ema_update", [](address pairs, int64_t count, double momentum, uint64_t step) {
         cpu::ema_update(at<sslfast::EmaPair>(pairs), count, momentum, step);
@@ -97,6 +102,67 @@ PYBIND11_MODULE(_C, m) {
                                  blur_radius, scale.data(), offset.data(), type};
         cpu::augment(at<uint8_t>(images), params, all, at<void>(views));
     }, nogil);
+
+    py::class_<cpu::Memory>(m, "Memory", py::buffer_protocol())
+        .def(py::init<int64_t>())
+        .def_buffer([](cpu::Memory& memory) {
+            return py::buffer_info(static_cast<uint8_t*>(memory.data), memory.bytes);
+        });
+
+    m.def("random_patch_mask_from_seed", [](int64_t seed, int64_t batch, int64_t patches, int64_t kept, address keep,
+                                            address restore, address mask) {
+        cpu::random_patch_mask_from_seed(uint64_t(seed), batch, patches, kept, at<int64_t>(keep),
+                                         at<int64_t>(restore), at<uint8_t>(mask));
+    }, nogil);
+    m.def("random_patch_mask_from_noise", [](address noise, int64_t batch, int64_t patches, int64_t kept, address keep,
+                                             address restore, address mask) {
+        cpu::random_patch_mask_from_noise(at<float>(noise), batch, patches, kept, at<int64_t>(keep),
+                                          at<int64_t>(restore), at<uint8_t>(mask));
+    }, nogil);
+    m.def("gather_tokens", [](address tokens, int64_t stride_b, int64_t stride_l, address keep, int64_t batch,
+                              int64_t kept, int64_t bytes, address out) {
+        cpu::gather_tokens(at<char>(tokens), stride_b, stride_l, at<int64_t>(keep), batch, kept, bytes, at<char>(out));
+    }, nogil);
+    m.def("spread_tokens", [](address grad, address keep, int64_t batch, int64_t kept, int64_t tokens, int64_t bytes,
+                              address out) {
+        cpu::spread_tokens(at<char>(grad), at<int64_t>(keep), batch, kept, tokens, bytes, at<char>(out));
+    }, nogil);
+    m.def("restore_tokens", [](address visible, int type, address restore, address mask_token, address pos,
+                               int64_t batch, int64_t tokens, int64_t kept, int64_t dim, address out) {
+        cpu::restore_tokens(at<void>(visible), type, at<int64_t>(restore), at<float>(mask_token), at<float>(pos),
+                            batch, tokens, kept, dim, at<void>(out));
+    }, nogil);
+    m.def("restore_tokens_backward", [](address grad, int type, address restore, int64_t batch, int64_t tokens,
+                                        int64_t kept, int64_t dim, address dvisible, address dmask, address dpos) {
+        cpu::restore_tokens_backward(at<void>(grad), type, at<int64_t>(restore), batch, tokens, kept, dim,
+                                     at<void>(dvisible), at<float>(dmask), at<float>(dpos));
+    }, nogil);
+
+    using numbers = std::vector<int64_t>;
+    using floats = std::vector<float>;
+    py::class_<cpu::Images>(m, "Images")
+        .def(py::init([](address data, int type, const numbers& strides, const numbers& shape, int64_t patch_size,
+                         floats scale, floats offset) {
+            return cpu::Images{at<void>(data), type, strides.at(0), strides.at(1), strides.at(2), strides.at(3),
+                               shape.at(0), shape.at(1), shape.at(2), shape.at(3), patch_size, scale, offset};
+        }));
+    m.def("gather_patches", [](const cpu::Images& images, address keep, int64_t kept, int type, address out) {
+        cpu::gather_patches(images, at<int64_t>(keep), kept, type, at<void>(out));
+    }, nogil);
+    m.def("gather_patches_backward", [](address grad, const cpu::Images& images, address keep, int64_t kept, int type,
+                                        address dimages) {
+        cpu::gather_patches_backward(at<float>(grad), images, at<int64_t>(keep), kept, type, at<void>(dimages));
+    }, nogil);
+    m.def("masked_patch_loss", [](address pred, int type, address mask, const cpu::Images& images, address mean,
+                                  address rstd, address loss, address count) {
+        cpu::masked_patch_loss({at<void>(pred), type, at<uint8_t>(mask)}, images, at<float>(mean), at<float>(rstd),
+                               at<float>(loss), at<float>(count));
+    }, nogil);
+    m.def("masked_patch_loss_backward", [](address pred, int type, address mask, const cpu::Images& images,
+                                           address mean, address rstd, float factor, address dpred) {
+        cpu::masked_patch_loss_backward({at<void>(pred), type, at<uint8_t>(mask)}, images, at<float>(mean),
+                                        at<float>(rstd), factor, at<void>(dpred));
+    }, nogil);
 #ifdef SSLFAST_HAS_CUDA
     namespace cuda = sslfast::cuda;
 
@@ -106,6 +172,18 @@ PYBIND11_MODULE(_C, m) {
                                 address stream) {
         cuda::ema_update(at<sslfast::EmaPair>(pairs), at<uint64_t>(chunks), chunk_count, momentum,
                          at<void>(momentum_at), momentum_is_double, step, at<uint64_t>(step_at), at<void>(stream));
+    }, nogil);
+
+    m.def("random_patch_mask_from_seed_cuda", [](address seed, int64_t batch, int64_t patches, int64_t kept,
+                                                 address keep, address restore, address mask, address stream) {
+        cuda::random_patch_mask_from_seed(at<uint64_t>(seed), batch, patches, kept, at<int64_t>(keep),
+                                          at<int64_t>(restore), at<bool>(mask), at<void>(stream));
+    }, nogil);
+    m.def("random_patch_mask_from_noise_cuda", [](address noise, int type, int64_t image_stride, int64_t patch_stride,
+                                                  int64_t batch, int64_t patches, int64_t kept, address keep,
+                                                  address restore, address mask, address stream) {
+        cuda::random_patch_mask_from_noise(at<void>(noise), type, image_stride, patch_stride, batch, patches, kept,
+                                           at<int64_t>(keep), at<int64_t>(restore), at<bool>(mask), at<void>(stream));
     }, nogil);
 #endif
 }

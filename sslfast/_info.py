@@ -57,8 +57,9 @@ def info() -> str:
         "CUDA C++ kernels",
         "  compiled in" if _C.has_cuda else "  not compiled (no nvcc at build time)",
     ]
-    lines += [f"{'ops (float64: reference)':34}{'cpu':12}cuda"]
+    width = 4 + max(map(len, registry.IMPLS))
+    lines += [f"{'ops (float64: reference)':{width}}{'cpu':12}cuda"]
     for op in registry.IMPLS:
         served = backends(op)
-        lines.append(f"  {op:32}{served['cpu']:12}{served['cuda']}")
+        lines.append(f"  {op:{width - 2}}{served['cpu']:12}{served['cuda']}")
     return "\n".join(lines)

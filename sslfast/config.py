@@ -33,7 +33,7 @@ class PretrainConfig:
     image_size: int = 32
     """Side of the augmented views, in pixels."""
     preset: str = "simclr-cifar"
-    """Augmentation: simclr, simclr-cifar or mnist-like."""
+    """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v2, simsiam, byol, mae or mnist-like."""
     strength: float = 1.0
     """Scales the augmentation: 0 is none, 1 the published one."""
 
@@ -75,6 +75,8 @@ class PretrainConfig:
     """cuDNN's deterministic algorithms only, so that a resumed run has the same bits on a GPU too."""
     workers: int = 4
     """Processes that decode images which do not fit in memory."""
+    skip_corrupt: bool = False
+    """Go on without image files that cannot be read; the log names each and says how many there are."""
     seed: int = 0
     """Seed of weights, data order and augmentation."""
 
@@ -109,7 +111,7 @@ class PretrainConfig:
 
 
 # Fields that may be changed when a run is resumed: none of them changes what is computed.
-FREE = frozenset({"data_root", "accelerator", "workers", "log_every", "knn_every", "checkpoint_every"})
+FREE = frozenset({"data_root", "accelerator", "workers", "skip_corrupt", "log_every", "knn_every", "checkpoint_every"})
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

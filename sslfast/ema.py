@@ -77,6 +77,7 @@ class EMA(nn.Module):
             )
         self.momentum, self.schedule, self.total_steps, self.buffer_mode = momentum, schedule, total_steps, buffers
         self.module = copy.deepcopy(model).requires_grad_(False).to(dtype)
+        self.module.zero_grad()  # a copy has copies of the gradients, too
         self._model = (model,)  # in a tuple it is not a submodule
         device = next((x.device for x in model.parameters()), None)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64, device=device))

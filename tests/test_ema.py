@@ -153,9 +153,11 @@ def test_a_float32_average_of_a_bfloat16_model(device):
 
 
 def test_the_average_is_a_module_of_its_own():
-    model = network()
-    ema = EMA(model.eval())
+    model = network().eval()
     x = torch.randn(2, 3, 6, 6)
+    model(x).sum().backward()
+    ema = EMA(model)
+    assert all(p.grad is None for p in ema.parameters())
     assert torch.equal(ema(x), model(x))
     assert not ema.module.training
     assert ema.train().module.training

@@ -16,8 +16,10 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 SHARED_MEMORY = {80: 166912, 86: 101376, 90: 232448, 100: 232448}  # bytes a block may have
-POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.uint8: "*u8",
-            torch.int32: "*i32", torch.bool: "*i1"}  # fmt: skip
+POINTERS = {
+    torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16",
+    torch.uint8: "*u8", torch.bool: "*i1", torch.int32: "*i32", torch.int64: "*i64",
+}  # fmt: skip
 OPTIONS = ("num_warps", "num_stages", "maxnreg")
 
 

@@ -17,6 +17,14 @@ struct EmaPair {
     int64_t types;  // 3 * type of target + type of source; 0 float32, 1 bfloat16, 2 float16
 };
 
+// f(Target{}, Source{}) for the types of a pair.
+template <typename F>
+SSLFAST_INLINE void with_types(int64_t types, F f) {
+    with_type(types / 3, [&](auto target) SSLFAST_INLINED {
+        with_type(types % 3, [&](auto source) SSLFAST_INLINED { f(target, source); });
+    });
+}
+
 // momentum * target + (1 - momentum) * source from the nearer end, so that momentum 0 and 1 and a source that equals its
 // target are exact; halved, so that no difference overflows. A momentum outside [0, 1] gives NaN.
 struct Blend {

@@ -59,4 +59,14 @@ SSLFAST_INLINE Bf16 to_bf16(float x, uint32_t noise) {
 // To nearest, ties to even.
 SSLFAST_INLINE Bf16 to_bf16(float x) { return to_bf16(x, 0x7FFF + ((bits_of(x) >> 16) & 1)); }
 
+// f(T{}) for the type that Python calls `type`: 0 float32, 1 bfloat16, 2 float16.
+template <typename F>
+SSLFAST_INLINE void with_type(int64_t type, F f) {
+    switch (type) {
+        case 0: return f(float{});
+        case 1: return f(Bf16{});
+        case 2: return f(Half{});
+    }
+}
+
 }  // namespace sslfast

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <algorithm>
 #include <cstring>
 
 #include "common/inline.h"
@@ -16,19 +15,39 @@
 
 namespace sslfast {
 
-// Sixteen floats in registers, for loops whose vectors must not be left to the compiler.
-typedef float Lanes __attribute__((vector_size(64)));
-inline constexpr int64_t kLanes = 16;
+// Sixteen floats in registers, for loops whose vectors must not be left to the compiler. In parts of the size of a register
+// of AVX2, or of NEON: wider ones would go through memory.
+#ifdef __x86_64__
+typedef float Part __attribute__((vector_size(32)));
+#else
+typedef float Part __attribute__((vector_size(16)));
+#endif
+inline constexpr int64_t kLanes = 16, kWidth = sizeof(Part) / sizeof(float), kParts = kLanes / kWidth;
+struct Lanes {
+    Part part[kParts];
+};
 
-SSLFAST_INLINE void load(const float* from, Lanes& x) { std::memcpy(&x, from, sizeof x); }
-SSLFAST_INLINE void store(const Lanes& x, float* to) { std::memcpy(to, &x, sizeof x); }
+SSLFAST_INLINE void load(const float* from, Lanes& x) {
+    for (int64_t p = 0; p < kParts; ++p) std::memcpy(&x.part[p], from + p * kWidth, sizeof(Part));
+}
+SSLFAST_INLINE void store(const Lanes& x, float* to) {
+    for (int64_t p = 0; p < kParts; ++p) std::memcpy(to + p * kWidth, &x.part[p], sizeof(Part));
+}
 SSLFAST_INLINE void store(const Lanes& x, float* to, int64_t count) {  // the first of them
     if (count >= kLanes) return store(x, to);
-    for (int64_t i = 0; i < count; ++i) to[i] = x[i];
+    for (int64_t i = 0; i < count; ++i) to[i] = x.part[i / kWidth][i % kWidth];
+}
+SSLFAST_INLINE void add_product(Lanes& sum, float weight, const Lanes& x) {
+    for (int64_t p = 0; p < kParts; ++p) sum.part[p] += weight * x.part[p];
+}
+SSLFAST_INLINE void add_product(Lanes& sum, float weight, const Lanes& x, const Lanes& y) {  // weight * (x + y)
+    for (int64_t p = 0; p < kParts; ++p) sum.part[p] += weight * (x.part[p] + y.part[p]);
 }
 SSLFAST_INLINE void clamp(Lanes& x) {  // to [0, 1]
-    x = x < 0.0f ? Lanes{} : x;
-    x = x > 1.0f ? Lanes{} + 1.0f : x;
+    for (Part& part : x.part) {
+        part = part < 0.0f ? Part{} : part;
+        part = part > 1.0f ? Part{} + 1.0f : part;
+    }
 }
 
 inline constexpr double kLog2e = 1.44269504088896341;

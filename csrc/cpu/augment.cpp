@@ -52,7 +52,8 @@ SSLFAST_INLINE float mean(const float* plane, int64_t pixels) {
 }
 
 // factor * x, clamped; contrast adds (1 - factor) * the mean of the gray or, as TensorFlow does it, of each channel.
-SSLFAST_INLINE void scale(float* view, int64_t channels, int64_t pixels, float factor, bool contrast, bool per_channel) {
+SSLFAST_INLINE void scale(float* view, int64_t channels, int64_t pixels, float factor, bool contrast,
+                          bool per_channel) {
     float middle[3] = {};
     for (int64_t c = 0; c < channels && contrast; ++c) middle[c] = mean(view + c * pixels, pixels);
     if (channels == 3 && !per_channel) middle[0] = middle[1] = middle[2] = luma(middle[0], middle[1], middle[2]);
@@ -151,7 +152,7 @@ SSLFAST_INLINE int64_t gaussian(float sigma, int64_t radius, std::vector<float>&
     int64_t reach = 0;
     for (int64_t t = 0; t <= radius; ++t) {
         taps[t] = float(double(taps[t]) / sum);
-        if (taps[t] > kNegligible) reach = t;
+        if (!(taps[t] <= kNegligible)) reach = t;  // also where sigma is NaN
     }
     return reach;
 }
@@ -172,18 +173,22 @@ SSLFAST_INLINE void blur(Workspace& work, const ViewBatch& all, float sigma) {
         const int64_t reflected = y < 0 ? -y : y < h ? y : 2 * (h - 1) - y;
         work.lines[y + radius] = all.simclr && reflected != y ? black : work.spare.data() + reflected * stride;
     }
-    Lanes sum, before, after;
+    Lanes before, after;
     for (int64_t c = 0; c < all.channels; ++c) {
         float* plane = work.view.data() + c * h * w;
         for (int64_t y = 0; y < h; ++y) {
             std::copy_n(plane + y * w, w, middle);
-            for (int64_t t = 1; t <= radius && !all.simclr; ++t) middle[-t] = middle[t], middle[w - 1 + t] = middle[w - 1 - t];
+            for (int64_t t = 1; t <= radius && !all.simclr; ++t) {
+                middle[-t] = middle[t];
+                middle[w - 1 + t] = middle[w - 1 - t];
+            }
             for (int64_t x = 0; x < w; x += kLanes) {
-                load(middle + x, sum);
-                sum *= taps[0];
+                Lanes sum = {};
+                load(middle + x, before);
+                add_product(sum, taps[0], before);
                 for (int64_t t = 1; t <= radius; ++t) {
                     load(middle + x - t, before), load(middle + x + t, after);
-                    sum += taps[t] * (before + after);
+                    add_product(sum, taps[t], before, after);
                 }
                 store(sum, work.spare.data() + y * stride + x);
             }
@@ -191,11 +196,12 @@ SSLFAST_INLINE void blur(Workspace& work, const ViewBatch& all, float sigma) {
         for (int64_t y = 0; y < h; ++y) {
             const float* const* line = work.lines.data() + radius + y;
             for (int64_t x = 0; x < w; x += kLanes) {
-                load(line[0] + x, sum);
-                sum *= taps[0];
+                Lanes sum = {};
+                load(line[0] + x, before);
+                add_product(sum, taps[0], before);
                 for (int64_t t = 1; t <= radius; ++t) {
                     load(line[-t] + x, before), load(line[t] + x, after);
-                    sum += taps[t] * (before + after);
+                    add_product(sum, taps[t], before, after);
                 }
                 store(sum, plane + y * w + x, std::min(kLanes, w - x));
             }
@@ -205,7 +211,7 @@ SSLFAST_INLINE void blur(Workspace& work, const ViewBatch& all, float sigma) {
 
 SSLFAST_INLINE void store(float* to, float x) { *to = x; }
 SSLFAST_INLINE void store(Half* to, float x) { *to = to_half(x); }
-SSLFAST_INLINE void store(Bf16* to, float x) { *to = to_bf16(x, 0x7FFF + (bits_of(x) >> 16 & 1)); }  // to nearest even
+SSLFAST_INLINE void store(Bf16* to, float x) { *to = to_bf16(x); }
 
 template <typename T>
 SSLFAST_INLINE void finish(const float* view, const ViewBatch& all, float threshold, T* out) {
@@ -228,7 +234,7 @@ void make_view(const uint8_t* image, const ViewRows& params, const ViewBatch& al
     crop_resize_flip(image, all, params, i, work);
     jitter(work.view.data(), all, params.jitter + 4 * i, params.order + 4 * i);
     if (params.grayscale[i] && all.channels == 3) to_gray(work.view.data(), pixels);
-    if (params.blur[i] > 0 && all.blur_radius > 0) blur(work, all, params.blur[i]);
+    if (!(params.blur[i] <= 0) && all.blur_radius > 0) blur(work, all, params.blur[i]);
     switch (all.type) {
         case 0: return finish(work.view.data(), all, params.solarize[i], static_cast<float*>(views) + i * elements);
         case 1: return finish(work.view.data(), all, params.solarize[i], static_cast<Bf16*>(views) + i * elements);

@@ -18,14 +18,16 @@ SSLFAST_INLINE float filter(float x, bool bicubic) {
     return bicubic ? cubic : triangle;
 }
 
-// The weights that resize the source pixels [start, end) to `target` pixels, flipped or not. For each block of sixteen of
-// them they are a dense matrix (source pixels from[block] on, 16): most are zero, but none must be gathered.
+// The weights that resize the source pixels [start, end) to `target` pixels. For each block of sixteen of these they are
+// a dense matrix (source pixels from[block] on, 16): most are zero, but none must be gathered.
 struct Resampling {
     int64_t target, start, end;
-    std::vector<int32_t> first, last;  // (target) the source pixels [first, last) that a pixel needs
+    std::vector<int32_t> first, last;  // (16 blocks) the source pixels [first, last) that a pixel needs
     std::vector<int32_t> from;         // (blocks)
     std::vector<int64_t> at;           // (blocks + 1) where the weights of a block begin
     std::vector<float> weights;
+
+    int64_t blocks() const { return int64_t(from.size()); }
 
     // Source pixels of a block.
     int64_t count(int64_t block) const { return (at[block + 1] - at[block]) / kLanes; }
@@ -36,50 +38,55 @@ struct Resampling {
         return weights.data() + at[block] + (first[i] - from[block]) * kLanes + i % kLanes;
     }
 
-    // A box of `length` pixels from `origin` on, cut to the source's `own` pixels; the weights of a pixel sum up to `sum`.
+    // A box of `length` pixels from `origin` on, cut to the source's `own` pixels; the weights of a pixel sum to `unit`.
     // With antialiasing the filter is widened where it shrinks. It is cut and renormalised at the border of the box.
     SSLFAST_INLINE void prepare(int64_t origin, int64_t length, int64_t own, bool flip, int64_t pixels, bool bicubic,
-                                bool antialias, float sum) {
+                                bool antialias, float unit) {
         target = pixels;
         end = std::clamp<int64_t>(origin + length, 1, own);
         start = std::min(std::max<int64_t>(origin, 0), end - 1);
         const double scale = double(end - start) / double(target), widened = antialias ? std::max(scale, 1.0) : 1.0;
         const double support = (bicubic ? 2 : 1) * widened;
-        const float narrow = float(1 / widened);
-        const int64_t blocks = (target + kLanes - 1) / kLanes;
-        first.resize(blocks * kLanes), last.resize(blocks * kLanes), from.resize(blocks), at.resize(blocks + 1);
-        at[0] = 0;
-        for (int64_t block = 0; block < blocks; ++block) {
-            float offset[kLanes];
+        const int64_t padded = (target + kLanes - 1) / kLanes * kLanes;
+        first.resize(padded), last.resize(padded), from.resize(padded / kLanes), at.resize(padded / kLanes + 1);
+        for (int64_t block = 0; block < blocks(); ++block) {
+            const int64_t i0 = block * kLanes;
             double center[kLanes];
             for (int64_t lane = 0; lane < kLanes; ++lane) {
-                const int64_t i = std::min(block * kLanes + lane, target - 1);
+                const int64_t i = std::min(i0 + lane, target - 1);
                 center[lane] = double(start) + (double(flip ? target - 1 - i : i) + 0.5) * scale;
-                first[block * kLanes + lane] = int32_t(std::max(start, int64_t(std::floor(center[lane] - support + 0.5))));
-                last[block * kLanes + lane] = int32_t(std::min(end, int64_t(std::ceil(center[lane] + support - 0.5))));
+                first[i0 + lane] = int32_t(std::max(start, int64_t(std::floor(center[lane] - support + 0.5))));
+                last[i0 + lane] = int32_t(std::min(end, int64_t(std::ceil(center[lane] + support - 0.5))));
             }
-            const int64_t lowest = flip ? block * kLanes + kLanes - 1 : block * kLanes;
-            const int64_t highest = flip ? block * kLanes : block * kLanes + kLanes - 1;
-            from[block] = first[lowest];
-            const int64_t rows = last[highest] - from[block];
-            at[block + 1] = at[block] + rows * kLanes;
+            from[block] = first[flip ? i0 + kLanes - 1 : i0];
+            const int64_t count = last[flip ? i0 : i0 + kLanes - 1] - from[block];
+            at[block + 1] = at[block] + count * kLanes;
             weights.resize(at[block + 1]);
-            for (int64_t lane = 0; lane < kLanes; ++lane) offset[lane] = float(double(from[block]) + 0.5 - center[lane]);
-            float* weight = weights.data() + at[block];
-            float total[kLanes] = {};
-            for (int64_t k = 0; k < rows; ++k) {
+            fill(weights.data() + at[block], count, from[block], center, float(1 / widened), bicubic, unit);
+        }
+    }
+
+    // The matrix (count, 16) of a block.
+    static SSLFAST_INLINE void fill(float* weight, int64_t count, int64_t from, const double* center, float narrow,
+                                    bool bicubic, float unit) {
+        float whole[kLanes], part[kLanes], sum[kLanes] = {};  // of the distance to pixel `from`, exact where it is small
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+            const double distance = double(from) + 0.5 - center[lane];
+            whole[lane] = float(std::floor(distance));
+            part[lane] = float(distance - std::floor(distance));
+        }
+        for (int64_t k = 0; k < count; ++k) {
 #pragma omp simd
-                for (int64_t lane = 0; lane < kLanes; ++lane) {
-                    const float w = filter(std::fabs(offset[lane] + float(k)) * narrow, bicubic);
-                    weight[k * kLanes + lane] = w;
-                    total[lane] += w;
-                }
+            for (int64_t lane = 0; lane < kLanes; ++lane) {
+                const float w = filter(std::fabs(whole[lane] + float(k) + part[lane]) * narrow, bicubic);
+                weight[k * kLanes + lane] = w;
+                sum[lane] += w;
             }
-            for (int64_t lane = 0; lane < kLanes; ++lane) total[lane] = sum / total[lane];
-            for (int64_t k = 0; k < rows; ++k) {
+        }
+        for (int64_t lane = 0; lane < kLanes; ++lane) sum[lane] = unit / sum[lane];
+        for (int64_t k = 0; k < count; ++k) {
 #pragma omp simd
-                for (int64_t lane = 0; lane < kLanes; ++lane) weight[k * kLanes + lane] *= total[lane];
-            }
+            for (int64_t lane = 0; lane < kLanes; ++lane) weight[k * kLanes + lane] *= sum[lane];
         }
     }
 };
@@ -93,29 +100,28 @@ SSLFAST_INLINE void blend_rows(const float* source, int64_t stride, const Resamp
         Lanes sum = {}, pixels;
         for (int64_t t = 0; t < taps; ++t) {
             load(source + t * stride + x, pixels);
-            sum += weight[t * kLanes] * pixels;
+            add_product(sum, weight[t * kLanes], pixels);
         }
         store(sum, row + x);
     }
 }
 
-// `kRows` rows at once, which share the weights; the source columns of `row` begin at `left`.
+// `kRows` rows at once, which share the weights.
 template <int kRows>
-SSLFAST_INLINE void resize_columns(const float* row, int64_t stride, const Resampling& columns, int64_t left,
-                                   bool overshoots, float* out) {
-    const int64_t blocks = int64_t(columns.from.size());
-    for (int64_t block = 0; block < blocks; ++block) {
+SSLFAST_INLINE void resize_columns(const float* row, int64_t stride, const Resampling& columns, bool bicubic,
+                                   float* out) {
+    for (int64_t block = 0; block < columns.blocks(); ++block) {
         const float* weight = columns.weights.data() + columns.at[block];
-        const float* source = row + columns.from[block] - left;
+        const float* source = row + columns.from[block] - columns.start;
         Lanes sum[kRows] = {}, weights;
         for (int64_t k = 0; k < columns.count(block); ++k) {
             load(weight + k * kLanes, weights);
-            for (int r = 0; r < kRows; ++r) sum[r] += source[r * stride + k] * weights;
+            for (int r = 0; r < kRows; ++r) add_product(sum[r], source[r * stride + k], weights);
         }
-        const int64_t x = block * kLanes, valid = std::min(kLanes, columns.target - x);
+        const int64_t x = block * kLanes;
         for (int r = 0; r < kRows; ++r) {
-            if (overshoots) clamp(sum[r]);
-            store(sum[r], out + r * columns.target + x, valid);
+            if (bicubic) clamp(sum[r]);  // it overshoots at edges
+            store(sum[r], out + r * columns.target + x, columns.target - x);
         }
     }
 }
@@ -128,30 +134,30 @@ struct Crop {
     // uint8 (channels, height, width) -> view (channels, rows, columns) in [0, 1].
     SSLFAST_INLINE void resize(const uint8_t* image, int64_t channels, int64_t height, int64_t width, bool bicubic,
                                float* view) {
-        constexpr int kRows = 4;
-        const int64_t left = columns.start, across = columns.end - left, stride = (across + kLanes - 1) / kLanes * kLanes;
+        constexpr int64_t kRows = 4;
+        const int64_t left = columns.start, across = columns.end - left;
+        const int64_t stride = (across + kLanes - 1) / kLanes * kLanes;
         row.resize(kRows * stride);
         for (int64_t c = 0; c < channels; ++c) {
-            for (int64_t block = 0; block < int64_t(rows.from.size()); ++block) {
-                const int64_t count = rows.count(block);
+            for (int64_t block = 0; block < rows.blocks(); ++block) {
+                const int64_t count = rows.count(block), end = std::min((block + 1) * kLanes, rows.target);
                 const uint8_t* source = image + (c * height + rows.from[block]) * width + left;
-                pixels.resize(std::max<int64_t>(pixels.size(), count * stride));
+                pixels.resize(std::max(int64_t(pixels.size()), count * stride));
                 for (int64_t k = 0; k < count; ++k) {
 #pragma omp simd
                     for (int64_t x = 0; x < across; ++x) pixels[k * stride + x] = float(source[k * width + x]);
                 }
-                const int64_t end = std::min((block + 1) * kLanes, rows.target);
                 for (int64_t y = block * kLanes; y < end; y += kRows) {
-                    const int64_t together = std::min<int64_t>(kRows, end - y);
+                    const int64_t together = std::min(kRows, end - y);
                     float* out = view + (c * rows.target + y) * columns.target;
                     for (int64_t r = 0; r < together; ++r)
                         blend_rows(pixels.data(), stride, rows, y + r, &row[r * stride]);
                     if (together == kRows) {
-                        resize_columns<kRows>(row.data(), stride, columns, left, bicubic, out);
-                    } else {
-                        for (int64_t r = 0; r < together; ++r)
-                            resize_columns<1>(&row[r * stride], stride, columns, left, bicubic, out + r * columns.target);
+                        resize_columns<kRows>(row.data(), stride, columns, bicubic, out);
+                        continue;
                     }
+                    for (int64_t r = 0; r < together; ++r)
+                        resize_columns<1>(&row[r * stride], stride, columns, bicubic, out + r * columns.target);
                 }
             }
         }

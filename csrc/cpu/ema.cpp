@@ -43,17 +43,9 @@ SSLFAST_INLINE void update(const EmaPair& pair, int64_t first, int64_t last, Ble
 
 SSLFAST_MULTIVERSION
 void update_chunk(const EmaPair& pair, int64_t first, int64_t last, Blend blend, uint32_t tensor, uint64_t step) {
-    switch (pair.types) {
-        case 0: return update<float, float>(pair, first, last, blend, tensor, step);
-        case 1: return update<float, Bf16>(pair, first, last, blend, tensor, step);
-        case 2: return update<float, Half>(pair, first, last, blend, tensor, step);
-        case 3: return update<Bf16, float>(pair, first, last, blend, tensor, step);
-        case 4: return update<Bf16, Bf16>(pair, first, last, blend, tensor, step);
-        case 5: return update<Bf16, Half>(pair, first, last, blend, tensor, step);
-        case 6: return update<Half, float>(pair, first, last, blend, tensor, step);
-        case 7: return update<Half, Bf16>(pair, first, last, blend, tensor, step);
-        case 8: return update<Half, Half>(pair, first, last, blend, tensor, step);
-    }
+    with_types(pair.types, [&](auto target, auto source) SSLFAST_INLINED {
+        update<decltype(target), decltype(source)>(pair, first, last, blend, tensor, step);
+    });
 }
 
 }  // namespace

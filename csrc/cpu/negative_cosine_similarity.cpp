@@ -51,39 +51,32 @@ SSLFAST_INLINE void gradient(double grad, double cosine, const T* x, double x_sc
     for (int64_t d = 0; d < dim; ++d) store(out + d, across * to_float(y[d]) + along * to_float(x[d]));
 }
 
-template <typename T>
-SSLFAST_INLINE float loss_of(const void* p, const void* z, int64_t i, int64_t dim) {
-    return float(-row_of(static_cast<const T*>(p) + i * dim, static_cast<const T*>(z) + i * dim, dim).cosine);
-}
-
-template <typename T>
-SSLFAST_INLINE void gradients(double grad, const void* all_p, const void* all_z, int64_t i, int64_t dim, void* dp,
-                              void* dz) {
-    const T* p = static_cast<const T*>(all_p) + i * dim;
-    const T* z = static_cast<const T*>(all_z) + i * dim;
-    const Row row = row_of(p, z, dim);
-    if (dp) gradient(grad, row.cosine, p, row.p_scale, z, row.z_scale, dim, static_cast<T*>(dp) + i * dim);
-    if (dz) gradient(grad, row.cosine, z, row.z_scale, p, row.p_scale, dim, static_cast<T*>(dz) + i * dim);
+SSLFAST_MULTIVERSION
+void forward_row(const void* all_p, const void* all_z, int type, int64_t i, int64_t dim, float* loss) {
+    with_type(type, [&](auto zero) SSLFAST_INLINED {
+        using T = decltype(zero);
+        const T *p = static_cast<const T*>(all_p) + i * dim, *z = static_cast<const T*>(all_z) + i * dim;
+        *loss = float(-row_of(p, z, dim).cosine);
+    });
 }
 
 SSLFAST_MULTIVERSION
-float forward_row(const void* p, const void* z, int type, int64_t i, int64_t dim) {
-    return type == 0 ? loss_of<float>(p, z, i, dim)
-                     : type == 1 ? loss_of<Bf16>(p, z, i, dim) : loss_of<Half>(p, z, i, dim);
-}
-
-SSLFAST_MULTIVERSION
-void backward_row(double grad, const void* p, const void* z, int type, int64_t i, int64_t dim, void* dp, void* dz) {
-    if (type == 0) return gradients<float>(grad, p, z, i, dim, dp, dz);
-    if (type == 1) return gradients<Bf16>(grad, p, z, i, dim, dp, dz);
-    return gradients<Half>(grad, p, z, i, dim, dp, dz);
+void backward_row(double grad, const void* all_p, const void* all_z, int type, int64_t i, int64_t dim, void* dp,
+                  void* dz) {
+    with_type(type, [&](auto zero) SSLFAST_INLINED {
+        using T = decltype(zero);
+        const T *p = static_cast<const T*>(all_p) + i * dim, *z = static_cast<const T*>(all_z) + i * dim;
+        const Row row = row_of(p, z, dim);
+        if (dp) gradient(grad, row.cosine, p, row.p_scale, z, row.z_scale, dim, static_cast<T*>(dp) + i * dim);
+        if (dz) gradient(grad, row.cosine, z, row.z_scale, p, row.p_scale, dim, static_cast<T*>(dz) + i * dim);
+    });
 }
 
 }  // namespace
 
 void negative_cosine_similarity(const void* p, const void* z, int type, int64_t rows, int64_t dim, float* loss) {
 #pragma omp parallel for schedule(static) if (rows * dim > 16384)
-    for (int64_t i = 0; i < rows; ++i) loss[i] = forward_row(p, z, type, i, dim);
+    for (int64_t i = 0; i < rows; ++i) forward_row(p, z, type, i, dim, loss + i);
 }
 
 void negative_cosine_similarity_backward(const float* grad, const void* p, const void* z, int type, int64_t rows,

@@ -88,17 +88,9 @@ __global__ void __launch_bounds__(kThreads, 4) ema_update_kernel(
                                       : double(*static_cast<const float*>(momentum_at));
     if (step_at) step = *step_at;
     const Blend blend(momentum);
-    switch (pair.types) {
-        case 0: return update<float, float>(pair, first, last, blend, tensor, step);
-        case 1: return update<float, Bf16>(pair, first, last, blend, tensor, step);
-        case 2: return update<float, Half>(pair, first, last, blend, tensor, step);
-        case 3: return update<Bf16, float>(pair, first, last, blend, tensor, step);
-        case 4: return update<Bf16, Bf16>(pair, first, last, blend, tensor, step);
-        case 5: return update<Bf16, Half>(pair, first, last, blend, tensor, step);
-        case 6: return update<Half, float>(pair, first, last, blend, tensor, step);
-        case 7: return update<Half, Bf16>(pair, first, last, blend, tensor, step);
-        case 8: return update<Half, Half>(pair, first, last, blend, tensor, step);
-    }
+    with_types(pair.types, [&](auto target, auto source) SSLFAST_INLINED {
+        update<decltype(target), decltype(source)>(pair, first, last, blend, tensor, step);
+    });
 }
 
 }  // namespace

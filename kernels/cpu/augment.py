@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sslfast import _C
-from sslfast.kernels.cpu.pages import in_huge_pages
+from sslfast.kernels.cpu.memory import empty
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -34,7 +34,7 @@ def augment(
     dtype: torch.dtype,
 ) -> Tensor:
     batch, channels, height, width = images.shape
-    views = in_huge_pages(torch.empty(batch, channels, *size, dtype=dtype))
+    views = empty(batch, channels, *size, dtype=dtype)
     if "grayscale" not in steps:
         grayscale = torch.zeros_like(grayscale)
     if "solarize" not in steps:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sslfast import _C
-from sslfast.kernels.cpu.pages import in_huge_pages
+from sslfast.kernels.cpu.memory import empty
 from sslfast.kernels.pairs import TYPES
 
 
@@ -22,7 +22,7 @@ def forward(p: Tensor, z: Tensor) -> Tensor:
 
 def backward(grad: Tensor, p: Tensor, z: Tensor, with_p: bool, with_z: bool) -> tuple[Tensor, Tensor]:
     grad, p, z = grad.contiguous(), p.contiguous(), z.contiguous()
-    dp, dz = (in_huge_pages(p.new_empty(len(p) if wanted else 0, p.shape[1])) for wanted in (with_p, with_z))
+    dp, dz = (empty(len(p) if wanted else 0, p.shape[1], dtype=p.dtype) for wanted in (with_p, with_z))
     _C.negative_cosine_similarity_backward(
         grad.data_ptr(), p.data_ptr(), z.data_ptr(), TYPES[p.dtype], *p.shape, dp.data_ptr(), dz.data_ptr()
     )

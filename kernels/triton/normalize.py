@@ -1,4 +1,4 @@
-"""Rows onto the unit sphere: both views in one pass, with the cosines of the positive pairs."""
+"""Rows onto the unit sphere: both views in one pass, with the cosines of the positive pairs; and the way back."""
 
 from __future__ import annotations
 
@@ -42,6 +42,23 @@ def _normalize_pairs(
     tl.store(scale + rows, scale1, mask=rows < N)
     tl.store(scale + N + rows, scale2, mask=rows < N)
     tl.store(cosine + rows, tl.sum(u1.to(tl.float32) * u2.to(tl.float32), axis=1), mask=rows < N)
+
+
+@triton.jit
+def store_raw_gradient(
+    dz, du, u, scale, row, end, D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr
+):  # fmt: skip
+    """dz[row : end], at most ROWS raw rows' gradients, from du to their unit rows u; returns Σ_i u_i·du_i of them."""
+    i = tl.arange(0, ROWS)
+    inside = row + i < end
+    along = tl.where(inside, tl.sum(du * u, axis=1), 0.0)
+    factor = tl.load(scale + row + i, mask=inside, other=0.0)
+    # The factor of a row shorter than 1e-12 is constant: nothing to project out.
+    du -= tl.where(factor < 1e12, along, 0.0)[:, None] * u
+    features = tl.arange(0, BLOCK_D)[None, :]
+    out = dz + tl.cast(row, tl.int64) * D + (i[:, None] * D + features)
+    tl.store(out, du * factor[:, None], mask=inside[:, None] & (features < D))
+    return tl.sum(along)
 
 
 def normalize_pairs(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:

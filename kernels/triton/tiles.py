@@ -1,4 +1,4 @@
-"""What the contrastive kernels share: tiles of cosines, their exponents, and the temperature."""
+"""What the contrastive kernels share: tiles of cosines, which pairs of them count, and the temperature."""
 
 from __future__ import annotations
 
@@ -58,16 +58,49 @@ def add_product(total, x, y):
 
 @triton.jit
 def cosines(
-    u, row, column, M, D: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr,
+    rows, columns, row, column, R, C, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """u[row : row + BLOCK_M] @ u[column : column + BLOCK_N].T, the features taken BLOCK_D at a time."""
+    """rows[row : row + BLOCK_M] @ columns[column : column + BLOCK_N].T, the features taken BLOCK_D at a time."""
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for feature in range(0, D, BLOCK_D):
-        x = load_tile(u, row, feature, M, D, BLOCK_M, BLOCK_D, MASKED)
-        y = load_tile(u, column, feature, M, D, BLOCK_N, BLOCK_D, MASKED)
+        x = load_tile(rows, row, feature, R, D, BLOCK_M, BLOCK_D, MASK_ROWS)
+        y = load_tile(columns, column, feature, C, D, BLOCK_N, BLOCK_D, MASK_COLUMNS)
         total = add_product(total, x, y.T)
     return total
+
+
+@triton.jit
+def negatives(
+    s, row, column, owned_from, C,
+    SKIP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """A tile s, with -inf in columns of another tile or of none, and in the pairs to skip.
+
+    SKIP: "none"; "self", row i with column i; "views", also with its partner i ± C / 2, the other view of its image.
+    """
+    apart = column - row
+    N = C // 2
+    touched = (column != owned_from) | (column + BLOCK_N > C)
+    if SKIP != "none":
+        touched |= (apart > -BLOCK_N) & (apart < BLOCK_M)
+    if SKIP == "views":
+        touched |= (apart + N > -BLOCK_N) & (apart + N < BLOCK_M)
+        touched |= (apart - N > -BLOCK_N) & (apart - N < BLOCK_M)
+    if touched:
+        # In a tensor core's result the lanes of a warp share eight columns; split like this, the middle index is a
+        # constant of the code. Of a plain column index the compiler keeps BLOCK_N / 4 registers throughout the loop.
+        eights = 8 * tl.arange(0, BLOCK_N // 8)[None, :, None]
+        ones = column + tl.arange(0, 8)[None, None, :]
+        rows = row + tl.arange(0, BLOCK_M)[:, None, None]
+        omit = (eights >= C - ones) if MASKED else (eights < owned_from - ones)
+        if SKIP != "none":
+            omit = omit | (eights == rows - ones)
+        if SKIP == "views":
+            omit = omit | (eights == tl.where(rows < N, rows + N, rows - N) - ones)
+        s = tl.where(omit, float("-inf"), tl.reshape(s, (BLOCK_M, BLOCK_N // 8, 8)))
+        s = tl.reshape(s, (BLOCK_M, BLOCK_N))
+    return s
 
 
 @triton.jit

@@ -97,27 +97,45 @@ class Preset:
         )
 
 
+# Against SimCLR: smaller jitter, crops of at least a fifth, and torchvision's bilinear resize. Their
+# blur, Pillow's, has no window; SimCLR's stands in for it.
+_MOCO_V2 = Preset(
+    crop_scale=(0.2, 1.0), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2, blur=0.5,
+    blur_sigma=(0.1, 2.0), interpolation="bilinear",
+)  # fmt: skip
+_BYOL = Preset(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grayscale=0.2, blur_sigma=(0.1, 2.0))
+_SIMCLR = Preset(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale=0.2, blur=0.5, blur_sigma=(0.1, 2.0))
+
 PRESETS: dict[str, Preset] = {
     # Chen et al. 2020, https://arxiv.org/abs/2002.05709, appendix A, and google-research/simclr, data_util.py:
     # jitter strength 1.0, blur window of a tenth of the height.
-    "simclr": Preset(
-        brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale=0.2, blur=0.5, blur_sigma=(0.1, 2.0)
-    ),
+    "simclr": _SIMCLR,
+    # The same with the steps of the TensorFlow code instead of torchvision's.
+    "simclr-tf": replace(_SIMCLR, mode="simclr"),
     # The same paper, appendix B.9, CIFAR-10: jitter strength 0.5 and no blur.
     "simclr-cifar": Preset(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2),
+    # Chen et al. 2020, https://arxiv.org/abs/2003.04297, and facebookresearch/moco, main_moco.py with --aug-plus.
+    "moco-v2": _MOCO_V2,
+    # Chen and He 2020, https://arxiv.org/abs/2011.10566, section 3, and facebookresearch/simsiam, main_simsiam.py.
+    "simsiam": _MOCO_V2,
+    # Grill et al. 2020, https://arxiv.org/abs/2006.07733, appendix B, table 6: the first and the second view.
+    "byol-1": replace(_BYOL, blur=1.0),
+    "byol-2": replace(_BYOL, blur=0.1, solarize=0.2),
+    # He et al. 2021, https://arxiv.org/abs/2111.06377, appendix A.1, and facebookresearch/mae, main_pretrain.py.
+    "mae": Preset(crop_scale=(0.2, 1.0), jitter=0.0),
     # Digits and other glyphs (ours): a mirrored digit is another glyph, and most of it must stay in view.
     "mnist-like": Preset(
         crop_scale=(0.4, 1.0), flip=0.0, brightness=0.4, contrast=0.4, blur=0.5, blur_sigma=(0.1, 1.0)
     ),
 }
-
-
-# The same with the steps of the TensorFlow code instead of torchvision's.
-PRESETS["simclr-tf"] = replace(PRESETS["simclr"], mode="simclr")
+PAIRS: dict[str, tuple[str, str]] = {"byol": ("byol-1", "byol-2")}
+"""Presets whose two views are drawn from two distributions."""
 
 
 def preset(name: str) -> Preset:
     """The preset of that name in `PRESETS`. Raises ValueError for another name."""
+    if name in PAIRS:
+        raise ValueError(f"preset {name!r} is a pair, {' and '.join(PAIRS[name])}: ViewSampler.pair makes both views")
     if name not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        raise ValueError(f"preset must be one of {', '.join([*PRESETS, *PAIRS])}, got {name!r}")
     return PRESETS[name]

@@ -19,8 +19,7 @@ CHANCES = ("flip", "jitter", "grayscale", "blur", "solarize")
 class ViewSampler:
     """Draws the parameters of views, for every image its own, from one generator and in one go on its device.
 
-        sampler = ViewSampler("simclr", 224)
-        first, second = (augment(images, sampler.sample(256, (256, 256)), 224) for _ in range(2))
+        views = [augment(images, sampler.sample(256, (256, 256)), 224) for sampler in ViewSampler.pair("byol", 224)]
 
     Args:
         preset: a name in `PRESETS` or a `Preset`.
@@ -41,6 +40,17 @@ class ViewSampler:
         self.steps = self.preset.steps
         window = int(self.preset.blur_window * self.size[0])
         self.blur_radius = min(max(1, window // 2), min(self.size) - 1) if "blur" in self.steps else 0
+
+    @classmethod
+    def pair(
+        cls, preset: str | Preset, size: int | tuple[int, int], *, strength: float = 1.0
+    ) -> tuple[ViewSampler, ViewSampler]:
+        """The samplers of the two views of an image: of a name in `PAIRS` two different ones, else twice the same."""
+        if isinstance(preset, str) and preset in presets.PAIRS:
+            first, second = (cls(name, size, strength=strength) for name in presets.PAIRS[preset])
+            return first, second
+        sampler = cls(preset, size, strength=strength)
+        return sampler, sampler
 
     def sample(
         self,

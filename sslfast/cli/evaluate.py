@@ -38,6 +38,8 @@ class Evaluate:
     """Seed of that draw; the run's own if not given."""
     workers: int = 4
     """Processes that decode images which do not fit in memory."""
+    skip_corrupt: bool = False
+    """Go on without image files that cannot be read, and name them in results.json; always if the training did."""
     k: int | None = None
     """knn: neighbours that vote; 200, or 20 below 10,000 training images, if not given."""
     temperature: float | None = None
@@ -76,6 +78,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     width = max(map(len, rows))
     for name, accuracy in rows.items():
         print(f"{name:{width}}  {accuracy:7.2%}")
+    if "unreadable" in result:
+        print(f"{len(result['unreadable'])} image files could not be read and were skipped; results.json names them")
     print(f"written to {run / 'results.json'}; next: sslfast report {run}")
     return 0
 

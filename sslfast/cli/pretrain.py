@@ -86,6 +86,8 @@ def pretrain(arguments: Sequence[str]) -> int:
         print(f"backbone  {summary.run / 'exported' / 'backbone.safetensors'}")
         if summary.knn_accuracy is not None:
             print(f"kNN       {summary.knn_accuracy:.2%} on the test images")
+        if summary.skipped:
+            print(f"skipped   {summary.skipped} unreadable image files, named in {summary.run / 'train.log'}")
         print(f"next      sslfast evaluate {shlex.quote(str(summary.run))} --protocol linear")
     return 0
 

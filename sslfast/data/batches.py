@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sslfast.data.decode import read_square
 from sslfast.data.images import FolderImages, ImageSet, TensorImages
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -30,7 +30,7 @@ def batches(
         for index, pixels, labels in batches(images, 256, device="cuda", order=order): ...
 
     A set in memory is copied to the device once and indexed there; one in files is decoded by worker processes, into
-    pinned memory where the device is a GPU. torch's default generator is left alone.
+    pinned memory where the device is a GPU, ahead of their use. torch's default generator is left alone.
 
     Args:
         order: (n,) integers, the images to visit; all of them in their order if None.
@@ -39,7 +39,8 @@ def batches(
         workers: processes that decode files; 0 decodes in this one. A set in memory needs none.
 
     Yields:
-        index (B,) int64, pixels (B, C, H, W) uint8, labels (B,) int64, all on the device.
+        index (B,) int64, pixels (B, C, H, W) uint8, labels (B,) int64, all on the device. Where an image was skipped
+        (see `load_folder`), they are those of the one in its place, and `images.corrupt` names it.
 
     Raises:
         ValueError: batch_size < 1, start < 0, workers < 0, an order that is no vector of indices; later: an image that
@@ -80,7 +81,9 @@ def _decoded(images: FolderImages, parts: list[Tensor], device: torch.device, wo
     for batch in loader:
         if isinstance(batch, ValueError):
             raise batch
-        index, pixels, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+        *tensors, corrupt = batch
+        images.corrupt.update(corrupt)
+        index, pixels, labels = (tensor.to(device, non_blocking=True) for tensor in tensors)
         yield index, pixels, labels
 
 
@@ -90,10 +93,10 @@ class _Files(Dataset):
     def __init__(self, images: FolderImages) -> None:
         self.images = images
 
-    def __getitem__(self, indices: Sequence[int]) -> Batch | ValueError:
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, dict[str, str]] | ValueError:
         try:
-            pixels = torch.stack([read_square(self.images.paths[i], self.images.resize) for i in indices])
+            found, pixels, corrupt = zip(*map(self.images.read, indices))
         except ValueError as error:
             return error
-        index = torch.tensor(indices)
-        return index, pixels, self.images.labels[index]
+        index = torch.tensor(found)
+        return index, torch.stack(pixels), self.images.labels[index], dict(ChainMap(*corrupt))

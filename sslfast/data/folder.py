@@ -9,14 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sslfast.data.decode import read, read_all, read_square
+from sslfast.data.decode import Unreadable, read, read_all, read_square
 from sslfast.data.images import FolderImages, ImageSet, TensorImages
 
 IN_MEMORY = 2**30  # bytes; larger sets are read from their files
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
 
-def load_folder(folder: str | Path, split: str, *, resize: int = 256, seed: int = 0) -> ImageSet:
+def load_folder(
+    folder: str | Path, split: str, *, resize: int = 256, seed: int = 0, skip_corrupt: bool = False
+) -> ImageSet:
     """A split of an image folder, in RGB; the class of an image is the subfolder that it lies in, at any depth.
 
     `folder` holds train/ and test/ (or val/), or the classes themselves; then a fifth of every class, drawn by `seed`,
@@ -26,20 +28,40 @@ def load_folder(folder: str | Path, split: str, *, resize: int = 256, seed: int 
     to a shorter side of `resize` pixels and its middle (resize, resize) is cut out. Up to 1 GiB a split is held in
     memory, a larger one is read from its files.
 
+    With `skip_corrupt`, files that cannot be read are named in the set's `corrupt` instead of being an error. A set in
+    memory is without them. Of a set in files they are found when their batch is due, and the next readable image of the
+    class takes their place, so that the set keeps its length and batches their size.
+
     Raises:
         ValueError: the folder or a class does not exist, holds no images, or the class is not in train/; an image
-            cannot be read (at once if the split is held in memory, else when its batch is due).
+            cannot be read (at once if the split is held in memory, else when its batch is due), or none can.
     """
     paths, labels, classes = list_split(Path(folder), split, seed)
-    channels, height, width = read(paths[0]).shape
+    corrupt = {} if skip_corrupt else None
+    channels, height, width = _first_shape(paths, skip_corrupt)
     images = None
     if min(height, width) <= resize and len(paths) * channels * height * width <= IN_MEMORY:
-        images = read_all(paths, (channels, height, width), read)
+        images = read_all(paths, (channels, height, width), read, corrupt)
     if images is None and len(paths) * channels * resize**2 <= IN_MEMORY:
-        images = read_all(paths, (channels, resize, resize), partial(read_square, resize=resize))
+        images = read_all(paths, (channels, resize, resize), partial(read_square, resize=resize), corrupt)
     if images is None:
-        return FolderImages(paths, labels, classes, resize)
-    return TensorImages(images, labels, classes)
+        return FolderImages(paths, labels, classes, resize, skip_corrupt=skip_corrupt)
+    if corrupt:
+        whole = torch.tensor([str(path) not in corrupt for path in paths])
+        images, labels = images[whole], labels[whole]
+    return TensorImages(images, labels, classes, dict(sorted((corrupt or {}).items())))
+
+
+def _first_shape(paths: list[Path], skip_corrupt: bool) -> torch.Size:
+    """The shape of the first image that can be read."""
+    for path in paths:
+        try:
+            return read(path).shape
+        except Unreadable as error:
+            if not skip_corrupt:
+                raise
+            last = error
+    raise ValueError(f"none of the {len(paths)} images can be read, the last: {last.path}: {last.reason}")
 
 
 def list_split(folder: Path, split: str, seed: int) -> tuple[list[Path], Tensor, list[str]]:

@@ -49,6 +49,7 @@ def load_images(
     download: bool = False,
     resize: int = 256,
     seed: int = 0,
+    skip_corrupt: bool = False,
 ) -> ImageSet:
     """A split of a dataset; the same arguments give the same images in the same order.
 
@@ -59,6 +60,7 @@ def load_images(
         download: fetch them if they are not there.
         resize: for a folder whose images differ in size, or are larger: the side in pixels to which they are brought.
         seed: draws the test split of digits and of folders without one, and the crops of photos.
+        skip_corrupt: go on without the files of a folder that cannot be read, and name them in the set's `corrupt`.
 
     Raises:
         ValueError: an unknown name or split; a folder or an image in it that cannot be read.
@@ -69,7 +71,7 @@ def load_images(
     if split not in SPLITS:
         raise ValueError(f"split must be {' or '.join(SPLITS)}, got {split!r}")
     if name.startswith(FOLDER):
-        return load_folder(name.removeprefix(FOLDER), split, resize=resize, seed=seed)
+        return load_folder(name.removeprefix(FOLDER), split, resize=resize, seed=seed, skip_corrupt=skip_corrupt)
     if name == "digits":
         return load_digits(split, seed)
     if name == "photos":

@@ -40,6 +40,7 @@ def evaluate(
     limit: int | None = None,
     seed: int | None = None,
     workers: int = 4,
+    skip_corrupt: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Judge a run's last backbone by a protocol, beside two baselines, and write it to RUN/results.json.
@@ -59,6 +60,7 @@ def evaluate(
         limit: at most this many images of each split, drawn at random; None for all.
         seed: of that draw; the run's own if None. The initial backbone always has the run's.
         workers: processes that decode images which are not in memory.
+        skip_corrupt: go on without image files that cannot be read, as training does if the run was told so.
         options: the protocol's own settings, for knn `k` and `temperature`, for linear `C` and `max_iter`. One that is
             None has its default.
 
@@ -77,7 +79,10 @@ def evaluate(
     data = data or run.config["data"]
     root = None if data_root is None else Path(data_root)
     task = Task(
-        *(run.images(split, data=data, root=root, download=download) for split in ("train", "test")),
+        *(
+            run.images(split, data=data, root=root, download=download, skip_corrupt=skip_corrupt)
+            for split in ("train", "test")
+        ),
         mean=tuple(run.network["mean"]),
         std=tuple(run.network["std"]),
         size=run.network["image_size"],
@@ -97,6 +102,7 @@ def evaluate(
         baseline.pop("predictions", None)
 
     epoch, step = run.progress
+    unreadable = sorted(task.train.corrupt | task.test.corrupt)
     result = {
         "protocol": protocol,
         "accuracy": found.pop("accuracy"),
@@ -110,6 +116,7 @@ def evaluate(
         "data": data,
         "train_images": len(task.indices(task.train)),
         "test_images": len(task.indices(task.test)),
+        **({"unreadable": unreadable} if unreadable else {}),  # skipped, as in training
         "limit": limit,
         "image_size": task.size,
         "method": run.config["method"],

@@ -107,12 +107,20 @@ class Run:
             return self._build().eval()
 
     def images(
-        self, split: str, *, data: str | None = None, root: Path | None = None, download: bool = False
+        self,
+        split: str,
+        *,
+        data: str | None = None,
+        root: Path | None = None,
+        download: bool = False,
+        skip_corrupt: bool = False,
     ) -> ImageSet:
-        """The run's own images, or those of another data set, "train" or "test"."""
+        """The run's own images, or those of another data set, "train" or "test"; it may skip what training skipped."""
         own = self.config.get("data_root")
         root = root or (Path(own) if own and data in (None, self.config["data"]) else None)
-        return load_images(data or self.config["data"], split, root=root, download=download)
+        options = {"root": root, "download": download}
+        options["skip_corrupt"] = skip_corrupt or self.config.get("skip_corrupt", False)
+        return load_images(data or self.config["data"], split, **options)
 
     def _build(self) -> nn.Module:
         takes = {"in_channels": self.network["in_channels"], "image_size": self.network["image_size"]}

@@ -61,17 +61,18 @@ class SimCLR(Method):
             layers=config.projection_layers,
         )
         self.loss = NTXentLoss(config.temperature, learnable=config.learnable_temperature, group="world")
-        self.sampler = ViewSampler(config.preset, config.image_size, strength=config.strength)
+        self.samplers = ViewSampler.pair(config.preset, config.image_size, strength=config.strength)
         self.size = config.image_size
         self.mean, self.std = normalization(config.data)
 
     def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Two independent augmentations of `images`, each (B, C, image_size, image_size), normalised."""
-        return self._view(images, generator), self._view(images, generator)
-
-    def _view(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        params = self.sampler.sample(len(images), images.shape[-2:], generator=generator, device=images.device)
-        return augment(images, params, self.size, mean=self.mean, std=self.std)
+        first, second = (
+            sampler.sample(len(images), images.shape[-2:], generator=generator, device=images.device)
+            for sampler in self.samplers
+        )
+        normalized = {"mean": self.mean, "std": self.std}
+        return augment(images, first, self.size, **normalized), augment(images, second, self.size, **normalized)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
         """Both views in one forward pass, so that BatchNorm sees them together."""

@@ -2,8 +2,25 @@
 
 from sslfast.ops.augment import augment
 from sslfast.ops.ema import ema_update_
+from sslfast.ops.gather_patches import gather_patches
+from sslfast.ops.gather_tokens import gather_tokens
 from sslfast.ops.info_nce import info_nce
+from sslfast.ops.masked_patch_loss import masked_patch_loss
 from sslfast.ops.negative_cosine_similarity import negative_cosine_similarity
 from sslfast.ops.nt_xent import nt_xent
+from sslfast.ops.random_patch_mask import PatchMask, random_patch_mask
+from sslfast.ops.restore_tokens import restore_tokens
 
-__all__ = ["augment", "ema_update_", "info_nce", "negative_cosine_similarity", "nt_xent"]
+__all__ = [
+    "PatchMask",
+    "augment",
+    "ema_update_",
+    "gather_patches",
+    "gather_tokens",
+    "info_nce",
+    "masked_patch_loss",
+    "negative_cosine_similarity",
+    "nt_xent",
+    "random_patch_mask",
+    "restore_tokens",
+]

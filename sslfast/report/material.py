@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sslfast.data import ImageSet, batches
+from sslfast.data.decode import Unreadable
 from sslfast.evaluate.features import extract_features
 from sslfast.evaluate.results import read_results
 from sslfast.evaluate.run import Run
@@ -111,7 +112,7 @@ class Material:
         options |= {"device": self.device, "workers": self.config.get("workers", 0)}
         try:
             features, _ = extract_features(self._backbone, images, indices=indices, **options)
-        except OSError as error:
+        except (OSError, Unreadable) as error:
             raise Unavailable(str(error)) from error
         if not features.isfinite().all():
             raise Unavailable("the backbone's features are not finite")

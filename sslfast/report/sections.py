@@ -89,8 +89,8 @@ def views(material: Material) -> Section | None:
     preset, strength, size = (material.config[key] for key in ("preset", "strength", "image_size"))
     chosen = material.spread(material.train, torch.arange(len(material.train)), PAIRS)
     sources = material.pictures(material.train, chosen)
-    sampler, generator = ViewSampler(preset, size, strength=strength), material.generator()
-    pair = [sampler.sample(len(sources), sources.shape[-2:], generator=generator) for _ in range(2)]
+    samplers, generator = ViewSampler.pair(preset, size, strength=strength), material.generator()
+    pair = [sampler.sample(len(sources), sources.shape[-2:], generator=generator) for sampler in samplers]
     pictures = [augment(sources, params, size) for params in pair]
     strips = []
     for k, source in enumerate(sources):

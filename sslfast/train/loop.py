@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sslfast._extras import require
 from sslfast.config import PretrainConfig, differences
-from sslfast.data import batches, load_images, normalization
+from sslfast.data import FolderImages, batches, load_images, normalization
 from sslfast.evaluate.features import extract_features
 from sslfast.evaluate.knn import knn_accuracy
 from sslfast.methods import METHODS
@@ -31,11 +31,15 @@ from sslfast.train.stop import Interrupted, StopRequest
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished run has come to; `knn_accuracy` in [0, 1], None without kNN."""
+    """What a finished run has come to.
+
+    `knn_accuracy` in [0, 1], None without kNN; `skipped` is the number of image files that could not be read.
+    """
 
     run: Path
     steps: int
     knn_accuracy: float | None
+    skipped: int = 0
 
 
 class Training:
@@ -44,8 +48,9 @@ class Training:
     def __init__(self, fabric: Any, config: PretrainConfig, run: Path, *, download: bool = False) -> None:
         self.fabric, self.config, self.run = fabric, config, run
         root = None if config.data_root is None else Path(config.data_root)
-        self.images = load_images(config.data, "train", root=root, download=download)
-        self.test_images = load_images(config.data, "test", root=root, download=download) if config.knn_every else None
+        options = {"root": root, "download": download, "skip_corrupt": config.skip_corrupt}
+        self.images = load_images(config.data, "train", **options)
+        self.test_images = load_images(config.data, "test", **options) if config.knn_every else None
 
         self.batch = config.batch_size * config.accumulate * fabric.world_size
         self.steps_per_epoch = len(self.images) // self.batch
@@ -75,6 +80,7 @@ class Training:
         self.output: dict[str, Any] = {}
         self.alarmed = False
         self.knn: float | None = None
+        self.skipped: dict[str, str] = {}  # files that could not be read, and why
 
     def learning_rate(self, step: int) -> float:
         """The scheduled learning rate of a step, counted from 0."""
@@ -97,8 +103,10 @@ class Training:
                 self._train_epoch(stop)
             if main:
                 self._export()
+            if self.skipped:
+                self.log.warning(f"{len(self.skipped)} image files could not be read and were skipped, see above")
         self.fabric.barrier()
-        return Summary(self.run, self.step, self.knn) if main else None
+        return Summary(self.run, self.step, self.knn, len(self.skipped)) if main else None
 
     def _train_epoch(self, stop: StopRequest) -> None:
         config = self.config
@@ -115,6 +123,7 @@ class Training:
         self.method.train()
         for _ in range(self.position, self.steps_per_epoch):
             self._train_step(loader)
+            self._note_skipped(self.images.corrupt)
             end = self.position == self.steps_per_epoch
             if self.step % config.log_every == 0 or self.step == self.total:
                 self._log_metrics()
@@ -215,9 +224,17 @@ class Training:
             self.knn = knn_accuracy(*train, *test)
             self.log.metrics({"step": self.step, "epoch": float(self.epoch), "knn_accuracy": self.knn})
             self.log.info(f"epoch {self.epoch}: kNN accuracy {self.knn:.2%}")
+            self._note_skipped(self.images.corrupt | self.test_images.corrupt)
             self.method.train()
         self.fabric.barrier()
         self._start_clock()
+
+    def _note_skipped(self, corrupt: dict[str, str]) -> None:
+        """Name the files that could not be read and have not been named before."""
+        for path, reason in corrupt.items():
+            if path not in self.skipped:
+                self.skipped[path] = reason
+                self.log.warning(f"skipped unreadable image {path}: {reason} ({len(self.skipped)} so far)")
 
     def _start_clock(self) -> None:
         self.clock, self.clock_step = time.perf_counter(), self.step
@@ -236,16 +253,23 @@ class Training:
             f"warm-up steps; {self.total} steps = {config.epochs} epochs of {self.steps_per_epoch}"
         )
         if self.step:
-            self.log.info(f"continuing after step {self.step}, epoch {self.epoch + 1}")
+            skipped = f", with {len(self.skipped)} unreadable image files to skip" if self.skipped else ""
+            self.log.info(f"continuing after step {self.step}, epoch {self.epoch + 1}{skipped}")
+        for images in filter(None, (self.images, self.test_images)):
+            self._note_skipped(images.corrupt)
         if self.warmup == self.total:
             self.log.warning(f"warmup_epochs {config.warmup_epochs:g} covers the whole run: no cosine follows")
 
     def _save(self) -> None:
         self._fetch_losses()
-        rng = [rng_state(self.generator)]
+        own = (rng_state(self.generator), self.skipped)
+        ranks = [own]
         if self.fabric.world_size > 1:
-            rng = [None] * self.fabric.world_size
-            torch.distributed.all_gather_object(rng, rng_state(self.generator))
+            ranks = [None] * self.fabric.world_size
+            torch.distributed.all_gather_object(ranks, own)
+        rng, skipped = zip(*ranks)
+        for found in skipped:
+            self._note_skipped(found)
         if self.fabric.is_global_zero:
             self.log.flush()
             state = {
@@ -258,7 +282,9 @@ class Training:
                 "losses": self.losses,
                 "alarmed": self.alarmed,
                 "knn_accuracy": self.knn,
-                "rng": rng,
+                "images": len(self.images),
+                "skipped": self.skipped,
+                "rng": list(rng),
                 "config": self.config.to_dict(),
             }
             save_checkpoint(self.run / CHECKPOINT, state)
@@ -276,6 +302,17 @@ class Training:
         new = {**self.config.to_dict(), "processes": self.fabric.world_size}
         if different := differences(old, new):
             raise ValueError(f"{self.run} cannot be resumed with another configuration: {'; '.join(different)}")
+        if state["images"] != len(self.images):
+            raise ValueError(
+                f"{self.run} cannot be resumed with other images: it had {state['images']}, now there are "
+                f"{len(self.images)} that can be read"
+            )
+        if state["skipped"] and not self.config.skip_corrupt:
+            raise ValueError(f"{self.run} skips {len(state['skipped'])} unreadable images: resume it with skip_corrupt")
+        self.skipped = state["skipped"]
+        for images in (self.images, self.test_images):
+            if isinstance(images, FolderImages):
+                images.corrupt.update(self.skipped)  # not tried again: a file that was mended would change the bits
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])

@@ -10,7 +10,7 @@ from scipy.stats import chisquare, ks_2samp, kstest
 from torch import Tensor
 from torchvision.transforms.v2 import RandomResizedCrop
 
-from sslfast.augment import PRESETS, Preset, ViewParams, ViewSampler, preset
+from sslfast.augment import PAIRS, PRESETS, Preset, ViewParams, ViewSampler, preset
 from sslfast.ops.view_params import LAYOUT
 
 MANY = 4000
@@ -165,6 +165,50 @@ def test_presets_differ_as_documented() -> None:
     assert (digits.crop[:, 2] * digits.crop[:, 3]).min() >= 0.3 * 64
 
 
+@pytest.mark.parametrize("name", ["moco-v2", "simsiam"])
+def test_moco_and_simsiam_crop_less_and_jitter_less(name: str) -> None:
+    params = draw(ViewSampler(name, 224))
+    applied = params.jitter[:, 0] != 1
+    assert abs(rate(applied) - 0.8) < 0.03
+    for column, (low, high) in enumerate([(0.6, 1.4)] * 3 + [(-0.1, 0.1)]):
+        assert kstest(params.jitter[applied, column], "uniform", (low, high - low)).pvalue > LIKELY
+    assert params.crop[:, 2:].prod(dim=1).min() >= 0.19 * 256**2
+    assert params.crop[:, 2:].prod(dim=1).min() <= 0.22 * 256**2
+    assert abs(rate(params.blur > 0) - 0.5) < 0.04
+    assert (params.interpolation, params.blur_radius) == ("bilinear", 11)
+
+
+def test_the_views_of_byol_are_asymmetric() -> None:
+    """Grill et al. 2020, table 6: blur 1 and 0.1, solarization 0 and 0.2, otherwise alike."""
+    first, second = (draw(sampler) for sampler in ViewSampler.pair("byol", 224))
+    assert (first.blur > 0).all()
+    assert abs(rate(second.blur > 0) - 0.1) < 0.02
+    assert first.solarize.isinf().all()
+    assert abs(rate(second.solarize == 0.5) - 0.2) < 0.03
+    for name in ("crop", "flip", "jitter", "order", "grayscale"):
+        assert torch.equal(getattr(first, name), getattr(second, name))  # the same seed
+    assert abs(first.jitter[:, 2].max() - 1.2) < 0.01
+    assert abs(first.jitter[:, 0].max() - 1.4) < 0.01
+    assert first.crop[:, 2:].prod(dim=1).min() < 0.1 * 256**2
+
+
+def test_mae_crops_and_flips_only() -> None:
+    params = draw(ViewSampler("mae", 224))
+    assert (params.steps, params.interpolation) == ((), "bicubic")
+    assert abs(rate(params.flip) - 0.5) < 0.04
+    assert params.crop[:, 2:].prod(dim=1).min() >= 0.19 * 256**2
+
+
+def test_a_symmetric_preset_makes_a_pair_too() -> None:
+    first, second = ViewSampler.pair("simclr", (32, 24), strength=0.5)
+    assert first is second
+    assert (first.preset, first.size) == (preset("simclr").scaled(0.5), (32, 24))
+    assert all(name in PRESETS for pair in PAIRS.values() for name in pair)
+    assert [s.preset for s in ViewSampler.pair("byol", 8, strength=2)] == [
+        preset(name).scaled(2) for name in PAIRS["byol"]
+    ]
+
+
 def test_strength_scales_jitter_and_crop() -> None:
     full, half, none, more = (draw(ViewSampler("simclr", 32, strength=s)) for s in (1, 0.5, 0, 3))
     torch.testing.assert_close(half.jitter - 1, (full.jitter - 1) / 2 - torch.tensor([0, 0, 0, 0.5]))
@@ -189,6 +233,8 @@ def test_a_preset_of_another_type_is_refused() -> None:
     [
         (lambda: preset("imagenet"), "preset must be one of simclr, .*, got 'imagenet'"),
         (lambda: ViewSampler("imagenet", 32), "preset must be one of"),
+        (lambda: ViewSampler.pair("imagenet", 32), "preset must be one of"),
+        (lambda: ViewSampler("byol", 32), "'byol' is a pair, byol-1 and byol-2: ViewSampler.pair makes both views"),
         (lambda: ViewSampler("simclr", 0), "size must be positive"),
         (lambda: ViewSampler("simclr", 32, strength=-0.1), r"strength must be >= 0, got -0\.1"),
         (lambda: draw(ViewSampler("simclr", 32), 0), "batch must be at least 1, got 0"),

@@ -35,6 +35,14 @@ def test_views_are_two_and_drawn_from_the_generator_alone() -> None:
     assert torch.equal(second, again[1])
 
 
+def test_the_two_views_of_an_asymmetric_preset() -> None:
+    method = build(preset="byol", strength=0.0)
+    sampled = [sampler.preset for sampler in method.samplers]
+    assert [preset.blur for preset in sampled] == [1.0, 0.1]
+    first, second = method.views(IMAGES, torch.Generator().manual_seed(1))
+    assert first.shape == second.shape == (6, 1, 8, 8)
+
+
 def test_loss_is_nt_xent_of_the_projections_of_one_forward_pass() -> None:
     method = build()
     views = method.views(IMAGES, torch.Generator().manual_seed(1))

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from numerics import assert_as_accurate
 from views import EVERYTHING, assert_like_torchvision, pictures
 
 from sslfast.augment import PRESETS, Preset, ViewParams, ViewSampler
 from sslfast.kernels import reference_augment
 from sslfast.ops.augment import augment
+from sslfast.ops.registry import IMPLS
 from sslfast.ops.view_params import LAYOUT, STEPS
 
 LIKE_TORCHVISION = {name: preset for name, preset in PRESETS.items() if preset.mode == "torchvision"}
@@ -66,6 +68,20 @@ def test_kernel_agrees_with_the_reference(channels: int, generator: torch.Genera
     torch.testing.assert_close(augment(images, params, (33, 41), **normalized).double(), exact, rtol=0, atol=5e-4)
 
 
+@pytest.mark.parametrize("mode", ["torchvision", "simclr"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_as_accurate_as_eager(dtype: torch.dtype, mode: str, generator: torch.Generator) -> None:
+    """Without hue and solarization, whose jumps turn any rounding into a whole step."""
+    images = pictures(12, 3, 50, 70, generator)
+    smooth = replace(EVERYTHING, mode=mode, hue=0.0, solarize=0.0)
+    params = ViewSampler(smooth, (33, 41)).sample(12, (50, 70), generator=generator)
+    rows = [getattr(params, name) for name in LAYOUT]
+    rest = ((33, 41), list(params.steps), True, mode, params.blur_radius, [0.5] * 3, [0.2] * 3)
+    eager = IMPLS["augment"]["reference"](images, None, *rows, *rest, dtype)
+    exact = IMPLS["augment"]["reference"](images, None, *rows, *rest, torch.float64)
+    assert_as_accurate(torch.ops.sslfast.augment(images, None, *rows, *rest, dtype), eager, exact)
+
+
 def test_opcheck(generator: torch.Generator) -> None:
     params = ViewSampler(EVERYTHING, 16).sample(4, (20, 20), generator=generator)
     rows = [getattr(params, name) for name in LAYOUT]
@@ -81,6 +97,20 @@ def test_same_input_same_bits(generator: torch.Generator) -> None:
     params = ViewSampler(EVERYTHING, 32).sample(16, (40, 40), generator=generator)
     assert torch.equal(augment(images, params, 32), augment(images, params, 32))
     assert torch.equal(images, before)
+
+
+def test_same_bits_by_any_number_of_threads(generator: torch.Generator) -> None:
+    images = pictures(16, 3, 40, 40, generator)
+    params = ViewSampler(EVERYTHING, 32).sample(16, (40, 40), generator=generator)
+    threads, views = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            views.append(augment(images, params, 32))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(views[0], views[1])
+    assert torch.equal(views[0], views[2])
 
 
 def test_replay_from_a_file(generator: torch.Generator, tmp_path) -> None:

@@ -60,6 +60,38 @@ def test_a_box_is_cut_to_the_source(generator: torch.Generator) -> None:
     torch.testing.assert_close(cut, augment(images, replace(params, crop=inside), 16), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("mode", ["torchvision", "simclr"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crops_of_one_pixel(interpolation: str, mode: str, generator: torch.Generator) -> None:
+    images = pictures(3, 3, 9, 70, generator)
+    boxes = torch.tensor([(0, 0, 1, 1), (8, 69, 1, 1), (4, 33, 1, 1)], dtype=torch.int32)
+    params = replace(ViewParams.identity(3, (9, 70)), crop=boxes, interpolation=interpolation, mode=mode)
+    pixels = torch.stack([image[:, top, left] for image, (top, left, _, _) in zip(images, boxes)]) / 255
+    views = augment(images, params, (19, 35))
+    torch.testing.assert_close(views, pixels[:, :, None, None].expand_as(views), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["torchvision", "simclr"])
+def test_a_huge_image(mode: str, generator: torch.Generator) -> None:
+    """Shrunk 27 times: the mean of as many pixels with antialiasing, a few of them without."""
+    image = torch.randint(0, 256, (1, 1, 4000, 6000), generator=generator, dtype=torch.uint8).expand(2, -1, -1, -1)
+    boxes = torch.tensor([(0, 0, 4000, 6000), (3900, 5000, 100, 1000)], dtype=torch.int32)
+    params = replace(ViewParams.identity(2, (4000, 6000)), crop=boxes, mode=mode)
+    views, exact = augment(image, params, (30, 40)), augment(image, params, (30, 40), dtype=torch.float64)
+    torch.testing.assert_close(views.double(), exact, rtol=0, atol=1e-5)
+    if mode == "torchvision":
+        assert_like_torchvision(image, params, (30, 40), worst=1e-5)
+        assert (views[0] - 127.5 / 255).abs().max() < 0.02
+    else:
+        assert views[0].std() > 0.1
+
+
+def test_a_tall_and_a_wide_image(generator: torch.Generator) -> None:
+    for source in ((1, 700), (700, 1), (3, 17)):
+        images = pictures(2, 3, *source, generator)
+        assert_like_torchvision(images, ViewParams.identity(2, source), (20, 33), worst=1e-5)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     ("column", "values"),
@@ -100,6 +132,19 @@ def test_hue_of_pure_colours() -> None:
     params = replace(ViewParams.identity(6, (1, 1)), jitter=third, steps=("hue",))
     turned = [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 1, 1], [128 / 255] * 3, [0, 0, 0]]
     torch.testing.assert_close(augment(images, params, 1)[:, :, 0, 0], torch.tensor(turned), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["torchvision", "simclr"])
+@pytest.mark.parametrize(
+    ("field", "column"), [("jitter", 0), ("jitter", 1), ("jitter", 2), ("jitter", 3), ("blur", None)]
+)
+def test_nan_does_not_become_a_number(field: str, column: int | None, mode: str, generator: torch.Generator) -> None:
+    params = replace(ViewParams.identity(2, (9, 9)), mode=mode, steps=STEPS, blur_radius=2)
+    values = getattr(params, field).clone()
+    (values if column is None else values[:, column])[0] = torch.nan
+    views = augment(pictures(2, 3, 9, 9, generator), replace(params, **{field: values}), 9)
+    assert views[0].isnan().all()
+    assert views[1].isfinite().all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

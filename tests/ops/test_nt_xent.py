@@ -262,5 +262,7 @@ def test_bad_arguments_are_named(arguments, error, message):
 def test_bad_keywords_are_named():
     with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'max'"):
         ops.nt_xent(Z, Z, reduction="max")
-    with pytest.raises(NotImplementedError, match="group="):
+    with pytest.raises(TypeError, match="group must be a process group, 'world' or None"):
         ops.nt_xent(Z, Z, group=object())
+    with pytest.raises(ValueError, match="gather must be one of all, ring, got 'tree'"):
+        ops.nt_xent(Z, Z, gather="tree")

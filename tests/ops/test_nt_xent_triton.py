@@ -4,10 +4,6 @@ its own; and compiled to machine code for several chips, which needs no GPU."""
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,38 +11,29 @@ from numerics import assert_as_accurate
 
 from sslfast.kernels import reference
 
-triton = pytest.importorskip("triton")
+pytest.importorskip("triton")
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if INTERPRETED:
-    import triton_interpreter  # noqa: F401
-else:
-    from triton_compile import SHARED_MEMORY, compile_for, recorded_launches
+from triton_compile import recorded_launches
+from triton_kernels import (
+    DEVICE,
+    DTYPES,
+    WIDTHS,
+    assert_fit,
+    compiles,
+    planned_for,
+    run_interpreted,
+    runs,
+    shrink_tiles,
+)
 
-from sslfast.kernels.triton import nt_xent as kernels  # noqa: E402
-
-DEVICE = "cpu" if INTERPRETED else "cuda"
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-compiles = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
-
-
-def runs(test):
-    """Marks what runs kernels."""
-    test = pytest.mark.usefixtures("poisoned_memory")(test)
-    return test if INTERPRETED else pytest.mark.gpu(test)
+from sslfast.kernels.triton import nt_xent as kernels
+from sslfast.kernels.triton import softmax
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Tiles of 32 x 16, two groups of columns, panels of 64 columns: little data meets every branch."""
-    tile = kernels.Tile(32, 16, 4, 2)
-    tiles = {chip: {name: dict.fromkeys(by_width, tile) for name, by_width in table.items()}
-             for chip, table in kernels.TILES.items()}  # fmt: skip
-    for name, value in (("TILES", tiles), ("GROUPS", 2), ("PANEL_BYTES", 128)):
-        monkeypatch.setattr(kernels, name, value)
-    kernels._plan.cache_clear()
-    yield
-    kernels._plan.cache_clear()
+    shrink_tiles(monkeypatch)
+    monkeypatch.setattr(kernels, "GROUPS", 2)
 
 
 def views(n, d, dtype=torch.float32, noise=1.0, seed=0):
@@ -121,11 +108,12 @@ def test_tensor_and_number_give_the_same_bits(temperature, dtype, small_tiles):
 @runs
 @pytest.mark.parametrize(("multiprocessors", "splits"), [(1, 1), (20, 2), (100, 7)])
 def test_columns_are_split_until_the_gradient_fills_the_chip(multiprocessors, splits, monkeypatch, small_tiles):
-    monkeypatch.setattr(kernels, "_chip", lambda device: (90, multiprocessors))
+    monkeypatch.setattr(softmax, "chip", lambda device: (90, multiprocessors))
     z1, z2 = views(100, 16, torch.bfloat16)
     check(z1, z2, 0.2)
     ones = torch.ones(200, device=DEVICE)
-    assert len(kernels._sums_by_rows(ones, ones, torch.cat([z1, z2]), 0.2, None)) == splits
+    u, factors = torch.cat([z1, z2]), softmax.Factors(ones, ones, ones, ones)
+    assert len(softmax.weighted_sums(factors, u, u, "views", 0.2, None, kernels.SPLITS)) == splits
 
 
 @runs
@@ -215,51 +203,39 @@ def test_float16_weights_neither_overflow_nor_vanish(size, small_tiles):
     assert (actual - exact).norm() <= 2**-10 * exact.norm() + 2**-25 * exact.numel() ** 0.5
 
 
+@runs
+def test_panels_narrower_than_a_tile(monkeypatch):
+    """A tile of 128 columns keeps off the weights beyond its panel of 64, which are the next row's."""
+    shrink_tiles(monkeypatch, columns=128)
+    check(*views(75, 60), temperature=0.2)
+
+
 @compiles
 def test_under_the_interpreter():
-    """All that `runs` here, on CPU tensors: Triton decides at its import whether it interprets."""
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(Path(__file__).resolve())]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    run_interpreted(__file__)
 
 
-def usages(monkeypatch, capability, n, d, dtype, temperature=0.2):
-    """What each kernel of a forward and a backward needs on a chip, by name."""
-    monkeypatch.setattr(kernels, "_chip", lambda device: (capability, 132))
-    kernels._plan.cache_clear()
+def launches(monkeypatch, capability, n, d, dtype, temperature=0.2):
+    """All of a forward and a backward."""
     number, tau = (0.0, temperature) if isinstance(temperature, torch.Tensor) else (temperature, None)
     z = torch.empty(n, d, dtype=dtype)
-    forward, outputs = recorded_launches(monkeypatch, kernels.forward, z, z, number, tau)
-    losses, shift, inverse_sum, u, scale = outputs
-    saved = (losses, u, scale, losses, shift, inverse_sum)
-    backward, _ = recorded_launches(monkeypatch, kernels.backward, *saved, number, tau)
-    kernels._plan.cache_clear()
-    first = {(x.kernel.__name__, x.arguments.get("GUARDED")): x for x in reversed(forward + backward)}
+    with planned_for(monkeypatch, capability):
+        forward, outputs = recorded_launches(monkeypatch, kernels.forward, z, z, number, tau)
+        losses, shift, inverse_sum, u, scale = outputs
+        saved = (losses, u, scale, losses, shift, inverse_sum)
+        backward, _ = recorded_launches(monkeypatch, kernels.backward, *saved, number, tau)
     assert len(forward) <= (3 if tau is None else 4)
-    return {name: compile_for(launch, capability) for name, launch in first.items()}
-
-
-ALIKE = [(256, torch.float16), (1024, torch.float16), (256, torch.float32)]  # same tiles and code as another case
-CASES = [
-    pytest.param(d, dtype, id=f"{d}-{dtype}", marks=[pytest.mark.slow] if (d, dtype) in ALIKE else [])
-    for d in (128, 256, 1024)
-    for dtype in DTYPES
-]
+    return forward + backward
 
 
 @compiles
 @pytest.mark.parametrize("capability", [80, 90, 100])
-@pytest.mark.parametrize(("d", "dtype"), CASES)
+@pytest.mark.parametrize(("d", "dtype"), WIDTHS)
 def test_default_configurations_compile_without_spills(d, dtype, capability, monkeypatch):
     temperature = torch.tensor(0.2) if dtype == torch.bfloat16 else 0.2  # a tensor launches both variants
-    for name, usage in usages(monkeypatch, capability, 4096, d, dtype, temperature).items():
-        assert usage.stack == 0, f"{name} spills {usage.stack} bytes"
-        limit = SHARED_MEMORY[86 if capability == 80 else capability]  # sm_80's tiles serve smaller chips too
-        assert usage.shared <= limit, f"{name} needs {usage.shared} bytes of shared memory, the chip has {limit}"
+    assert_fit(launches(monkeypatch, capability, 4096, d, dtype, temperature), capability)
 
 
 @compiles
 def test_the_smallest_and_an_unaligned_shape_compile(monkeypatch):
-    for name, usage in usages(monkeypatch, 90, 1, 129, torch.bfloat16).items():
-        assert usage.shared <= SHARED_MEMORY[90], name
+    assert_fit(launches(monkeypatch, 90, 1, 129, torch.bfloat16), 90, spills=True)

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from toys import TINY, flags, toy_config, training
+from toys import TINY, assert_same, flags, interrupt_at, toy_config, training
 
-from sslfast.train import Interrupted, pretrain
+from sslfast.data import FolderImages, folder
+from sslfast.train import pretrain
 from sslfast.train.checkpoint import load_checkpoint
-from sslfast.train.loop import Training
 from sslfast.train.stop import StopRequest
 
 # Two epochs of 22 steps; LARS and a learnable temperature have the most state to lose.
@@ -79,25 +78,12 @@ def test_killed_and_interrupted_run_has_the_bits_of_an_uninterrupted_one(tmp_pat
     assert files[0] == files[1]
 
 
-def assert_same(a: object, b: object, path: str = "") -> None:
-    assert type(a) is type(b), path
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            assert_same(a[key], b[key], f"{path}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), path
-        for k, (x, y) in enumerate(zip(a, b)):
-            assert_same(x, y, f"{path}/{k}")
-    else:
-        assert a == b, path
-
-
-def test_files_streamed_by_workers_resume_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+def test_files_streamed_by_workers_resume_in_the_middle_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "IN_MEMORY", 0)
     draw = np.random.default_rng(0)
-    for k in range(48):  # of different sizes, so that they are not kept in memory
+    for k in range(48):
         path = tmp_path / "images" / "train" / f"class{k % 2}" / f"{k}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw.integers(0, 256, (20 + k, 30, 3), dtype=np.uint8)).save(path)
@@ -108,23 +94,11 @@ def test_files_streamed_by_workers_resume_in_the_middle_of_an_epoch(tmp_path: Pa
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     pretrain(config, whole)
     broken.mkdir()
-    interrupt_at(training(config, broken), step=8)  # of 12, 6 an epoch
+    interrupted = training(config, broken)
+    assert isinstance(interrupted.images, FolderImages)
+    interrupt_at(interrupted, step=8)  # of 12, 6 an epoch
     pretrain(config, broken, resume=True)
     assert_same(*(load_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, broken)))
-
-
-def interrupt_at(run: Training, step: int, number: int = signal.SIGINT) -> None:
-    """Train until a signal comes during `step`, counted from 0."""
-    on_step = run.method.on_step
-
-    def interrupting(now: int, total: int) -> None:
-        on_step(now, total)
-        if now == step:
-            os.kill(os.getpid(), number)
-
-    run.method.on_step = interrupting
-    with pytest.raises(Interrupted, match=f"stopped after step {step + 1} of"):
-        run.fit()
 
 
 @pytest.mark.usefixtures("toy")

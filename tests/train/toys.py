@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from sslfast.config import PretrainConfig
 from sslfast.methods import Method, SimCLR
+from sslfast.train import Interrupted
 from sslfast.train.launch import launch
 from sslfast.train.loop import Training
 
@@ -85,3 +89,34 @@ def flags(config: PretrainConfig) -> list[str]:
         elif name != "method":
             words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
     return words
+
+
+def interrupt_at(run: Training, step: int, number: int = signal.SIGINT) -> None:
+    """Train until a signal comes during `step`, counted from 0."""
+    on_step = run.method.on_step
+
+    def interrupting(now: int, total: int) -> None:
+        on_step(now, total)
+        if now == step:
+            os.kill(os.getpid(), number)
+
+    run.method.on_step = interrupting
+    with pytest.raises(Interrupted, match=f"stopped after step {step + 1} of"):
+        run.fit()
+
+
+def assert_same(a: object, b: object, path: str = "") -> None:
+    """Checkpoints that are equal bit for bit."""
+    assert type(a) is type(b), path
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for k, (x, y) in enumerate(zip(a, b)):
+            assert_same(x, y, f"{path}/{k}")
+    else:
+        assert a == b, path

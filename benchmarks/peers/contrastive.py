@@ -1,0 +1,134 @@
+"""The contrastive losses and SimSiam's, as people compute them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.peers.make import Peer, compiled, plain, sslfast
+from sslfast import ops
+from sslfast.kernels import reference
+
+NT_XENT_TEMPERATURE = 0.5
+INFO_NCE_TEMPERATURE = 0.07
+
+
+# --- nt_xent ---
+
+
+def nt_xent_eager(z1: Tensor, z2: Tensor) -> Tensor:
+    u = F.normalize(torch.cat([z1, z2]))
+    similarity = (u @ u.T / NT_XENT_TEMPERATURE).fill_diagonal_(-torch.inf)
+    partner = torch.arange(len(u), device=u.device).roll(len(z1))
+    return F.cross_entropy(similarity, partner)
+
+
+def nt_xent_lightly(inputs: dict[str, Tensor]) -> Peer:
+    from lightly.loss import NTXentLoss
+
+    return NTXentLoss(temperature=NT_XENT_TEMPERATURE)
+
+
+# --- info_nce ---
+
+
+def info_nce_logits(query: Tensor, key: Tensor, queue: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Logits and the index of the positive in each row, the first with a queue, else the diagonal."""
+    q, k = F.normalize(query), F.normalize(key)
+    if queue is None:
+        return q @ k.T / INFO_NCE_TEMPERATURE, torch.arange(len(q), device=q.device)
+    positive = torch.einsum("nd,nd->n", q, k)[:, None]
+    logits = torch.cat([positive, q @ queue.T], dim=1) / INFO_NCE_TEMPERATURE
+    return logits, torch.zeros(len(q), dtype=torch.int64, device=q.device)
+
+
+def info_nce_eager(query: Tensor, key: Tensor, queue: Tensor | None = None) -> Tensor:
+    return F.cross_entropy(*info_nce_logits(query, key, queue))
+
+
+def info_nce_lightly(inputs: dict[str, Tensor]) -> Peer | None:
+    """With its memory bank, which also stores the keys at every call; without one its negatives are all 2N views."""
+    if "queue" not in inputs:
+        return None
+    from lightly.loss import NTXentLoss
+
+    queue = inputs["queue"]
+    loss = NTXentLoss(temperature=INFO_NCE_TEMPERATURE, memory_bank_size=tuple(queue.shape)).to(queue.device)
+    loss.memory_bank.bank = queue.clone()
+    return lambda query, key, queue: loss(query, key)
+
+
+def info_nce_inf_cl(inputs: dict[str, Tensor]) -> Peer | None:
+    """Its flash kernels take normalised float32 rows with D = 16, 32, …, 256, and negatives of the batch."""
+    if "queue" in inputs or not inputs["query"].is_cuda:
+        return None
+    from inf_cl import cal_flash_loss
+
+    def peer(query: Tensor, key: Tensor) -> Tensor:
+        q, k = F.normalize(query.float()), F.normalize(key.float())
+        return cal_flash_loss(q, k, scale=1 / INFO_NCE_TEMPERATURE, head_dim=q.shape[1]).mean()
+
+    return peer
+
+
+def info_nce_liger(inputs: dict[str, Tensor]) -> Peer | None:
+    """Keys of the batch are the classes of its fused linear cross entropy; with a queue, its loss is given logits."""
+    if not inputs["query"].is_cuda:
+        return None
+    from liger_kernel.transformers import LigerCrossEntropyLoss, LigerFusedLinearCrossEntropyLoss
+
+    if "queue" in inputs:
+        loss = LigerCrossEntropyLoss()
+        return lambda query, key, queue: loss(*info_nce_logits(query, key, queue))
+    fused = LigerFusedLinearCrossEntropyLoss()
+
+    def peer(query: Tensor, key: Tensor) -> Tensor:
+        q, k = F.normalize(query) / INFO_NCE_TEMPERATURE, F.normalize(key)
+        return fused(k.to(query.dtype), q.to(query.dtype), torch.arange(len(q), device=q.device))
+
+    return peer
+
+
+# --- negative_cosine_similarity ---
+
+
+def cosine_eager(p: Tensor, z: Tensor) -> Tensor:
+    return -F.cosine_similarity(p, z).mean()
+
+
+def cosine_lightly(inputs: dict[str, Tensor]) -> Peer:
+    from lightly.loss import NegativeCosineSimilarity
+
+    return NegativeCosineSimilarity()
+
+
+EXACT = {
+    "nt_xent": lambda z1, z2: reference.nt_xent(z1, z2, NT_XENT_TEMPERATURE),
+    "info_nce": lambda query, key, queue=None: reference.info_nce(query, key, queue, INFO_NCE_TEMPERATURE),
+    "negative_cosine_similarity": reference.negative_cosine_similarity,
+}
+PEERS = {
+    "nt_xent": {
+        "eager": plain(nt_xent_eager),
+        "torch.compile": compiled(nt_xent_eager),
+        "lightly": nt_xent_lightly,
+        "sslfast": sslfast(lambda z1, z2: ops.nt_xent(z1, z2, NT_XENT_TEMPERATURE), "nt_xent"),
+    },
+    "info_nce": {
+        "eager": plain(info_nce_eager),
+        "torch.compile": compiled(info_nce_eager),
+        "lightly": info_nce_lightly,
+        "Inf-CL": info_nce_inf_cl,
+        "Liger": info_nce_liger,
+        "sslfast": sslfast(
+            lambda query, key, queue=None: ops.info_nce(query, key, queue, INFO_NCE_TEMPERATURE), "info_nce"
+        ),
+    },
+    "negative_cosine_similarity": {
+        "eager": plain(cosine_eager),
+        "torch.compile": compiled(cosine_eager),
+        "lightly": cosine_lightly,
+        "sslfast": sslfast(lambda p, z: ops.negative_cosine_similarity(p, z), "negative_cosine_similarity"),
+    },
+}

@@ -1,0 +1,61 @@
+#include "cpu/gather_patches.h"
+
+#include "common/simd.h"
+
+namespace sslfast::cpu {
+namespace {
+
+// One line of a patch and of one channel; a null grad is zero.
+template <typename T>
+SSLFAST_INLINE void line(const float* grad, int64_t channels, int64_t p, float scale, void* out) {
+    for (int64_t x = 0; x < p; ++x) store(static_cast<T*>(out) + x, grad ? grad[x * channels] * scale : 0.0f);
+}
+
+SSLFAST_MULTIVERSION
+void store_line(const float* grad, int64_t channels, int64_t p, float scale, int type, void* out) {
+    switch (type) {
+        case kFloat: return line<float>(grad, channels, p, scale, out);
+        case kBf16: return line<Bf16>(grad, channels, p, scale, out);
+        case kHalf: return line<Half>(grad, channels, p, scale, out);
+    }
+}
+
+}  // namespace
+
+void gather_patches(const Images& images, const int64_t* keep, int64_t kept, int type, void* out) {
+    const int64_t elements = images.elements(), bytes = elements * kSizes[type];
+#pragma omp parallel if (images.batch * kept * bytes > kSerialBytes)
+    {
+        std::vector<float> patch(elements);
+#pragma omp for
+        for (int64_t row = 0; row < images.batch * kept; ++row) {
+            char* to = static_cast<char*>(out) + row * bytes;
+            if (row + 1 < images.batch * kept) prefetch_patch(images, (row + 1) / kept, keep[row + 1]);
+            if (type == kFloat) {
+                read_patch(images, row / kept, keep[row], reinterpret_cast<float*>(to));
+            } else {
+                read_patch(images, row / kept, keep[row], patch.data());
+                store_row(patch.data(), elements, type, to);
+            }
+        }
+    }
+}
+
+void gather_patches_backward(const float* grad, const Images& images, const int64_t* keep, int64_t kept, int type,
+                             void* dimages) {
+    const int64_t p = images.patch_size, channels = images.channels, across = images.width / p;
+    const int64_t size = kSizes[type], lines = images.batch * channels * images.height;
+    const std::vector<int32_t> source = inverse_of(keep, images.batch, kept, images.patches());
+#pragma omp parallel for if (lines * images.width * size > kSerialBytes)
+    for (int64_t row = 0; row < lines; ++row) {
+        const int64_t b = row / (channels * images.height), c = row / images.height % channels, y = row % images.height;
+        for (int64_t j = 0; j < across; ++j) {
+            const int64_t k = source[b * images.patches() + y / p * across + j];
+            const float* from = k < 0 ? nullptr : grad + (b * kept + k) * images.elements() + y % p * p * channels + c;
+            store_line(from, channels, p, images.scale[c], type,
+                       static_cast<char*>(dimages) + (row * images.width + j * p) * size);
+        }
+    }
+}
+
+}  // namespace sslfast::cpu

@@ -1,0 +1,72 @@
+#include "cpu/patches.h"
+
+#include "common/simd.h"
+
+namespace sslfast::cpu {
+namespace {
+
+template <typename T>
+SSLFAST_INLINE void read(const Images& images, int64_t b, int64_t top, int64_t left, float* out) {
+    const int64_t p = images.patch_size, channels = images.channels, along = images.stride_w;
+    const float *scale = images.scale.data(), *offset = images.offset.data();
+    const T* corner = static_cast<const T*>(images.data) + b * images.stride_b + top * images.stride_h + left * along;
+    for (int64_t y = 0; y < p; ++y, corner += images.stride_h, out += p * channels) {
+        if (along == 1 && channels == 3) {  // planes of colour, interleaved by SIMD shuffles
+            const T *red = corner, *green = red + images.stride_c, *blue = green + images.stride_c;
+            const float s0 = scale[0], s1 = scale[1], s2 = scale[2], o0 = offset[0], o1 = offset[1], o2 = offset[2];
+#pragma omp simd
+            for (int64_t x = 0; x < p; ++x) {
+                out[3 * x] = to_float(red[x]) * s0 + o0;
+                out[3 * x + 1] = to_float(green[x]) * s1 + o1;
+                out[3 * x + 2] = to_float(blue[x]) * s2 + o2;
+            }
+        } else if (along == channels && images.stride_c == 1) {
+#pragma omp simd
+            for (int64_t i = 0; i < p * channels; ++i) out[i] = to_float(corner[i]) * scale[i] + offset[i];
+        } else {
+            for (int64_t c = 0; c < channels; ++c)
+                for (int64_t x = 0; x < p; ++x)
+                    out[x * channels + c] = to_float(corner[c * images.stride_c + x * along]) * scale[c] + offset[c];
+        }
+    }
+}
+
+template <typename T>
+SSLFAST_INLINE void round(const float* row, int64_t size, void* out) {
+#pragma omp simd
+    for (int64_t i = 0; i < size; ++i) store(static_cast<T*>(out) + i, row[i]);
+}
+
+}  // namespace
+
+SSLFAST_MULTIVERSION
+void read_patch(const Images& images, int64_t b, int64_t l, float* out) {
+    const int64_t across = images.width / images.patch_size;
+    const int64_t top = l / across * images.patch_size, left = l % across * images.patch_size;
+    switch (images.type) {
+        case kFloat: return read<float>(images, b, top, left, out);
+        case kBf16: return read<Bf16>(images, b, top, left, out);
+        case kHalf: return read<Half>(images, b, top, left, out);
+        case kByte: return read<uint8_t>(images, b, top, left, out);
+    }
+}
+
+void prefetch_patch(const Images& images, int64_t b, int64_t l) {
+    const int64_t p = images.patch_size, across = images.width / p, size = kSizes[images.type];
+    const char* line = static_cast<const char*>(images.data) + size * b * images.stride_b;
+    line += size * (l / across * p * images.stride_h + l % across * p * images.stride_w);
+    const int64_t planes = images.stride_c == 1 ? 1 : images.channels;
+    for (int64_t y = 0; y < p; ++y, line += size * images.stride_h)
+        for (int64_t c = 0; c < planes; ++c) prefetch(line + size * c * images.stride_c, size * p * images.stride_w);
+}
+
+SSLFAST_MULTIVERSION
+void store_row(const float* row, int64_t size, int type, void* out) {
+    switch (type) {
+        case kFloat: return round<float>(row, size, out);
+        case kBf16: return round<Bf16>(row, size, out);
+        case kHalf: return round<Half>(row, size, out);
+    }
+}
+
+}  // namespace sslfast::cpu

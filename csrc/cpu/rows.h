@@ -1,0 +1,43 @@
+// Rows of elements: how they are stored, copied, and told from one another.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "common/half.h"
+
+namespace sslfast::cpu {
+
+// How Python names the types of elements; bytes are found in images only.
+enum Type { kFloat, kBf16, kHalf, kByte };
+constexpr int64_t kSizes[] = {4, 2, 2, 1};  // bytes of an element
+
+// Asks for memory that the processor would not guess.
+inline void prefetch(const void* data, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(data) + at);
+}
+
+// A loop over less than this is not worth waking threads for.
+constexpr int64_t kSerialBytes = 1 << 15;
+
+SSLFAST_INLINE float to_float(uint8_t x) { return float(x); }
+using sslfast::to_float;
+
+SSLFAST_INLINE void store(float* to, float x) { *to = x; }
+SSLFAST_INLINE void store(Bf16* to, float x) { *to = to_bf16(x); }
+SSLFAST_INLINE void store(Half* to, float x) { *to = to_half(x); }
+
+// The places where each of `values` numbers stands in a row of `indices`, -1 where none does, for every one of the rows.
+inline std::vector<int32_t> inverse_of(const int64_t* indices, int64_t rows, int64_t columns, int64_t values) {
+    std::vector<int32_t> inverse(rows * values, -1);
+#pragma omp parallel for if (rows * columns * 8 > kSerialBytes)
+    for (int64_t row = 0; row < rows; ++row)
+        for (int64_t j = 0; j < columns; ++j) {
+            const int64_t value = indices[row * columns + j];
+            if (value >= 0 && value < values) inverse[row * values + value] = int32_t(j);
+        }
+    return inverse;
+}
+
+}  // namespace sslfast::cpu

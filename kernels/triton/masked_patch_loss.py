@@ -1,0 +1,191 @@
+"""Squared error over the masked patches, whose targets are taken from the image on the way: only they are read."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sslfast.kernels.triton.patches import compact, load_patches
+from sslfast.kernels.triton.rows import row_tile
+
+EPS = tl.constexpr(1e-6)  # added to the variance of a patch
+CHUNKS = 8  # at most, of a patch in registers
+THREAD = 48  # elements of a thread that has patches in registers
+
+
+@triton.jit
+def _load_predictions(
+    pred, patch, masked, first, image_stride, patch_stride, element_stride,
+    PATCHES: tl.constexpr, E: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Elements first.. of masked patches, which count through all images."""
+    e = first + tl.arange(0, BLOCK)
+    row = (patch // PATCHES).to(tl.int64) * image_stride + (patch % PATCHES).to(tl.int64) * patch_stride
+    mask = masked[:, None] if E % BLOCK == 0 else masked[:, None] & (e < E)[None, :]
+    pointers = pred + row[:, None] + (e.to(tl.int64) * element_stride)[None, :]
+    return tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _inside(x, first, E: tl.constexpr):
+    """x (ROWS, BLOCK), elements first.. of patches, with zeros behind their end."""
+    BLOCK: tl.constexpr = x.shape[1]
+    return x if first + BLOCK <= E else tl.where((first + tl.arange(0, BLOCK) < E)[None, :], x, 0.0)
+
+
+@triton.jit
+def _errors(
+    pred, images, mask, mean, rstd, sums, count,
+    pred_image_stride, pred_patch_stride, pred_element_stride,
+    image_stride, channel_stride, row_stride, column_stride,
+    PATCHES: tl.constexpr, COLUMNS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+    SCALE: tl.constexpr, OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """sums (2, programs): mean squared errors of ROWS patches, and how many of them are masked.
+
+    Patches stay in registers, in chunks of BLOCK elements: a power of two that holds one whole would idle many lanes.
+    """
+    E: tl.constexpr = P * P * C
+    patch = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    masked = tl.load(mask + patch, mask=patch < count, other=0) != 0
+    targets = ()
+    predictions = ()
+    for first in tl.static_range(0, E, BLOCK):
+        target = load_patches(
+            images, patch // PATCHES, patch % PATCHES, masked, first,
+            image_stride, channel_stride, row_stride, column_stride, P, C, COLUMNS, SCALE, OFFSET, ROWS, BLOCK,
+        )  # fmt: skip
+        x = _load_predictions(
+            pred, patch, masked, first, pred_image_stride, pred_patch_stride, pred_element_stride, PATCHES, E, BLOCK
+        )
+        targets = targets + (target,)
+        predictions = predictions + (x,)
+    m = tl.zeros((ROWS,), tl.float32)
+    rest = tl.zeros((ROWS,), tl.float32)
+    r = tl.full((ROWS,), 1.0, tl.float32)
+    if mean is not None:
+        total = tl.zeros((ROWS, BLOCK), tl.float32)
+        for i in tl.static_range(len(targets)):
+            total += _inside(targets[i], i * BLOCK, E)
+        m = tl.sum(total, axis=1) / E
+        total = tl.zeros((ROWS, BLOCK), tl.float32)
+        squares = tl.zeros((ROWS, BLOCK), tl.float32)
+        for i in tl.static_range(len(targets)):
+            t = _inside(targets[i] - m[:, None], i * BLOCK, E)
+            total += t
+            squares += t * t
+        # What the rounding of m left: rstd would magnify it a thousandfold in a nearly flat patch.
+        rest = tl.sum(total, axis=1) / E
+        variance = (tl.sum(squares, axis=1) - rest * rest * E) / (E - 1)
+        r = tl.div_rn(1.0, tl.sqrt_rn(variance + EPS))
+        tl.store(mean + patch, tl.where(masked, m + rest, 0.0), mask=patch < count)
+        tl.store(rstd + patch, tl.where(masked, r, 0.0), mask=patch < count)
+    errors = tl.zeros((ROWS, BLOCK), tl.float32)
+    for i in tl.static_range(len(targets)):
+        d = predictions[i] + (rest * r)[:, None] - (targets[i] - m[:, None]) * r[:, None]
+        d = _inside(d, i * BLOCK, E)
+        errors += d * d
+    error = tl.where(masked, tl.sum(errors, axis=1), 0.0)
+    tl.store(sums + tl.program_id(0), tl.sum(error) / E)
+    tl.store(sums + tl.num_programs(0) + tl.program_id(0), tl.sum(masked.to(tl.float32)))
+
+
+@triton.jit
+def _mean_error(sums, loss, count, size, BLOCK: tl.constexpr):
+    errors = tl.zeros((BLOCK,), tl.float32)
+    masked = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, size, BLOCK):
+        index = start + tl.arange(0, BLOCK)
+        errors += tl.load(sums + index, mask=index < size, other=0.0)
+        masked += tl.load(sums + size + index, mask=index < size, other=0.0)
+    tl.store(loss, tl.div_rn(tl.sum(errors), tl.sum(masked)))
+    tl.store(count, tl.sum(masked))
+
+
+@triton.jit
+def _error_gradient(
+    grad, pred, images, mask, mean, rstd, masked_count, dpred, count,
+    pred_image_stride, pred_patch_stride, pred_element_stride,
+    image_stride, channel_stride, row_stride, column_stride,
+    PATCHES: tl.constexpr, COLUMNS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+    SCALE: tl.constexpr, OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """BLOCK elements of ROWS patches."""
+    E: tl.constexpr = P * P * C
+    CHUNKS: tl.constexpr = tl.cdiv(E, BLOCK)
+    patch = tl.program_id(0) // CHUNKS * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(0) % CHUNKS * BLOCK
+    masked = tl.load(mask + patch, mask=patch < count, other=0) != 0
+    target = load_patches(
+        images, patch // PATCHES, patch % PATCHES, masked, first,
+        image_stride, channel_stride, row_stride, column_stride, P, C, COLUMNS, SCALE, OFFSET, ROWS, BLOCK,
+    )  # fmt: skip
+    x = _load_predictions(
+        pred, patch, masked, first, pred_image_stride, pred_patch_stride, pred_element_stride, PATCHES, E, BLOCK
+    )
+    if mean is not None:
+        m = tl.load(mean + patch, mask=masked, other=0.0)
+        target = (target - m[:, None]) * tl.load(rstd + patch, mask=masked, other=0.0)[:, None]
+    factor = tl.div_rn(2.0 * tl.load(grad).to(tl.float32), tl.load(masked_count) * E)
+    d = tl.where(masked[:, None], factor * (x - target), 0.0)
+    e = first + tl.arange(0, BLOCK)
+    pointers = dpred + patch.to(tl.int64)[:, None] * E + e[None, :]
+    tl.store(pointers, d.to(dpred.dtype.element_ty), mask=(patch < count)[:, None] & (e < E)[None, :])
+
+
+def forward(
+    pred: Tensor, images: Tensor, mask: Tensor, patch_size: int, norm_pix: bool, scale: list[float],
+    offset: list[float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """loss and count, 0-dim; mean and rstd (B, L) of the masked targets, 0 elsewhere, or (0, 0) without norm_pix.
+
+    pred (B, L, P·P·C) and images (B, C, H, W) of any strides, mask (B, L). All results are float32.
+    """
+    images, elements = compact(images), pred.shape[2]
+    block = max(32, triton.next_power_of_2(triton.cdiv(elements, CHUNKS)))
+    size = triton.cdiv(elements, block) * block
+    warps = min(32, max(4, triton.next_power_of_2(triton.cdiv(size, 32 * THREAD))))
+    rows = triton.next_power_of_2(max(1, 32 * THREAD * warps // size) + 1) // 2
+    programs = triton.cdiv(mask.numel(), rows)
+    sums = torch.empty(2, programs, dtype=torch.float32, device=pred.device)
+    loss, count = (torch.empty((), dtype=torch.float32, device=pred.device) for _ in range(2))
+    mean, rstd = (sums.new_empty(mask.shape if norm_pix else (0, 0)) for _ in range(2))
+    with torch.cuda.device_of(pred):
+        _errors[(programs,)](
+            pred, images, _bytes(mask), mean if norm_pix else None, rstd, sums, mask.numel(),
+            *pred.stride(), *images.stride(), **_layout(pred, images, patch_size),
+            SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block,
+            num_warps=warps,
+        )  # fmt: skip
+        _mean_error[(1,)](sums, loss, count, programs, BLOCK=4096, num_warps=16)
+    return loss, mean, rstd, count
+
+
+def backward(
+    grad: Tensor, pred: Tensor, images: Tensor, mask: Tensor, mean: Tensor, rstd: Tensor, count: Tensor,
+    patch_size: int, norm_pix: bool, scale: list[float], offset: list[float],
+) -> Tensor:  # fmt: skip
+    """dpred (B, L, P·P·C) in the dtype of pred, zero where nothing is masked."""
+    images, elements = compact(images), pred.shape[2]
+    rows, block = row_tile(elements)
+    dpred = torch.empty(pred.shape, dtype=pred.dtype, device=pred.device)
+    with torch.cuda.device_of(pred):
+        _error_gradient[(triton.cdiv(mask.numel(), rows) * triton.cdiv(elements, block),)](
+            grad, pred, images, _bytes(mask), mean if norm_pix else None, rstd, count, dpred,
+            mask.numel(), *pred.stride(), *images.stride(), **_layout(pred, images, patch_size),
+            SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block, num_warps=4,
+        )  # fmt: skip
+    return dpred
+
+
+def _bytes(mask: Tensor) -> Tensor:
+    return mask.contiguous().view(torch.uint8)
+
+
+def _layout(pred: Tensor, images: Tensor, patch_size: int) -> dict[str, int]:
+    """The kernels' parameters about patches."""
+    return {
+        "PATCHES": pred.shape[1], "COLUMNS": images.shape[3] // patch_size, "P": patch_size, "C": images.shape[1]
+    }  # fmt: skip

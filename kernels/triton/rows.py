@@ -1,0 +1,40 @@
+"""What the kernels on rows of tokens and patches share: the tiles they work in, and the inverse of rows of indices."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+TILE = 4096  # elements of a program of 4 warps: 2 to 8 vectors of 16 bytes a thread
+
+
+def row_tile(size: int) -> tuple[int, int]:
+    """Rows and elements of a tile for rows of this many elements: no lane idles where it is a multiple of 64."""
+    block = max(min(64, triton.next_power_of_2(size)), min(256, size & -size))
+    return TILE // block, block
+
+
+@triton.jit
+def _slot_map(index, slots, count, size, BLOCK: tl.constexpr):
+    image = tl.program_id(0).to(tl.int64)
+    for start in range(0, size, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        tl.store(slots + image * size + place, -1, mask=place < size)
+    tl.debug_barrier()
+    for start in range(0, count, BLOCK):
+        slot = start + tl.arange(0, BLOCK)
+        place = tl.load(index + image * count + slot, mask=slot < count, other=-1)
+        tl.store(slots + image * size + place, slot, mask=(place >= 0) & (place < size))
+
+
+def slot_map(index: Tensor, size: int) -> Tensor:
+    """slots (B, size) int32 with slots[b, index[b, k]] = k, and -1 where no k points.
+
+    index: (B, K) contiguous, the entries of a row distinct; those outside [0, size) are dropped.
+    """
+    batch, count = index.shape
+    slots = torch.empty(batch, size, dtype=torch.int32, device=index.device)
+    _slot_map[(batch,)](index, slots, count, size, BLOCK=min(1024, triton.next_power_of_2(size)))
+    return slots

@@ -1,0 +1,269 @@
+"""Launches of the streaming softmax: tiles by chip, splits of the columns, and which variants of a kernel."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from sslfast.kernels.triton import softmax_kernels as kernels
+from sslfast.kernels.triton.tiles import PLAIN_FROM
+
+# At most so many partial sums forward where the row blocks alone are too few for the chip.
+SPLITS = 128
+# Least width of a panel of weights; wider inputs get panels as wide as they are.
+PANEL_BYTES = 2048
+# Features of the weighted sum that a program owns where it cannot own them all.
+OWNED_FEATURES = {"wide": 256, "float32": 128}
+
+
+class Tile(NamedTuple):
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+
+
+# By architecture, kernel, and width of the inputs: up to 128 and 256 features of 16 bits, more of them, and float32.
+# All are free of register spills; those of sm_80 also fit the 99 KiB of shared memory of the smaller chips.
+TILES = {
+    80: {
+        "sums": {
+            "128": Tile(64, 128, 4, 3),
+            "256": Tile(64, 128, 8, 2),
+            "wide": Tile(128, 128, 8, 3),
+            "float32": Tile(64, 128, 8, 3),
+        },
+        "weighted_sums": {
+            "128": Tile(64, 64, 4, 3),
+            "256": Tile(64, 64, 8, 2),
+            "wide": Tile(64, 64, 8, 2),
+            "float32": Tile(64, 32, 8, 2),
+        },
+        "weighted_rows": {"128": Tile(64, 64, 4, 3), "256": Tile(64, 64, 8, 2)},
+        "panel_weights": {"wide": Tile(128, 128, 8, 3), "float32": Tile(64, 128, 8, 3)},
+        "add_panel": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 64, 8, 3)},
+    },
+    90: {
+        "sums": {
+            "128": Tile(64, 128, 4, 3),
+            "256": Tile(128, 128, 8, 2),
+            "wide": Tile(128, 128, 8, 3),
+            "float32": Tile(128, 64, 8, 3),
+        },
+        "weighted_sums": {
+            "128": Tile(128, 128, 8, 3),
+            "256": Tile(128, 64, 8, 3),
+            "wide": Tile(128, 64, 8, 3),
+            "float32": Tile(64, 32, 8, 2),
+        },
+        "weighted_rows": {"128": Tile(128, 128, 8, 3), "256": Tile(128, 64, 8, 3)},
+        "panel_weights": {"wide": Tile(128, 256, 8, 3), "float32": Tile(128, 64, 8, 3)},
+        "add_panel": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 64, 8, 3)},
+    },
+    100: {
+        "sums": {
+            "128": Tile(128, 128, 8, 3),
+            "256": Tile(128, 64, 8, 2),
+            "wide": Tile(128, 128, 8, 3),
+            "float32": Tile(128, 128, 8, 3),
+        },
+        "weighted_sums": {
+            "128": Tile(128, 64, 8, 3),
+            "256": Tile(128, 64, 8, 2),
+            "wide": Tile(128, 64, 8, 2),
+            "float32": Tile(64, 64, 8, 2),
+        },
+        "weighted_rows": {"128": Tile(128, 64, 8, 3), "256": Tile(128, 64, 8, 2)},
+        "panel_weights": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 128, 8, 3)},
+        "add_panel": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 128, 8, 3)},
+    },
+}
+
+
+@functools.cache
+def chip(device: torch.device) -> tuple[int, int]:
+    """The architecture whose tiles to use, and the number of multiprocessors; under the interpreter a small Hopper."""
+    if device.type != "cuda":
+        return 90, 4
+    properties = torch.cuda.get_device_properties(device)
+    return {9: 90, 10: 100}.get(properties.major, 80), properties.multi_processor_count
+
+
+class Plan(NamedTuple):
+    """Launch parameters of a kernel: its tile, the features a program owns of the result, and keyword arguments."""
+
+    rows: int
+    columns: int
+    owned: int
+    options: dict[str, int | bool]
+
+
+@functools.lru_cache(maxsize=256)
+def plan(kernel: str, r: int, c: int, d: int, dtype: torch.dtype, device: torch.device) -> Plan:
+    fits = dtype != torch.float32 and d <= 256
+    width = "float32" if dtype == torch.float32 else "wide" if d > 256 else "256" if d > 128 else "128"
+    tile = TILES[chip(device)[0]][kernel][width]
+    block = triton.next_power_of_2(d)
+    features = max(16, block) if fits else 32 if dtype == torch.float32 else 64
+    owned = features if d <= features else min(OWNED_FEATURES[width], block)
+    if kernel == "add_panel":
+        options = {"BLOCK_K": features, "MASKED": r < tile.rows or c % features != 0}
+    else:
+        options = {"BLOCK_D": features, "MASK_ROWS": r < tile.rows, "MASK_COLUMNS": c < tile.columns}
+    options |= {"D": d, "BLOCK_M": tile.rows, "BLOCK_N": tile.columns}
+    return Plan(tile.rows, tile.columns, owned, options | {"num_warps": tile.warps, "num_stages": tile.stages})
+
+
+def regimes(temperature: float, tau: Tensor | None, plain_from: float = PLAIN_FROM.value) -> tuple[bool, ...]:
+    """Which variants to launch: plain (False) or guarded (True) exponentials; with a tensor both, and one returns."""
+    if plain_from == math.inf:
+        return (True,)
+    return (False, True) if tau is not None else (not temperature >= plain_from,)
+
+
+def split_columns(programs: int, c: int, block: int, most: int, device: torch.device) -> int:
+    """Width of a split of c columns, in whole blocks, so that `programs` times the splits fill the chip once."""
+    blocks = triton.cdiv(c, block)
+    splits = min(max(1, chip(device)[1] // programs), most, blocks)
+    return block * triton.cdiv(blocks, splits)
+
+
+class Sums(NamedTuple):
+    """Of splits of the columns, for combine: partial (2, splits, R), the sums and what they are relative to, or plain
+    ones (1, splits, R); weighted (splits, R, D) or None; the temperature from which they are plain."""
+
+    partial: Tensor
+    weighted: Tensor | None
+    plain_from: float
+
+
+def streaming_sums(
+    rows: Tensor, columns: Tensor, skip: str, temperature: float, tau: Tensor | None, with_weighted: bool
+) -> Sums:
+    """Sums of exponentials, and of columns weighted by them, over splits of the columns."""
+    (r, d), c = rows.shape, len(columns)
+    schedule = plan("weighted_sums" if with_weighted else "sums", r, c, d, rows.dtype, rows.device)
+    owned = schedule.owned if with_weighted else d
+    row_blocks, feature_blocks = triton.cdiv(r, schedule.rows), triton.cdiv(d, owned)
+    width = split_columns(row_blocks * feature_blocks, c, schedule.columns, SPLITS, rows.device)
+    splits = triton.cdiv(c, width)
+    # float16 cannot hold the weights exp(s) at any temperature, only those relative to the highest.
+    plain_from = math.inf if with_weighted and rows.dtype == torch.float16 else PLAIN_FROM.value
+    variants = regimes(temperature, tau, plain_from)
+    partial = torch.empty(2 if True in variants else 1, splits, r, dtype=torch.float32, device=rows.device)
+    weighted = partial.new_empty(splits, r, d) if with_weighted else None
+    for guarded in variants:
+        kernels.streaming_sums[(row_blocks, splits, feature_blocks)](
+            rows, columns, partial, weighted, r, c, width, temperature, tau, plain_from,
+            SKIP=skip, GUARDED=guarded, BLOCK_F=schedule.owned, **schedule.options,
+        )  # fmt: skip
+    return Sums(partial, weighted, plain_from)
+
+
+def combine(
+    sums: Sums, positive: Tensor | None, temperature: float, tau: Tensor | None
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None]:
+    """(losses, shift, inverse sum, mean) with the cosines of positive pairs, else (None, shift, sum, weighted sum)."""
+    partial, weighted, plain_from = sums
+    _, splits, r = partial.shape
+    losses = None if positive is None else partial.new_empty(r)
+    shift, total = partial.new_empty(r), partial.new_empty(r)
+    n = r if positive is None else len(positive)
+    mean, d, block, chunk, rows = None, 1, 1, 1, 32
+    if weighted is not None:
+        d = weighted.shape[2]
+        mean = partial.new_empty(r, d)
+        block = triton.next_power_of_2(d)
+        chunk = min(triton.next_power_of_2(splits), 16, max(1, 2048 // block))  # splits in flight at once
+        rows = min(32, max(1, 2048 // (chunk * block)))
+    kernels.combine_splits[(triton.cdiv(r, rows),)](
+        partial, weighted, positive, losses, shift, total, mean, r, n, splits, temperature, tau, plain_from,
+        D=d, SPLITS=triton.next_power_of_2(splits), CHUNK=chunk, ROWS=rows, BLOCK_D=block,
+    )  # fmt: skip
+    return losses, shift, total, mean
+
+
+class Factors(NamedTuple):
+    """Of W_ij = exp((c_ij − row_shift_i)/τ)·row_i + exp((c_ij − column_shift_j)/τ)·column_j; a part may be None."""
+
+    row: Tensor | None
+    row_shift: Tensor | None
+    column: Tensor | None
+    column_shift: Tensor | None
+
+
+def relative_factors(
+    grad: Tensor,
+    shift: Tensor,
+    inverse_sum: Tensor | None,
+    largest: Tensor | None,
+    temperature: float,
+    tau: Tensor | None,
+) -> Tensor:
+    """grad (M,), times inverse_sum, as weighted_sums takes it; largest: a bound of its size, for float16."""
+    factors = torch.empty_like(shift)
+    kernels.relative_factors[(triton.cdiv(len(shift), 256),)](
+        grad, grad.stride(0), shift, inverse_sum, largest, factors, len(shift), temperature, tau, ROWS=256
+    )
+    return factors
+
+
+def weighted_sums(
+    factors: Factors, rows: Tensor, columns: Tensor, skip: str, temperature: float, tau: Tensor | None, most: int
+) -> Tensor:
+    """W·columns as (splits, R, D) to be added, at most so many splits."""
+    by_panels = rows.dtype == torch.float32 or rows.shape[1] > 256
+    if by_panels:
+        return _sums_by_panels(factors, rows, columns, skip, temperature, tau)
+    return _sums_by_rows(factors, rows, columns, skip, temperature, tau, most)
+
+
+def _sums_by_rows(
+    factors: Factors, rows: Tensor, columns: Tensor, skip: str, temperature: float, tau: Tensor | None, most: int
+) -> Tensor:
+    """Rows in registers, and their columns split until they fill the chip."""
+    (r, d), c = rows.shape, len(columns)
+    schedule = plan("weighted_rows", r, c, d, rows.dtype, rows.device)
+    row_blocks = triton.cdiv(r, schedule.rows)
+    width = split_columns(row_blocks, c, schedule.columns, most, rows.device)
+    du = torch.empty(triton.cdiv(c, width), r, d, dtype=torch.float32, device=rows.device)
+    for guarded in regimes(temperature, tau):
+        kernels.weighted_rows[(row_blocks, len(du))](
+            *factors, rows, columns, du, r, c, width, temperature, tau,
+            SKIP=skip, GUARDED=guarded, **schedule.options,
+        )  # fmt: skip
+    return du
+
+
+def _sums_by_panels(
+    factors: Factors, rows: Tensor, columns: Tensor, skip: str, temperature: float, tau: Tensor | None
+) -> Tensor:
+    """Where the rows do not fit in registers: W in panels of its columns."""
+    (r, d), c = rows.shape, len(columns)
+    schedule = plan("panel_weights", r, c, d, rows.dtype, rows.device)
+    product = plan("add_panel", r, c, d, rows.dtype, rows.device)
+    width = max(PANEL_BYTES // rows.element_size(), 64 * triton.cdiv(d, 64))
+    weights = rows.new_empty(r, width)
+    du = torch.empty(1, r, d, dtype=torch.float32, device=rows.device)
+    for panel in range(0, c, width):
+        grid = (triton.cdiv(min(width, c - panel), schedule.columns), triton.cdiv(r, schedule.rows))
+        for guarded in regimes(temperature, tau):
+            kernels.panel_weights[grid](
+                *factors, rows, columns, weights, panel, r, c, temperature, tau,
+                WIDTH=width, SKIP=skip, GUARDED=guarded, **schedule.options,
+            )  # fmt: skip
+        grid = (triton.cdiv(r, product.rows), triton.cdiv(d, product.columns))
+        kernels.add_panel[grid](weights, columns, du, panel, r, c, WIDTH=width, **product.options)
+    return du
+
+
+def temperature_gradient(radial: Tensor, share: float, temperature: float, tau: Tensor | None) -> Tensor:
+    """−share·Σ radial / τ."""
+    dtau = torch.empty((), dtype=torch.float32, device=radial.device)
+    kernels.temperature_gradient[(1,)](radial, dtau, radial.numel(), share, temperature, tau, BLOCK=1024)
+    return dtau

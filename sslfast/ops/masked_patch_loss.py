@@ -1,0 +1,123 @@
+"""The masked autoencoder's loss, with its target taken from the image on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sslfast.kernels import reference_mae as reference
+from sslfast.kernels.cpu import masked_patch_loss as cpu
+from sslfast.ops.autograd import once_differentiable
+from sslfast.ops.checks import FLOATS
+from sslfast.ops.patches import check_images, check_tensor, scale_and_offset
+from sslfast.ops.registry import define_op, lazily
+
+
+def masked_patch_loss(
+    pred: Tensor,
+    images: Tensor,
+    mask: Tensor,
+    patch_size: int,
+    *,
+    norm_pix: bool = True,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+) -> Tensor:
+    """Mean squared error between predicted and true pixels of the masked patches. With P = patch_size it equals
+
+        x = images / 255 if images.dtype == torch.uint8 else images
+        x = ((x - mean) / std).unflatten(3, (-1, P)).unflatten(2, (-1, P))  # (B, C, H/P, P, W/P, P)
+        target = x.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (B, L, P * P * C)
+        if norm_pix:
+            target = (target - target.mean(2, keepdim=True)) / (target.var(2, keepdim=True) + 1e-6) ** 0.5
+        ((pred - target) ** 2).mean(2)[mask].mean()
+
+    computed in float32, but the target is never in memory, and only masked patches are read.
+
+    Args:
+        pred: (B, L, P * P * C) float32, bfloat16, float16, or float64 through the reference; elements in (row, column,
+            channel) order.
+        images: (B, C, H, W) uint8 or any of these dtypes (float64 with float64 pred only), any strides; H and W are
+            multiples of patch_size, L = H * W / P^2. They get no gradient and must not require it.
+        mask: (B, L) bool, True = masked. Without any masked patch the loss is NaN.
+        patch_size: pixels of a patch in each direction, P.
+        norm_pix: normalise every target patch by its own mean and unbiased variance.
+        mean, std: a number, or a list of C; both or neither. They are those of images in [0, 1] for uint8.
+
+    Returns:
+        0-dim float32 (float64 for float64 pred). Differentiable once with respect to pred.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape, dtype, device or range, is empty, images require
+            grad, or norm_pix is asked of patches of one element.
+
+    Source: He et al. 2021, "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377
+    """
+    op = "masked_patch_loss"
+    check_tensor(op, "pred", pred, "(B, L, P * P * C)", FLOATS, like=pred)
+    num_patches = check_images(op, images, patch_size)
+    check_tensor(op, "images", images, "(B, C, H, W)", (torch.uint8, *FLOATS), like=pred)
+    check_tensor(op, "mask", mask, "(B, L)", (torch.bool,), like=pred)
+    elements = patch_size * patch_size * images.shape[1]
+    wanted = (len(images), num_patches, elements)
+    if pred.shape != wanted:
+        raise ValueError(f"{op}: pred must have shape {wanted}, one row a patch of images, got {tuple(pred.shape)}")
+    if mask.shape != wanted[:2]:
+        raise ValueError(f"{op}: mask must have shape {wanted[:2]}, got {tuple(mask.shape)}")
+    if images.dtype == torch.float64 and pred.dtype != torch.float64:
+        raise TypeError(f"{op}: images of float64 go with pred of float64 only, got pred of {pred.dtype}")
+    if images.requires_grad:
+        raise ValueError(f"{op}: images must not require grad, they are the target; pass images.detach()")
+    if norm_pix and elements == 1:
+        raise ValueError(f"{op}: norm_pix must be False for patches of one element, they have no variance")
+    scale, offset = scale_and_offset(op, images, mean, std)
+    return _MaskedPatchLoss.apply(pred, images, mask, patch_size, bool(norm_pix), scale, offset)
+
+
+class _MaskedPatchLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx,
+        pred: Tensor,
+        images: Tensor,
+        mask: Tensor,
+        patch_size: int,
+        norm_pix: bool,
+        scale: list[float],
+        offset: list[float],
+    ) -> Tensor:
+        loss, mean, rstd, count = _forward(pred, images, mask, patch_size, norm_pix, scale, offset)
+        ctx.save_for_backward(pred, images, mask, mean, rstd, count)
+        ctx.target = patch_size, norm_pix, scale, offset
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _backward(grad, *ctx.saved_tensors, *ctx.target), None, None, None, None, None, None
+
+
+def _fake_forward(pred, images, mask, patch_size, norm_pix, scale, offset):
+    exact = torch.promote_types(pred.dtype, torch.float32)
+    shape = mask.shape if norm_pix else (0, 0)
+    return tuple(pred.new_empty(size, dtype=exact) for size in ((), shape, shape, ()))
+
+
+_forward = define_op(
+    "masked_patch_loss_forward(Tensor pred, Tensor images, Tensor mask, SymInt patch_size, bool norm_pix,"
+    " float[] scale, float[] offset) -> (Tensor loss, Tensor mean, Tensor rstd, Tensor count)",
+    fake=_fake_forward,
+    reference=reference.masked_patch_loss_forward,
+    cpu=cpu.forward,
+    cuda=lazily("sslfast.kernels.triton.masked_patch_loss", "forward"),
+)
+_backward = define_op(
+    "masked_patch_loss_backward(Tensor grad, Tensor pred, Tensor images, Tensor mask, Tensor mean, Tensor rstd,"
+    " Tensor count, SymInt patch_size, bool norm_pix, float[] scale, float[] offset) -> Tensor",
+    fake=lambda grad, pred, *_: torch.empty_like(pred, memory_format=torch.contiguous_format),
+    reference=reference.masked_patch_loss_backward,
+    cpu=cpu.backward,
+    cuda=lazily("sslfast.kernels.triton.masked_patch_loss", "backward"),
+)

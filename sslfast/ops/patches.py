@@ -1,0 +1,97 @@
+"""What the masked-autoencoder ops share: checks of tokens, images and indices; normalisation as x·scale + offset."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from sslfast.ops.checks import FLOATS
+
+
+def check_tensor(op: str, name: str, x: Tensor, shape: str, dtypes: Sequence[torch.dtype], like: Tensor) -> None:
+    """x is a non-empty tensor with the dimensions that `shape` names, of one of the dtypes, on the device of `like`."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor {shape}, got {type(x).__name__}")
+    if x.dtype not in dtypes:
+        raise TypeError(f"{op}: {name} must be {_either(dtypes)}, got {x.dtype}")
+    if x.dim() != shape.count(",") + 1 or 0 in x.shape:
+        raise ValueError(f"{op}: {name} must be {shape} and not empty, got shape {tuple(x.shape)}")
+    if x.device != like.device:
+        raise ValueError(f"{op}: {name} must be on {like.device}, as the other arguments, got {x.device}")
+
+
+def check_batch(op: str, name: str, x: Tensor, batch: int) -> None:
+    if x.shape[0] != batch:
+        raise ValueError(f"{op}: {name} must have a batch of {batch}, got shape {tuple(x.shape)}")
+
+
+def check_images(op: str, images: Tensor, patch_size: int) -> int:
+    """The number of patches of images (B, C, H, W)."""
+    check_tensor(op, "images", images, "(B, C, H, W)", (torch.uint8, *FLOATS), like=images)
+    if isinstance(patch_size, bool) or not isinstance(patch_size, int):
+        raise TypeError(f"{op}: patch_size must be an int, got {type(patch_size).__name__}")
+    height, width = images.shape[2:]
+    if patch_size < 1 or height % patch_size or width % patch_size:
+        raise ValueError(
+            f"{op}: patch_size must be at least 1 and divide the {height}x{width} pixels of images, got {patch_size}"
+        )
+    return (height // patch_size) * (width // patch_size)
+
+
+def check_keep(op: str, keep: Tensor, batch: int, like: Tensor) -> None:
+    check_tensor(op, "keep", keep, "(B, K)", (torch.int64,), like)
+    check_batch(op, "keep", keep, batch)
+
+
+def scale_and_offset(
+    op: str, images: Tensor, mean: float | Sequence[float] | None, std: float | Sequence[float] | None
+) -> tuple[list[float], list[float]]:
+    """(x − mean)/std, of x/255 where images are uint8, as x·scale + offset of a channel; empty where it is x itself."""
+    channels, whole = images.shape[1], 255.0 if images.dtype == torch.uint8 else 1.0
+    if mean is None and std is None:
+        return ([1 / whole] * channels, [0.0] * channels) if whole != 1 else ([], [])
+    if mean is None or std is None:
+        raise ValueError(f"{op}: mean and std go together, got only {'mean' if std is None else 'std'}")
+    means, stds = _per_channel(op, "mean", mean, channels), _per_channel(op, "std", std, channels)
+    if not all(math.isfinite(m) for m in means):
+        raise ValueError(f"{op}: mean must be finite, got {mean}")
+    if not all(s > 0 and math.isfinite(s) for s in stds):
+        raise ValueError(f"{op}: std must be positive and finite, got {std}")
+    return [1 / (whole * s) for s in stds], [-m / s for m, s in zip(means, stds)]
+
+
+def _per_channel(op: str, name: str, values: float | Sequence[float], channels: int) -> list[float]:
+    if isinstance(values, (int, float)):
+        return [float(values)] * channels
+    if not isinstance(values, (tuple, list)) or not all(isinstance(value, (int, float)) for value in values):
+        raise TypeError(f"{op}: {name} must be a number or a list of {channels} numbers, got {values!r}")
+    if len(values) != channels:
+        raise ValueError(f"{op}: {name} must be one number or {channels}, one a channel, got {len(values)}")
+    return [float(value) for value in values]
+
+
+def indices_checked(op: str, name: str, limit: Callable[..., int]) -> Callable[[Callable], Callable]:
+    """For kernels whose second argument holds indices below `limit` of the arguments: on the CPU, others raise."""
+
+    def decorate(kernel: Callable) -> Callable:
+        @functools.wraps(kernel)
+        def run(first, indices, *rest):
+            if indices.device.type == "cpu":
+                size = limit(first, indices, *rest)
+                least, largest = (int(x) for x in torch.aminmax(indices))
+                if least < 0 or largest >= size:
+                    raise ValueError(f"{op}: {name} must hold indices in [0, {size}), got {least} to {largest}")
+            return kernel(first, indices, *rest)
+
+        return run
+
+    return decorate
+
+
+def _either(dtypes: Sequence[torch.dtype]) -> str:
+    *names, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
+    return f"{', '.join(names)} or {last}" if names else last

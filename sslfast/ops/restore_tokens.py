@@ -1,0 +1,114 @@
+"""The decoder's input: visible and mask tokens back in the order of the image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sslfast.kernels import reference_mae as reference
+from sslfast.kernels.cpu import restore_tokens as cpu
+from sslfast.ops.autograd import once_differentiable
+from sslfast.ops.checks import FLOATS
+from sslfast.ops.patches import check_batch, check_tensor, indices_checked
+from sslfast.ops.registry import define_op, lazily
+
+
+def restore_tokens(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_embed: Tensor | None = None) -> Tensor:
+    """Put the visible tokens back in their places, the mask token in all others, and add positions. It equals
+
+        filled = torch.cat([visible, mask_token.expand(B, L - K, D)], dim=1)
+        torch.gather(filled, 1, restore[:, :, None].expand(-1, -1, D)) + pos_embed
+
+    in one pass, computed in float32.
+
+    Args:
+        visible: (B, K, D) float32, bfloat16, float16, or float64 through the reference.
+        restore: (B, L) int64, L >= K, on the same device: a permutation of 0..L-1 in each row, as
+            `random_patch_mask` gives it; patch l is visible token restore[b, l], or masked if that is K or more. A
+            number out of range raises on the CPU; on CUDA a negative one gives NaN.
+        mask_token: (D,) or (1, 1, D), of any of these dtypes; float64 goes with float64 only.
+        pos_embed: (L, D) or (1, L, D), likewise; None adds nothing.
+
+    Returns:
+        (B, L, D) in the dtype of visible. Differentiable once with respect to visible, mask_token and pos_embed; the
+        gradients of the latter two are sums in float32, the same from run to run.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape, dtype, device or range, or is empty.
+
+    Source: He et al. 2021, "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377
+    """
+    op = "restore_tokens"
+    check_tensor(op, "visible", visible, "(B, K, D)", FLOATS, like=visible)
+    check_tensor(op, "restore", restore, "(B, L)", (torch.int64,), like=visible)
+    batch, num_keep, dim = visible.shape
+    check_batch(op, "restore", restore, batch)
+    num_patches = restore.shape[1]
+    if num_patches < num_keep:
+        raise ValueError(
+            f"{op}: restore must have as many columns as there are visible tokens, {num_keep}, or more, "
+            f"got {num_patches}"
+        )
+    _check_parameter("mask_token", mask_token, visible, [(dim,), (1, 1, dim)])
+    if pos_embed is not None:
+        _check_parameter("pos_embed", pos_embed, visible, [(num_patches, dim), (1, num_patches, dim)])
+        pos_embed = pos_embed.reshape(num_patches, dim)
+    return _RestoreTokens.apply(visible, restore, mask_token.reshape(dim), pos_embed)
+
+
+def _check_parameter(name: str, x: Tensor, visible: Tensor, shapes: list[tuple[int, ...]]) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"restore_tokens: {name} must be a tensor, got {type(x).__name__}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"restore_tokens: {name} must be float32, bfloat16, float16 or float64, got {x.dtype}")
+    if (x.dtype == torch.float64) != (visible.dtype == torch.float64):
+        raise TypeError(
+            f"restore_tokens: float64 goes with float64 only, got {visible.dtype} visible and {x.dtype} {name}"
+        )
+    if x.shape not in shapes:
+        raise ValueError(f"restore_tokens: {name} must have shape {shapes[0]} or {shapes[1]}, got {tuple(x.shape)}")
+    if x.device != visible.device:
+        raise ValueError(f"restore_tokens: {name} must be on the device of visible, {visible.device}, got {x.device}")
+
+
+class _RestoreTokens(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, visible: Tensor, restore: Tensor, mask_token: Tensor, pos_embed: Tensor | None) -> Tensor:
+        ctx.save_for_backward(restore)
+        ctx.num_visible, ctx.mask_dtype = visible.shape[1], mask_token.dtype
+        ctx.pos_dtype = None if pos_embed is None else pos_embed.dtype
+        return _forward(visible, restore, mask_token, pos_embed)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (restore,) = ctx.saved_tensors
+        with_pos = ctx.needs_input_grad[3]
+        dvisible, dmask_token, dpos = _backward(grad, restore, ctx.num_visible, with_pos)
+        return dvisible, None, dmask_token.to(ctx.mask_dtype), dpos.to(ctx.pos_dtype) if with_pos else None
+
+
+def _fake_backward(grad, restore, num_visible, with_pos):
+    batch, num_patches, dim = grad.shape
+    exact = torch.promote_types(grad.dtype, torch.float32)
+    dpos = grad.new_empty(num_patches if with_pos else 0, dim, dtype=exact)
+    return grad.new_empty(batch, num_visible, dim), grad.new_empty(dim, dtype=exact), dpos
+
+
+_below_columns = indices_checked("restore_tokens", "restore", lambda first, restore, *_: restore.shape[1])
+
+_forward = define_op(
+    "restore_tokens_forward(Tensor visible, Tensor restore, Tensor mask_token, Tensor? pos_embed) -> Tensor",
+    fake=lambda visible, restore, *_: visible.new_empty(*restore.shape, visible.shape[2]),
+    reference=_below_columns(reference.restore_tokens_forward),
+    cpu=_below_columns(cpu.forward),
+    cuda=lazily("sslfast.kernels.triton.restore_tokens", "forward"),
+)
+_backward = define_op(
+    "restore_tokens_backward(Tensor grad, Tensor restore, SymInt num_visible, bool with_pos)"
+    " -> (Tensor dvisible, Tensor dmask_token, Tensor dpos)",
+    fake=_fake_backward,
+    reference=_below_columns(reference.restore_tokens_backward),
+    cpu=_below_columns(cpu.backward),
+    cuda=lazily("sslfast.kernels.triton.restore_tokens", "backward"),
+)

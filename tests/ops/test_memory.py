@@ -1,0 +1,85 @@
+"""Memory of large results on the CPU: used again once it is free, never before, and a tensor like any other."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from patches import patch_mask, photographs, randn
+
+from sslfast import ops
+from sslfast.kernels import reference_mae as reference
+from sslfast.kernels.cpu import memory
+
+SHAPE = (3, 5, 7)
+
+
+@pytest.fixture(autouse=True)
+def everything_is_large(monkeypatch) -> None:
+    monkeypatch.setattr(memory, "LARGE", 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_shape_and_dtype(dtype):
+    x = memory.empty(*SHAPE, dtype=dtype)
+    assert x.shape == SHAPE
+    assert x.dtype == dtype
+    assert x.is_contiguous()
+    assert x.untyped_storage().nbytes() == x.nbytes
+    assert x.data_ptr() % 64 == 0
+
+
+def test_a_tensor_like_any_other():
+    x = memory.empty(*SHAPE, dtype=torch.float32).fill_(2)
+    assert not x._is_view()
+    x.requires_grad_()
+    (x * x).sum().backward()
+    assert torch.equal(x.grad, torch.full(SHAPE, 4.0))
+    with torch.no_grad():
+        x.add_(1).transpose_(0, 1)
+    file = io.BytesIO()
+    torch.save(x, file)
+    file.seek(0)
+    assert torch.equal(torch.load(file), x)
+
+
+def test_used_again_once_it_is_free():
+    x = memory.empty(1001, dtype=torch.float32)
+    row, place = x[3:], x.data_ptr()
+    del x
+    other = memory.empty(1001, dtype=torch.float32)
+    assert other.data_ptr() != place  # a view still holds the first
+    del row
+    assert memory.empty(1002, dtype=torch.float32).data_ptr() != place  # of another size
+    assert memory.empty(2002, dtype=torch.bfloat16).data_ptr() == place
+
+
+def test_what_is_alive_never_shares_memory():
+    alive = [memory.empty(500, dtype=torch.float32).fill_(i) for i in range(20)]
+    del alive[::2]
+    alive += [memory.empty(500, dtype=torch.float32).fill_(100 + i) for i in range(20)]
+    assert len({x.data_ptr() for x in alive}) == 30
+    assert [x[0].item() for x in alive] == [*range(1, 20, 2), *range(100, 120)]
+    assert all((x == x[0]).all() for x in alive)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_results_do_not_depend_on_what_was_there(dtype):
+    keep, restore, mask = patch_mask(3, 6, 2)
+    images = photographs(3, 3, 8, 12, dtype=dtype)
+    for shape in ((3, 6, 5), (3, 2, 5), (3, 6, 48), (3, 3, 8, 12)):
+        memory.empty(*shape, dtype=dtype).fill_(float("nan"))
+    tokens, pred = randn(3, 6, 5, dtype=dtype).requires_grad_(), randn(3, 6, 48, dtype=dtype).requires_grad_()
+    visible = ops.gather_tokens(tokens, keep)
+    assert torch.equal(visible, reference.gather_tokens_forward(tokens, keep))
+    restored = ops.restore_tokens(visible, restore, torch.zeros(5, dtype=dtype)).add_(1)
+    (dtokens,) = torch.autograd.grad(restored.sum(), tokens)
+    assert torch.equal(dtokens, (~mask)[:, :, None].expand_as(tokens).to(dtype))
+    (dpred,) = torch.autograd.grad(ops.masked_patch_loss(pred, images, mask, 4), pred)
+    (expected,) = torch.autograd.grad(reference.masked_patch_loss_forward(pred, images, mask, 4, True, [], [])[0], pred)
+    torch.testing.assert_close(dpred, expected)
+    images.requires_grad_()
+    (dimages,) = torch.autograd.grad(ops.gather_patches(images, keep, 4).sum(), images)
+    (expected,) = torch.autograd.grad(reference.gather_patches_forward(images, keep, 4, [], [], dtype).sum(), images)
+    assert torch.equal(dimages, expected)

@@ -1,0 +1,76 @@
+"""What the tests of contrastive Triton kernels share: where they run, small tiles, what launches need on a chip."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from triton_compile import SHARED_MEMORY, Launch, compile_for
+
+from sslfast.kernels.triton import softmax
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if INTERPRETED:
+    import triton_interpreter  # noqa: F401
+
+DEVICE = "cpu" if INTERPRETED else "cuda"
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+compiles = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+
+
+def runs(test: Callable) -> Callable:
+    """Marks what runs kernels."""
+    test = pytest.mark.usefixtures("poisoned_memory")(test)
+    return test if INTERPRETED else pytest.mark.gpu(test)
+
+
+def shrink_tiles(monkeypatch, rows: int = 32, columns: int = 16) -> None:
+    """Small tiles, panels of 64 columns, 128 features a program: little data meets every branch."""
+    tile = softmax.Tile(rows, columns, 4, 2)
+    tiles = {chip: {name: dict.fromkeys(by_width, tile) for name, by_width in table.items()}
+             for chip, table in softmax.TILES.items()}  # fmt: skip
+    owned = dict.fromkeys(softmax.OWNED_FEATURES, 128)
+    uncached = softmax.plan.__wrapped__
+    for name, value in (("TILES", tiles), ("PANEL_BYTES", 128), ("OWNED_FEATURES", owned), ("plan", uncached)):
+        monkeypatch.setattr(softmax, name, value)
+
+
+def run_interpreted(path: str) -> None:
+    """All that `runs` in a file, on CPU tensors in an own process: Triton decides at import whether it interprets."""
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(Path(path).resolve())]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@contextmanager
+def planned_for(monkeypatch, capability: int) -> Iterator[None]:
+    """Launches as they would be on a chip of 132 multiprocessors."""
+    with monkeypatch.context() as patch:
+        patch.setattr(softmax, "chip", lambda device: (capability, 132))
+        patch.setattr(softmax, "plan", softmax.plan.__wrapped__)
+        yield
+
+
+def assert_fit(launches: list[Launch], capability: int, spills: bool = False) -> None:
+    """Every kernel, in each of its variants, spills no register and has the shared memory it needs."""
+    first = {(x.kernel.__name__, x.arguments.get("GUARDED"), x.arguments.get("SKIP")): x for x in reversed(launches)}
+    limit = SHARED_MEMORY[86 if capability == 80 else capability]  # sm_80's tiles serve smaller chips too
+    for name, launch in first.items():
+        usage = compile_for(launch, capability)
+        assert spills or usage.stack == 0, f"{name} spills {usage.stack} bytes"
+        assert usage.shared <= limit, f"{name} needs {usage.shared} bytes of shared memory, the chip has {limit}"
+
+
+ALIKE = [(256, torch.float16), (1024, torch.float16), (256, torch.float32)]  # same tiles and code as another case
+WIDTHS = [
+    pytest.param(d, dtype, id=f"{d}-{dtype}", marks=[pytest.mark.slow] if (d, dtype) in ALIKE else [])
+    for d in (128, 256, 1024)
+    for dtype in DTYPES
+]
