@@ -105,6 +105,7 @@ PYBIND11_MODULE(_C, m) {
 
     py::class_<cpu::Memory>(m, "Memory", py::buffer_protocol())
         .def(py::init<int64_t>())
+        .def_static("release", &cpu::Memory::release)
         .def_buffer([](cpu::Memory& memory) {
             return py::buffer_info(static_cast<uint8_t*>(memory.data), memory.bytes);
         });

@@ -59,4 +59,10 @@ Memory::~Memory() {
     }
 }
 
+void Memory::release() {
+    const std::lock_guard<std::mutex> guard(kept().lock);
+    for (const Block& block : kept().blocks) std::free(block.data);
+    kept().blocks.clear();
+}
+
 }  // namespace sslfast::cpu

@@ -14,6 +14,9 @@ public:
     Memory(const Memory&) = delete;
     Memory& operator=(const Memory&) = delete;
 
+    // Gives back what is kept.
+    static void release();
+
     void* data;
     const int64_t bytes;
 };

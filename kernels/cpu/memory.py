@@ -19,3 +19,8 @@ def empty(*shape: int, dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype)
     memory = torch.frombuffer(_C.Memory(size), dtype=dtype)
     return torch.empty(0, dtype=dtype).set_(memory.untyped_storage(), 0, shape)
+
+
+def release() -> None:
+    """Give the memory that no tensor holds any more back to the system."""
+    _C.Memory.release()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,6 +55,21 @@ def test_used_again_once_it_is_free():
     del row
     assert memory.empty(1002, dtype=torch.float32).data_ptr() != place  # of another size
     assert memory.empty(2002, dtype=torch.bfloat16).data_ptr() == place
+
+
+def test_is_given_back_when_asked():
+    """Of 64 MiB the process keeps next to nothing."""
+    x = memory.empty(2**26, dtype=torch.uint8).fill_(1)
+    full = resident()
+    del x
+    assert resident() > full - 2**25
+    memory.release()
+    assert resident() < full - 2**25
+
+
+def resident() -> int:
+    """Bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_what_is_alive_never_shares_memory():
