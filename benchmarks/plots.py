@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 COLOURS = {
     "eager": "#777777", "torch.compile": "#4477aa", "lightly": "#228833", "Hugging Face": "#ccbb44",
     "timm": "#66ccee", "_foreach_lerp_": "#aa3377", "ema-pytorch": "#ee7733", "Inf-CL": "#332288", "Liger": "#44aa99",
+    "torchvision": "#999933", "kornia": "#882255", "triton-augment": "#117733",
     "sslfast": "#cc3355",
 }  # fmt: skip
 INK, FAINT = "#222222", "#dddddd"
