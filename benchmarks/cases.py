@@ -277,8 +277,7 @@ def augment(device: str, batch: int, source: int, size: int, **more) -> Case:
 # --- which sizes ---
 
 CPU = [
-    *(nt_xent("cpu", m, 128) for m in (256, 512)),
-    *(nt_xent("cpu", m, 128, bars={"times eager": 3}) for m in (2048, 8192)),
+    *(nt_xent("cpu", m, 128, bars={"times eager": 3} if m >= 2048 else {}) for m in (256, 512, 2048, 8192)),
     nt_xent("cpu", 8192, 512),
     info_nce("cpu", 256, 65536, 128, bars={"times eager": 3, "memory of eager": 0.1}),
     info_nce_in_batch("cpu", 4096, 128),

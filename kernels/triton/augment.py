@@ -321,23 +321,11 @@ def augment(
     shift = [-m / s for m, s in zip(mean, std)] or [0.0]
     constants = {
         "JITTERS": sum(1 << k for k, name in enumerate(JITTERS[: channels + 1]) if name in steps),
-        "GRAYSCALE": "grayscale" in steps,
-        "SOLARIZE": "solarize" in steps,
-        "BICUBIC": bicubic,
-        "SIMCLR": simclr,
-        "RADIUS": radius,
-        "BLOCK": block,
-        "ROWS": rows,
-        "LANES": lanes,
-        "DOWN": down,
-        "STRIDE": stride,
-        "ROW_TAPS": row_taps,
-        "COLUMN_TAPS": column_taps,
-        "TAPS": taps,
-        "PARTS": triton.next_power_of_2(blocks),
-        "num_warps": warps,
-        "maxnreg": 65536 // max(512, 32 * warps),
-    }
+        "GRAYSCALE": "grayscale" in steps, "SOLARIZE": "solarize" in steps, "BICUBIC": bicubic, "SIMCLR": simclr,
+        "RADIUS": radius, "BLOCK": block, "ROWS": rows, "LANES": lanes, "DOWN": down, "STRIDE": stride,
+        "ROW_TAPS": row_taps, "COLUMN_TAPS": column_taps, "TAPS": taps, "PARTS": triton.next_power_of_2(blocks),
+        "num_warps": warps, "maxnreg": 65536 // max(512, 32 * warps),
+    }  # fmt: skip
     passes = [(False, False)]  # SUM, BLURRED
     if "contrast" in steps:
         passes.insert(0, (True, False))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from sslfast import ops
@@ -85,7 +86,6 @@ class Pass(NamedTuple):
 
 def vit_mae(device: str, norm_pix: bool) -> nn.Module:
     """A tiny one with random weights, positions of the decoder included."""
-    transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
     sizes |= {f"decoder_{name}": size for name, size in sizes.items()}
