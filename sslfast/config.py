@@ -26,24 +26,15 @@ class PretrainConfig:
 
     method: ClassVar[str] = ""
 
-    data: str = "digits"
-    """Images to train on: digits, photos, cifar10, cifar100, stl10 or folder:PATH."""
-    data_root: str | None = None
-    """Folder of the downloaded sets; the data sets' own default if not given."""
-    image_size: int = 32
-    """Side of the augmented views, in pixels."""
-    preset: str = "simclr-cifar"
-    """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v2, simsiam, byol, mae or mnist-like."""
-    strength: float = 1.0
-    """Scales the augmentation: 0 is none, 1 the published one."""
+    modality: ClassVar[Literal["images", "text"]]
 
-    backbone: str = "resnet20"
-    """Network to train: resnet20, or any name of timm.list_models()."""
+    data: str
+    backbone: str
 
     epochs: int = 100
-    """Passes over the training images."""
+    """Passes over the training examples."""
     batch_size: int = 256
-    """Images a device a forward pass. The effective batch is this x accumulate x devices."""
+    """Examples a device a forward pass. The effective batch is this x accumulate x devices."""
     accumulate: int = 1
     """Forward passes an optimizer step averages over. Contrastive methods see the negatives of one pass only."""
     optimizer: Optimizer = "sgd"
@@ -56,6 +47,8 @@ class PretrainConfig:
     """Weight decay: an L2 term for LARS and SGD, decoupled for AdamW."""
     momentum: float = 0.9
     """Momentum of LARS and SGD."""
+    nesterov: bool = False
+    """Nesterov's momentum, SGD only."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of AdamW's two moments."""
     warmup_epochs: float = 10.0
@@ -73,10 +66,6 @@ class PretrainConfig:
     """BatchNorm over the batches of all devices (CUDA only)."""
     deterministic: bool = True
     """cuDNN's deterministic algorithms only, so that a resumed run has the same bits on a GPU too."""
-    workers: int = 4
-    """Processes that decode images which do not fit in memory."""
-    skip_corrupt: bool = False
-    """Go on without image files that cannot be read; the log names each and says how many there are."""
     seed: int = 0
     """Seed of weights, data order and augmentation."""
 
@@ -89,13 +78,11 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         at_least = {
-            "image_size": 4, "strength": 0, "epochs": 1, "batch_size": 2, "accumulate": 1, "learning_rate": 0,
-            "weight_decay": 0, "momentum": 0, "warmup_epochs": 0, "devices": 1, "nodes": 1, "workers": 0, "seed": 0,
-            "log_every": 1, "knn_every": 0, "checkpoint_every": 0,
+            "epochs": 1, "batch_size": 2, "accumulate": 1, "learning_rate": 0, "weight_decay": 0, "momentum": 0,
+            "warmup_epochs": 0, "devices": 1, "nodes": 1, "seed": 0, "log_every": 1, "knn_every": 0,
+            "checkpoint_every": 0,
         }  # fmt: skip
-        for name, least in at_least.items():
-            if not getattr(self, name) >= least:  # also refuses NaN
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        self.check_at_least(**at_least)
         if self.momentum >= 1:
             raise ValueError(f"momentum must be below 1, got {self.momentum}")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -104,10 +91,46 @@ class PretrainConfig:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
+    def check_at_least(self, **least: float) -> None:
+        """Raise ValueError, naming the field, if one is below its least value or NaN."""
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise ValueError(f"{name} must be at least {bound}, got {getattr(self, name)}")
+
     def to_dict(self) -> dict[str, Any]:
         """Every field and `method`, as JSON values."""
         fields = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
         return {"method": self.method, **fields}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig(PretrainConfig):
+    """The fields of the methods that learn from images."""
+
+    modality = "images"
+    gray: ClassVar[bool] = False
+    """Whether the backbone is given the images' luma, one channel, instead of their colours."""
+
+    data: str = "digits"
+    """Images to train on: digits, photos, cifar10, cifar100, stl10 or folder:PATH."""
+    data_root: str | None = None
+    """Folder of the downloaded sets; the data sets' own default if not given."""
+    image_size: int = 32
+    """Side of the augmented views, in pixels."""
+    preset: str = "simclr-cifar"
+    """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v2, simsiam, byol, mae or mnist-like."""
+    strength: float = 1.0
+    """Scales the augmentation: 0 is none, 1 the published one."""
+    backbone: str = "resnet20"
+    """Network to train: resnet20, vit_tiny_patch4 and its like, or any name of timm.list_models()."""
+    workers: int = 4
+    """Processes that decode images which do not fit in memory."""
+    skip_corrupt: bool = False
+    """Go on without image files that cannot be read; the log names each and says how many there are."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_at_least(image_size=4, strength=0, workers=0)
 
 
 # Fields that may be changed when a run is resumed: none of them changes what is computed.

@@ -2,6 +2,6 @@
 
 from sslfast.data.batches import batches
 from sslfast.data.images import FolderImages, ImageSet, TensorImages
-from sslfast.data.registry import DATASETS, load_images, normalization
+from sslfast.data.registry import DATASETS, LUMA, load_images, normalization
 
-__all__ = ["DATASETS", "FolderImages", "ImageSet", "TensorImages", "batches", "load_images", "normalization"]
+__all__ = ["DATASETS", "LUMA", "FolderImages", "ImageSet", "TensorImages", "batches", "load_images", "normalization"]

@@ -13,6 +13,7 @@ from sslfast.data.torchvision_sets import load_torchvision
 SPLITS = ("train", "test")
 FOLDER = "folder:"
 ROOT = Path("data")
+LUMA = (0.2989, 0.587, 0.114)  # torchvision's gray
 
 
 class Dataset(NamedTuple):
@@ -79,9 +80,14 @@ def load_images(
     return load_torchvision(name, split, root=Path(root or ROOT), download=download)
 
 
-def normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) of a dataset's training images in [0, 1]; of ImageNet for a folder."""
+def normalization(name: str, *, gray: bool = False) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of a dataset's training images in [0, 1]; of ImageNet for a folder; with `gray` those of their luma.
+
+    Channels are taken as fully correlated there, which overstates the luma's std a little.
+    """
     dataset = _look_up(name)
+    if gray and len(dataset.mean) == 3:
+        return tuple((sum(w * x for w, x in zip(LUMA, values)),) for values in (dataset.mean, dataset.std))
     return dataset.mean, dataset.std
 
 

@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslfast.data import ImageSet, batches
-
-LUMA = (0.2989, 0.587, 0.114)  # torchvision's gray
+from sslfast.data import LUMA, ImageSet, batches
 
 
 def extract_features(

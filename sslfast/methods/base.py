@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sslfast.config import PretrainConfig
+
+
+class Panel(NamedTuple):
+    """A picture or a word of an illustration.
+
+    Args:
+        content: (1 or 3, H, W), uint8 or float in [0, 1], not normalised; or a word.
+        caption: what it is, or what the network guessed.
+        mark: "query" for what was asked, "hit" or "miss" for a guess that is right or wrong, else "".
+    """
+
+    content: Tensor | str
+    caption: str
+    mark: str = ""
 
 
 class Method(nn.Module):
@@ -24,8 +38,8 @@ class Method(nn.Module):
     backbone: nn.Module
     """What is exported and evaluated: (B, C, H, W) -> (B, F)."""
 
-    def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """What the networks get to see of `images`, uint8 (B, C, H, W) on the method's device.
+    def views(self, source: Any, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """What the networks get to see of a batch as the data set has it: images are uint8 (B, C, H, W) on the device.
 
         All of a method's randomness that is not dropout is drawn here, from `generator`.
         """
@@ -36,9 +50,16 @@ class Method(nn.Module):
 
         Returns:
             "loss", a scalar to differentiate; "embeddings", (B, D) without gradient, which the collapse alarm watches;
-            any other scalar tensor is logged under its key.
+            any other scalar tensor is logged under its key, e.g. "accuracy" of a pretext task.
         """
         raise NotImplementedError
+
+    def illustrate(self, source: Any, generator: torch.Generator | None = None) -> list[list[Panel]]:
+        """What the method asks of its networks and what they answer, a row an example of `source`; empty if nothing.
+
+        `source` is as in `views`. Called in eval mode without gradient; the report shows it.
+        """
+        return []
 
     def on_step(self, step: int, total: int) -> None:
         """Called before the forward passes of optimizer step `step` of `total`, counted from 0.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sslfast.augment import ViewSampler
-from sslfast.config import PretrainConfig
+from sslfast.config import ImageConfig
 from sslfast.data import normalization
 from sslfast.losses import NTXentLoss
 from sslfast.methods.base import Method
@@ -18,7 +18,7 @@ from sslfast.ops import augment
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimCLRConfig(PretrainConfig):
+class SimCLRConfig(ImageConfig):
     """SimCLR's fields. The paper's: LARS, 0.3 x batch/256, weight decay 1e-6, temperature 0.1 (0.5 on CIFAR-10)."""
 
     method: ClassVar[str] = "simclr"

@@ -50,10 +50,13 @@ class CifarResNet(nn.Module):
         first = Block(in_channels, channels, stride)
         return nn.Sequential(first, *[Block(channels, channels, 1) for _ in range(blocks - 1)])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last feature map, (B, C, H, W) -> (B, 64, H/4, W/4)."""
         x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return x.mean(dim=(2, 3))
+        return self.layer3(self.layer2(self.layer1(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_features(x).mean(dim=(2, 3))
 
 
 def resnet20(*, in_channels: int = 3) -> CifarResNet:

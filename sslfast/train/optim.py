@@ -48,7 +48,7 @@ def build_optimizer(method: Method, config: PretrainConfig) -> torch.optim.Optim
         lars = require("timm.optim", extra="train").Lars
         return lars(groups, lr=0.0, momentum=config.momentum, trust_coeff=LARS_TRUST)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum)
+        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, nesterov=config.nesterov)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, betas=config.betas)
     raise ValueError(f"optimizer must be lars, sgd or adamw, got {config.optimizer!r}")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sslfast.config import PretrainConfig
+from sslfast.config import ImageConfig, PretrainConfig
 from sslfast.methods import Method, SimCLR
 from sslfast.train import Interrupted
 from sslfast.train.launch import launch
@@ -25,7 +25,7 @@ TINY = SimCLR.Config(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToyConfig(PretrainConfig):
+class ToyConfig(ImageConfig):
     method: ClassVar[str] = "toy"
     scale: float = 1.0
 

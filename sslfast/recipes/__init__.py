@@ -1,0 +1,33 @@
+"""Named recipes: a method with the hyperparameters that suit a data set, and where they come from; one file a method.
+
+The name of a method alone is its recipe for the embedded data that suits it.
+"""
+
+from __future__ import annotations
+
+from sslfast.recipes import simclr
+from sslfast.recipes.base import Recipe
+
+RECIPES: dict[str, Recipe] = {
+    **simclr.RECIPES,
+}
+
+__all__ = ["RECIPES", "Recipe", "recipe_for"]
+
+# Data sets without a recipe of their own take the one of a set like them.
+LIKE = {"cifar100": "cifar10", "stl10": "cifar10", "folder": "imagenet"}
+
+
+def recipe_for(name: str, data: str | None = None) -> tuple[str, Recipe]:
+    """The recipe called `name`, or the one that suits `data` if `name` is a method; its own name comes with it.
+
+    Raises:
+        ValueError: there is no such method or recipe; the message lists them.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"unknown method or recipe {name!r}; there are {', '.join(RECIPES)}")
+    kind = (data or "").partition(":")[0]
+    for candidate in (f"{name}-{kind}", f"{name}-{LIKE.get(kind)}"):
+        if candidate in RECIPES:
+            return candidate, RECIPES[candidate]
+    return name, RECIPES[name]

@@ -1,0 +1,61 @@
+"""What a recipe is, and what all recipes for a data set have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sslfast.config import PretrainConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A configuration, and one line that says what it is good for or from where it is taken."""
+
+    config: PretrainConfig
+    about: str
+
+
+DIGITS: dict[str, Any] = {
+    "data": "digits",
+    "image_size": 8,
+    "preset": "mnist-like",
+    "backbone": "resnet20",
+    "epochs": 100,
+    "warmup_epochs": 3,
+}
+PHOTOS: dict[str, Any] = {
+    "data": "photos",
+    "image_size": 32,
+    "backbone": "resnet20",
+    "epochs": 10,
+    "warmup_epochs": 1,
+}
+CIFAR10: dict[str, Any] = {
+    "data": "cifar10",
+    "image_size": 32,
+    "preset": "simclr-cifar",
+    "backbone": "resnet18",
+    "epochs": 200,
+    "batch_size": 512,
+    "warmup_epochs": 0,
+}
+# A network and a length for about twelve minutes of one CPU core with bfloat16.
+CIFAR10_CPU: dict[str, Any] = {
+    "data": "cifar10",
+    "image_size": 32,
+    "preset": "simclr-cifar",
+    "backbone": "resnet20",
+    "precision": "bf16-mixed",
+    "knn_every": 0,
+}
+IMAGENET: dict[str, Any] = {
+    "data": "folder:imagenet",
+    "image_size": 224,
+    "backbone": "resnet50",
+    "precision": "bf16-mixed",
+    "workers": 12,
+    "log_every": 50,
+    "knn_every": 0,
+    "checkpoint_every": 1000,
+}
