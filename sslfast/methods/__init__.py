@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from sslfast.methods.base import Method
+from sslfast.methods.mae import MAE
 from sslfast.methods.simclr import SimCLR
 
-METHODS: dict[str, type[Method]] = {"simclr": SimCLR}
+METHODS: dict[str, type[Method]] = {
+    "simclr": SimCLR,
+    "mae": MAE,
+}
 
-__all__ = ["METHODS", "Method", "SimCLR"]
+__all__ = ["MAE", "METHODS", "Method", "SimCLR"]

@@ -6,11 +6,14 @@ from sslfast.models.backbone import build_backbone
 from sslfast.models.export import export_backbone, load_backbone
 from sslfast.models.feature_map import feature_map, feature_map_shape
 from sslfast.models.heads import ProjectionHead
+from sslfast.models.mae import MAEDecoder, encode_visible
 from sslfast.models.resnet import resnet20
 
 __all__ = [
+    "MAEDecoder",
     "ProjectionHead",
     "build_backbone",
+    "encode_visible",
     "export_backbone",
     "feature_map",
     "feature_map_shape",
