@@ -7,6 +7,7 @@ from sslfast.models.export import export_backbone, load_backbone
 from sslfast.models.feature_map import feature_map, feature_map_shape
 from sslfast.models.heads import ProjectionHead
 from sslfast.models.resnet import resnet20
+from sslfast.models.split_batch_norm import split_batch_norm
 
 __all__ = [
     "ProjectionHead",
@@ -16,4 +17,5 @@ __all__ = [
     "feature_map_shape",
     "load_backbone",
     "resnet20",
+    "split_batch_norm",
 ]
