@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from gloo import run_ranks
+from train.toys import assert_resumes_exactly
 
 from sslfast.kernels import reference
 from sslfast.methods import MoCo
 from sslfast.models import build_backbone
 from sslfast.models.split_batch_norm import SplitBatchNorm2d
 from sslfast.recipes import RECIPES
+from sslfast.train import pretrain
 from sslfast.train.optim import build_optimizer
 
 CONFIG = MoCo.Config(
@@ -201,6 +204,24 @@ def test_splits_without_batch_norm_are_refused() -> None:
     backbone.num_features = 64
     with pytest.raises(ValueError, match="must have BatchNorm2d layers to split"):
         MoCo(backbone, dataclasses.replace(CONFIG, bn_splits=2))
+
+
+# 1437 digits: 22 steps an epoch.
+RUN = dataclasses.replace(
+    RECIPES["moco"].config, epochs=1, batch_size=64, queue_size=64, bn_splits=1, learning_rate=1.0, warmup_epochs=0.2,
+    log_every=1, knn_every=0,
+)  # fmt: skip
+
+
+def test_training_on_the_digits_makes_the_loss_fall(tmp_path: Path) -> None:
+    assert pretrain(RUN, tmp_path).steps == 22
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    # The first step is against the random rows that the queue starts with, which are easy negatives.
+    assert sum(losses[-6:]) / 6 < sum(losses[1:5]) / 4 - 0.1
+
+
+def test_resume_is_exact_with_queue_pointer_and_key_encoder(tmp_path: Path) -> None:
+    assert_resumes_exactly(dataclasses.replace(RUN, symmetric=True, queue_size=300, bn_splits=2), tmp_path, step=9)
 
 
 def _rank_forward() -> dict[str, torch.Tensor]:
