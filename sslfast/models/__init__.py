@@ -8,6 +8,7 @@ from sslfast.models.feature_map import feature_map, feature_map_shape
 from sslfast.models.heads import ProjectionHead
 from sslfast.models.mae import MAEDecoder, encode_visible
 from sslfast.models.resnet import resnet20
+from sslfast.models.split_batch_norm import split_batch_norm
 
 __all__ = [
     "MAEDecoder",
@@ -19,4 +20,5 @@ __all__ = [
     "feature_map_shape",
     "load_backbone",
     "resnet20",
+    "split_batch_norm",
 ]
