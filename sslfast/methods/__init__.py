@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from sslfast.methods.base import Method
+from sslfast.methods.byol import BYOL
 from sslfast.methods.simclr import SimCLR
+from sslfast.methods.simsiam import SimSiam
 
-METHODS: dict[str, type[Method]] = {"simclr": SimCLR}
+METHODS: dict[str, type[Method]] = {
+    "simclr": SimCLR,
+    "byol": BYOL,
+    "simsiam": SimSiam,
+}
 
-__all__ = ["METHODS", "Method", "SimCLR"]
+__all__ = ["BYOL", "METHODS", "Method", "SimCLR", "SimSiam"]
