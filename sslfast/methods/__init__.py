@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from sslfast.methods.base import Method, Panel
+from sslfast.methods.byol import BYOL
 from sslfast.methods.mae import MAE
 from sslfast.methods.moco import MoCo
 from sslfast.methods.simclr import SimCLR
+from sslfast.methods.simsiam import SimSiam
 
 METHODS: dict[str, type[Method]] = {
     "simclr": SimCLR,
     "moco": MoCo,
+    "byol": BYOL,
+    "simsiam": SimSiam,
     "mae": MAE,
 }
 
-__all__ = ["MAE", "METHODS", "Method", "MoCo", "Panel", "SimCLR"]
+__all__ = ["BYOL", "MAE", "METHODS", "Method", "MoCo", "Panel", "SimCLR", "SimSiam"]

@@ -5,12 +5,14 @@ The name of a method alone is its recipe for the embedded data that suits it.
 
 from __future__ import annotations
 
-from sslfast.recipes import mae, moco, simclr
+from sslfast.recipes import byol, mae, moco, simclr, simsiam
 from sslfast.recipes.base import Recipe
 
 RECIPES: dict[str, Recipe] = {
     **simclr.RECIPES,
     **moco.RECIPES,
+    **byol.RECIPES,
+    **simsiam.RECIPES,
     **mae.RECIPES,
 }
 
