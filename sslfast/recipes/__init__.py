@@ -5,11 +5,14 @@ The name of a method alone is its recipe for the embedded data that suits it.
 
 from __future__ import annotations
 
-from sslfast.recipes import simclr
+from sslfast.recipes import jigsaw, relative_patch, rotation, simclr
 from sslfast.recipes.base import Recipe
 
 RECIPES: dict[str, Recipe] = {
     **simclr.RECIPES,
+    **rotation.RECIPES,
+    **jigsaw.RECIPES,
+    **relative_patch.RECIPES,
 }
 
 __all__ = ["RECIPES", "Recipe", "recipe_for"]
