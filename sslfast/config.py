@@ -102,6 +102,17 @@ class PretrainConfig:
         fields = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
         return {"method": self.method, **fields}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PretrainConfig:
+        """What `to_dict` was made from; fields that are not there have their defaults.
+
+        Raises:
+            TypeError: there is no such field. ValueError: a field is out of its range.
+        """
+        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        fields.pop("method", None)
+        return cls(**fields)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig(PretrainConfig):
