@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from sslfast.methods.base import Method, Panel
 from sslfast.methods.byol import BYOL
+from sslfast.methods.jigsaw import Jigsaw
 from sslfast.methods.mae import MAE
 from sslfast.methods.moco import MoCo
+from sslfast.methods.relative_patch import RelativePatch
+from sslfast.methods.rotation import Rotation
 from sslfast.methods.simclr import SimCLR
 from sslfast.methods.simsiam import SimSiam
 
@@ -15,6 +18,21 @@ METHODS: dict[str, type[Method]] = {
     "byol": BYOL,
     "simsiam": SimSiam,
     "mae": MAE,
+    "rotation": Rotation,
+    "jigsaw": Jigsaw,
+    "relative-patch": RelativePatch,
 }
 
-__all__ = ["BYOL", "MAE", "METHODS", "Method", "MoCo", "Panel", "SimCLR", "SimSiam"]
+__all__ = [
+    "BYOL",
+    "MAE",
+    "METHODS",
+    "Jigsaw",
+    "Method",
+    "MoCo",
+    "Panel",
+    "RelativePatch",
+    "Rotation",
+    "SimCLR",
+    "SimSiam",
+]

@@ -5,7 +5,7 @@ The name of a method alone is its recipe for the embedded data that suits it.
 
 from __future__ import annotations
 
-from sslfast.recipes import byol, mae, moco, simclr, simsiam
+from sslfast.recipes import byol, jigsaw, mae, moco, relative_patch, rotation, simclr, simsiam
 from sslfast.recipes.base import Recipe
 
 RECIPES: dict[str, Recipe] = {
@@ -14,6 +14,9 @@ RECIPES: dict[str, Recipe] = {
     **byol.RECIPES,
     **simsiam.RECIPES,
     **mae.RECIPES,
+    **rotation.RECIPES,
+    **jigsaw.RECIPES,
+    **relative_patch.RECIPES,
 }
 
 __all__ = ["RECIPES", "Recipe", "recipe_for"]
