@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from sslfast.models.backbone import build_backbone
+from sslfast.models.decoder import PixelDecoder
 from sslfast.models.export import export_backbone, load_backbone
 from sslfast.models.feature_map import feature_map, feature_map_shape
 from sslfast.models.heads import ProjectionHead
 from sslfast.models.resnet import resnet20
 
 __all__ = [
+    "PixelDecoder",
     "ProjectionHead",
     "build_backbone",
     "export_backbone",

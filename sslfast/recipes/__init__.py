@@ -5,11 +5,13 @@ The name of a method alone is its recipe for the embedded data that suits it.
 
 from __future__ import annotations
 
-from sslfast.recipes import simclr
+from sslfast.recipes import colorization, inpainting, simclr
 from sslfast.recipes.base import Recipe
 
 RECIPES: dict[str, Recipe] = {
     **simclr.RECIPES,
+    **colorization.RECIPES,
+    **inpainting.RECIPES,
 }
 
 __all__ = ["RECIPES", "Recipe", "recipe_for"]
