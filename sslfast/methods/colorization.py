@@ -90,7 +90,7 @@ class Colorization(Method):
         """The luma to look at, and what is to be predicted.
 
         Returns:
-            luma (B, 1, size, size), normalised; nearest and share (B, 5, size/stride, size/stride), the colours as
+            luma (B, 1, size, size), normalised; nearest and share (B, size/stride, size/stride, 5), the colours as
             `soft_encode` gives them; colourful (B,) bool, False for an image with nearly no colour.
         """
         return self._question(self._crop(images, generator))
@@ -99,25 +99,25 @@ class Colorization(Method):
         """Weighted cross-entropy with the soft targets; while training, the colours' frequencies are updated first."""
         luma, nearest, share, colourful = batch
         features = feature_map(self.backbone, luma)  # (B, F, h', w')
-        logits = self.decoder(features).float()  # (B, 313, h, w)
+        logits = self._logits(features)
         if self.training:
             self._count(nearest, share, colourful)
         seen = colourful[:, None, None].float()  # (B, 1, 1)
-        weight = rebalancing(self.prior, self.gamma)[nearest[:, 0]] * seen  # of the nearest colour
-        entropy = logits.logsumexp(dim=1) - (share * logits.gather(1, nearest)).sum(dim=1)  # Σ share = 1
-        hits = (logits.argmax(dim=1) == nearest[:, 0]) * seen
+        hard = nearest[..., 0]  # (B, h, w)
+        weight = rebalancing(self.prior, self.gamma)[hard] * seen
+        entropy = logits.logsumexp(dim=-1) - (share * logits.gather(-1, nearest)).sum(dim=-1)  # the shares sum to 1
         return {
             "loss": (weight * entropy).mean(),
             "embeddings": features.detach().mean(dim=(2, 3)),
-            "accuracy": hits.sum() / (seen.sum() * hits[0].numel()).clamp_min(1),
+            "accuracy": ((logits.argmax(dim=-1) == hard) * seen).mean() / seen.mean().clamp_min(1 / len(seen)),
         }
 
     def illustrate(self, source: Tensor, generator: torch.Generator | None = None) -> list[list[Panel]]:
         """The luma, the colours predicted for it (annealed mean), and the original."""
         rgb = self._crop(source, generator)
         luma = self._question(rgb)[0]
-        ab = annealed_mean(self.decoder(feature_map(self.backbone, luma)), self.bins, self.temperature)
-        ab = F.interpolate(ab, rgb.shape[-2:], mode="bilinear")
+        ab = annealed_mean(self._logits(feature_map(self.backbone, luma)), self.bins, self.temperature)
+        ab = F.interpolate(ab.permute(0, 3, 1, 2), rgb.shape[-2:], mode="bilinear")
         coloured = lab_to_rgb(torch.cat([rgb_to_lab(rgb)[:, :1], ab], dim=1))
         shown = luma * self.std + self.mean
         return [
@@ -135,7 +135,11 @@ class Colorization(Method):
         luma = torch.einsum("bchw,c->bhw", rgb, rgb.new_tensor(LUMA)).unsqueeze(1)
         ab = rgb_to_lab(rgb)[:, 1:]
         colourful = (ab.abs() > COLOURFUL).flatten(1).any(dim=1)
-        return (luma - self.mean) / self.std, *soft_encode(F.avg_pool2d(ab, self.stride), self.bins), colourful
+        squares = F.avg_pool2d(ab, self.stride).permute(0, 2, 3, 1)  # (B, h, w, 2)
+        return (luma - self.mean) / self.std, *soft_encode(squares, self.bins), colourful
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return self.decoder(features).float().permute(0, 2, 3, 1)  # (B, h, w, 313)
 
     @torch.no_grad()
     def _count(self, nearest: Tensor, share: Tensor, colourful: Tensor) -> None:

@@ -45,18 +45,17 @@ def soft_encode(ab: Tensor, bins: Tensor, *, neighbours: int = 5, sigma: float =
     """Every colour as shares of its nearest bins: the share of q is ∝ exp(−‖ab − q‖² / 2σ²).
 
     Args:
-        ab: (B, 2, h, w).
+        ab: (..., 2).
         bins: (Q, 2).
         neighbours: bins with a share.
         sigma: width of the Gaussian, in units of a and b.
 
     Returns:
-        nearest (B, neighbours, h, w) int64, indices of bins, the nearest first; share (B, neighbours, h, w), sum 1.
+        nearest (..., neighbours) int64, indices of bins, the nearest first; share (..., neighbours), of sum 1.
     """
-    distance = torch.cdist(ab.permute(0, 2, 3, 1), bins, compute_mode="donot_use_mm_for_euclid_dist")  # (B, h, w, Q)
-    found, nearest = distance.topk(neighbours, dim=3, largest=False)
-    share = torch.softmax(-found.square() / (2 * sigma**2), dim=3)
-    return nearest.permute(0, 3, 1, 2), share.permute(0, 3, 1, 2)
+    distance = torch.cdist(ab, bins, compute_mode="donot_use_mm_for_euclid_dist")  # (..., Q)
+    found, nearest = distance.topk(neighbours, dim=-1, largest=False)
+    return nearest, torch.softmax(-found.square() / (2 * sigma**2), dim=-1)
 
 
 def rebalancing(prior: Tensor, gamma: float) -> Tensor:
@@ -66,11 +65,11 @@ def rebalancing(prior: Tensor, gamma: float) -> Tensor:
 
 
 def annealed_mean(logits: Tensor, bins: Tensor, temperature: float) -> Tensor:
-    """The colours (B, 2, h, w) of logits (B, Q, h, w): the mean of the bins under softmax(logits / T).
+    """The colours (..., 2) of logits (..., Q): the mean of the bins under softmax(logits / T).
 
     T → 0 is the mode, vivid but patchy; 1 the mean, smooth but gray; the paper takes 0.38.
     """
-    return torch.einsum("bqhw,qc->bchw", torch.softmax(logits.float() / temperature, dim=1), bins)
+    return torch.softmax(logits / temperature, dim=-1) @ bins
 
 
 def _column(like: Tensor, values: tuple[float, ...]) -> Tensor:

@@ -47,21 +47,21 @@ def test_there_are_313_colours_that_surround_the_gamut() -> None:
 def test_soft_encoding_is_a_gaussian_over_the_five_nearest() -> None:
     bins = lab.colour_bins()
     ab = torch.tensor([[3.0, -4.0], [42.0, 7.0]])
-    nearest, share = lab.soft_encode(ab.T[None, :, :, None], bins)
-    assert nearest.shape == share.shape == (1, 5, 2, 1)
+    nearest, share = lab.soft_encode(ab, bins)
+    assert nearest.shape == share.shape == (2, 5)
     for k, colour in enumerate(ab):
         distance = (bins - colour).square().sum(1).sqrt()
         order = distance.argsort()[:5]
         weight = torch.exp(-distance[order].square() / 50)
-        assert nearest[0, :, k, 0].tolist() == order.tolist()
-        assert torch.allclose(share[0, :, k, 0], weight / weight.sum(), atol=1e-6)
+        assert nearest[k].tolist() == order.tolist()
+        assert torch.allclose(share[k], weight / weight.sum(), atol=1e-6)
 
 
 def test_a_colour_of_the_grid_is_mostly_its_own_bin() -> None:
     bins = lab.colour_bins()
-    nearest, share = lab.soft_encode(bins.T[None, :, :, None], bins)
-    assert nearest[0, 0, :, 0].tolist() == list(range(313))
-    assert share[0, 0].min() > 0.6  # 1 / (1 + 4·exp(−2)) = 0.65 inside the gamut
+    nearest, share = lab.soft_encode(bins, bins)
+    assert nearest[:, 0].tolist() == list(range(313))
+    assert share[:, 0].min() > 0.6  # 1 / (1 + 4·exp(−2)) = 0.65 inside the gamut
 
 
 def test_rebalancing_has_expectation_one_and_favours_what_is_rare() -> None:
@@ -75,10 +75,10 @@ def test_rebalancing_has_expectation_one_and_favours_what_is_rare() -> None:
 
 def test_annealed_mean_lies_between_mean_and_mode() -> None:
     bins = torch.tensor([[0.0, 0.0], [100.0, 50.0]])
-    logits = torch.tensor([0.6, 0.4]).log().view(1, 2, 1, 1)
+    logits = torch.tensor([0.6, 0.4]).log()
 
     def decoded(temperature: float) -> float:
-        return lab.annealed_mean(logits, bins, temperature)[0, 0].item()
+        return lab.annealed_mean(logits, bins, temperature)[0].item()
 
     assert decoded(1.0) == pytest.approx(40)
     assert decoded(0.38) == pytest.approx(100 * 0.4 ** (1 / 0.38) / (0.4 ** (1 / 0.38) + 0.6 ** (1 / 0.38)), rel=1e-5)
