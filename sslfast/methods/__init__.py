@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sslfast.methods.base import Method, Panel
 from sslfast.methods.byol import BYOL
+from sslfast.methods.colorization import Colorization
+from sslfast.methods.inpainting import Inpainting
 from sslfast.methods.jigsaw import Jigsaw
 from sslfast.methods.mae import MAE
 from sslfast.methods.moco import MoCo
@@ -21,12 +23,16 @@ METHODS: dict[str, type[Method]] = {
     "rotation": Rotation,
     "jigsaw": Jigsaw,
     "relative-patch": RelativePatch,
+    "colorization": Colorization,
+    "inpainting": Inpainting,
 }
 
 __all__ = [
     "BYOL",
     "MAE",
     "METHODS",
+    "Colorization",
+    "Inpainting",
     "Jigsaw",
     "Method",
     "MoCo",
