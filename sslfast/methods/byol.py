@@ -27,7 +27,7 @@ class BYOLConfig(ImageConfig):
     projection_features: int = 256
     """Width of the embedding and of its prediction."""
     predictor: bool = True
-    """Predict the target's embedding; without a predictor the embeddings collapse, which is what the switch shows."""
+    """Predict the target's embedding; without it the embeddings collapse, which is what the switch shows."""
     stop_gradient: bool = True
     """Compare with the target network, which gets no gradient; otherwise the trained network is its own target."""
 
