@@ -39,7 +39,7 @@ RECIPES = {
             learning_rate=0.3,
             weight_decay=5e-4,
             base_momentum=0.97,
-        ),  # fmt: skip
+        ),
         "a network and a length for about twelve minutes of one CPU core with bfloat16 (ours)",
     ),
     "byol-imagenet": Recipe(
