@@ -120,7 +120,8 @@ def train(model, network, images, views, arguments, rank, processes):
                 with torch.no_grad():
                     t1, t2 = target(first), target(second)
                 q1, q2 = network(first, second)
-                loss = 4 + 2 * (negative_cosine_similarity(q1, t2) + negative_cosine_similarity(q2, t1))
+                # A quarter of the paper's, which is 4 + 2·(…): as lightly has it, for whose learning rate it matters.
+                loss = 1 + (negative_cosine_similarity(q1, t2) + negative_cosine_similarity(q2, t1)) / 2
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
