@@ -66,9 +66,7 @@ class MAEDecoder(nn.Module):
         self.embed = nn.Linear(in_features, width)
         self.mask_token = nn.Parameter(torch.empty(width))
         self.register_buffer("positions", sine_cosine_positions(grid, width), persistent=False)  # (L, width)
-        self.blocks = nn.Sequential(
-            *(vit.Block(width, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth))
-        )
+        self.blocks = nn.Sequential(*(vit.Block(width, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth)))
         self.norm = norm(width)
         self.predict = nn.Linear(width, patch_elements)
         initialise_linear(self)
