@@ -43,7 +43,7 @@ RECIPES = {
     ),
     "mae-cifar10": Recipe(
         MAEConfig(**{**CIFAR10, **TINY}, norm_pix=False),
-        "IcarusWizard/MAE with patches of 4 px instead of 2: batch 4096, 2000 epochs of which 200 warm-up, plain pixels",
+        "IcarusWizard/MAE with patches of 4 px, not 2: batch 4096, 2000 epochs of which 200 warm-up, plain pixels",
     ),
     "mae-cifar10-cpu": Recipe(
         MAEConfig(**{**CIFAR10_CPU, **MICRO, "batch_size": 128, "precision": "32"}, epochs=5, warmup_epochs=0.4),
