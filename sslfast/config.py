@@ -102,6 +102,17 @@ class PretrainConfig:
         fields = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
         return {"method": self.method, **fields}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PretrainConfig:
+        """What `to_dict` was made from; fields that are not there have their defaults.
+
+        Raises:
+            TypeError: there is no such field. ValueError: a field is out of its range.
+        """
+        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        fields.pop("method", None)
+        return cls(**fields)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig(PretrainConfig):
@@ -118,7 +129,7 @@ class ImageConfig(PretrainConfig):
     image_size: int = 32
     """Side of the augmented views, in pixels."""
     preset: str = "simclr-cifar"
-    """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v2, simsiam, byol, mae or mnist-like."""
+    """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v1, moco-v2, simsiam, byol, mae or mnist-like."""
     strength: float = 1.0
     """Scales the augmentation: 0 is none, 1 the published one."""
     backbone: str = "resnet20"

@@ -20,6 +20,7 @@ FLOORS = [
     ("ops",),
     ("losses", "key_queue", "ema", "compat", "augment", "_extras", "_info"),
     ("data", "models", "config"),
+    ("modality",),
     ("methods",),
     ("evaluate", "recipes"),
     ("train", "report"),

@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslfast.data import LUMA, ImageSet, batches
+from sslfast.data import ExampleSet, batches
 
 
 def extract_features(
     backbone: nn.Module,
-    images: ImageSet,
+    examples: ExampleSet,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
+    inputs: Callable[[Any], Tensor],
     device: torch.device | str = "cpu",
     batch_size: int = 256,
-    size: int | None = None,
     indices: Tensor | None = None,
     workers: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """The features of images, from a backbone in eval mode whose parameters and buffers stay the same to the bit.
+    """The features of examples, from a backbone in eval mode whose parameters and buffers stay the same to the bit.
 
     The backbone is moved to `device` and stays there; every module gets back the mode (train or eval) it was in.
 
     Args:
-        backbone: (B, C, H, W) normalised float32 -> (B, F); C is the length of `mean`.
-        images: N images.
-        mean, std: of the images in [0, 1], one number a channel, as in training.
+        backbone: what `inputs` returns -> (B, F).
+        examples: N images or texts.
+        inputs: a batch of them, as `data.batches` yields it, to the backbone's input; see `Modality.inputs`.
         device: where the backbone computes.
-        batch_size: images a forward pass.
-        size: side of the pictures the backbone sees, in pixels, see `to_inputs`; None leaves them as they are.
-        indices: (M,) int64, the images to take and their order; None for all.
+        batch_size: examples a forward pass.
+        indices: (M,) int64, the examples to take and their order; None for all.
         workers: processes that decode images which are not in memory.
 
     Returns:
@@ -44,72 +41,20 @@ def extract_features(
 
     Raises:
         RuntimeError: the forward pass changed a parameter or a buffer; the message names it.
-        ValueError: the backbone's output is not (B, F), or the images have another number of channels than `mean`.
+        ValueError: the backbone's output is not (B, F), or `inputs` refuses the examples.
     """
     backbone.to(device)
     features, labels = [], []
     with frozen(backbone):
-        for _, pixels, label in batches(images, batch_size, device=device, order=indices, workers=workers):
-            output = backbone(to_inputs(pixels, size=size, mean=mean, std=std))
-            if output.dim() != 2 or len(output) != len(pixels):
-                raise ValueError(f"backbone must return ({len(pixels)}, F) features, got {tuple(output.shape)}")
+        for _, source, label in batches(examples, batch_size, device=device, order=indices, workers=workers):
+            output = backbone(inputs(source))
+            if output.dim() != 2 or len(output) != len(label):
+                raise ValueError(f"backbone must return ({len(label)}, F) features, got {tuple(output.shape)}")
             features.append(output.float().cpu())
             labels.append(label.cpu())
     if not features:
-        raise ValueError("images is empty: there is nothing to evaluate")
+        raise ValueError("examples is empty: there is nothing to evaluate")
     return torch.cat(features), torch.cat(labels)
-
-
-def to_inputs(images: Tensor, *, size: int | None, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 images as a backbone of these channels and this input size takes them, without any augmentation.
-
-    The shorter side is brought to `size` (bicubic, antialiased), the centre cut out, and the result normalised. Gray
-    images are repeated for a network that takes colour, colour is turned to gray for one that takes gray.
-
-    Args:
-        images: (B, C, H, W) uint8.
-        size: side in pixels; None leaves height and width as they are.
-        mean, std: of images in [0, 1], one number a channel of the network.
-
-    Returns:
-        (B, len(mean), size, size) float32.
-
-    Raises:
-        ValueError: the channels do not fit `mean`, and neither is 1.
-    """
-    pixels = images.float() / 255
-    have, want = images.shape[1], len(mean)
-    if have == 1 and want > 1:
-        pixels = pixels.expand(-1, want, -1, -1)
-    elif have == 3 and want == 1:
-        pixels = torch.einsum("bchw,c->bhw", pixels, pixels.new_tensor(LUMA)).unsqueeze(1)
-    elif have != want:
-        raise ValueError(f"images have {have} channels, but the network was trained on {want}")
-    if size is not None:
-        height, width = pixels.shape[-2:]
-        if min(height, width) != size:
-            scaled = [max(size, round(side * size / min(height, width))) for side in (height, width)]
-            pixels = F.interpolate(pixels, scaled, mode="bicubic", antialias=True).clamp(0, 1)
-        top, left = ((side - size) // 2 for side in pixels.shape[-2:])
-        pixels = pixels[..., top : top + size, left : left + size]
-    column = (1, -1, 1, 1)
-    return (pixels - pixels.new_tensor(mean).view(column)) / pixels.new_tensor(std).view(column)
-
-
-class RawPixels(nn.Module):
-    """The network that learned nothing: pictures (B, C, H, W) -> their pixels (B, C·h·w).
-
-    Pictures larger than `largest` pixels a side are averaged down to it, so that the baseline stays affordable.
-    """
-
-    def __init__(self, largest: int = 32) -> None:
-        super().__init__()
-        self.largest = largest
-
-    def forward(self, images: Tensor) -> Tensor:
-        if max(images.shape[-2:]) > self.largest:
-            images = F.interpolate(images, (self.largest, self.largest), mode="area")
-        return images.flatten(1)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sslfast._version import __version__
-from sslfast.evaluate.features import RawPixels, fingerprint
+from sslfast.evaluate.features import fingerprint
 from sslfast.evaluate.knn import knn
 from sslfast.evaluate.linear import linear
 from sslfast.evaluate.results import merge_result
@@ -78,14 +78,10 @@ def evaluate(
     run = Run(Path(run))
     data = data or run.config["data"]
     root = None if data_root is None else Path(data_root)
+    options = {"data": data, "root": root, "download": download, "skip_corrupt": skip_corrupt}
     task = Task(
-        *(
-            run.images(split, data=data, root=root, download=download, skip_corrupt=skip_corrupt)
-            for split in ("train", "test")
-        ),
-        mean=tuple(run.network["mean"]),
-        std=tuple(run.network["std"]),
-        size=run.network["image_size"],
+        *(run.modality.load(split, **options) for split in ("train", "test")),
+        inputs=run.modality.inputs,
         device=choose_device(device),
         batch_size=batch_size,
         seed=run.config["seed"] if seed is None else seed,
@@ -96,7 +92,8 @@ def evaluate(
     backbone = run.backbone().to(memory_format=torch.channels_last)
     found = judge(backbone, task, **settings)
     initial = run.initial_backbone().to(memory_format=torch.channels_last)
-    baselines = {"pixels": judge(RawPixels(), task, **settings), "random_init": judge(initial, task, **settings)}
+    untrained = {**run.modality.baselines(), "random_init": initial}
+    baselines = {name: judge(network, task, **settings) for name, network in untrained.items()}
     predictions = found.pop("predictions", None)
     for baseline in baselines.values():
         baseline.pop("predictions", None)
@@ -114,11 +111,11 @@ def evaluate(
             for name, baseline in baselines.items()
         },
         "data": data,
-        "train_images": len(task.indices(task.train)),
-        "test_images": len(task.indices(task.test)),
+        "train_examples": len(task.indices(task.train)),
+        "test_examples": len(task.indices(task.test)),
         **({"unreadable": unreadable} if unreadable else {}),  # skipped, as in training
         "limit": limit,
-        "image_size": task.size,
+        **run.modality.describe(),
         "method": run.config["method"],
         "backbone": run.config["backbone"],
         "weights_sha256": fingerprint(backbone),

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from sslfast.data import ImageSet, load_images, normalization
-from sslfast.models import build_backbone, load_backbone
+from sslfast.config import PretrainConfig
+from sslfast.methods import METHODS, Method
+from sslfast.modality import Modality, modality_of
 
 CHECKPOINT = Path("checkpoints", "last.ckpt")
 EXPORTED = "exported"
-NEEDED = ("method", "data", "backbone", "image_size", "seed", "epochs")  # of config.json
+NEEDED = ("method", "data", "backbone", "seed", "epochs")  # of config.json
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,24 @@ class Run:
         return (self.folder / EXPORTED / "config.json").is_file()
 
     @cached_property
-    def network(self) -> dict[str, Any]:
-        """What the network takes: in_channels, image_size, mean and std."""
-        if self.finished:
-            exported = self._json(EXPORTED, "config.json")
-            return {key: exported[key] for key in ("in_channels", "image_size", "mean", "std")}
-        mean, std = normalization(self.config["data"])
-        size = self.config["image_size"]
-        return {"in_channels": len(mean), "image_size": size, "mean": list(mean), "std": list(std)}
+    def settings(self) -> PretrainConfig:
+        """The same as the method's `Config`.
+
+        Raises:
+            ValueError: there is no such method here, or a field does not fit it.
+        """
+        name = self.config["method"]
+        if name not in METHODS:
+            raise ValueError(f"{self.folder / 'config.json'} names the method {name!r}; there are {', '.join(METHODS)}")
+        try:
+            return METHODS[name].Config.from_dict(self.config)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.folder / 'config.json'} does not fit {name}: {error}") from error
+
+    @cached_property
+    def modality(self) -> Modality:
+        """How this run's examples are loaded and its backbone is built and fed."""
+        return modality_of(self.settings, self.folder)
 
     @cached_property
     def progress(self) -> tuple[int, int | None]:
@@ -90,9 +101,9 @@ class Run:
             FileNotFoundError: neither is there. ValueError: the file is damaged or of another network.
         """
         if self.finished:
-            return load_backbone(self.folder / EXPORTED)
+            return self.modality.load_exported(self.folder / EXPORTED)
         state = self._checkpoint()["method"]
-        backbone = self._build()
+        backbone = self.modality.build_backbone()
         weights = {name.removeprefix("backbone."): w for name, w in state.items() if name.startswith("backbone.")}
         try:
             backbone.load_state_dict(weights)
@@ -104,27 +115,21 @@ class Run:
         """The backbone as training began with it, in eval mode on the CPU: the same weights to the bit."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
-            return self._build().eval()
+            return self.modality.build_backbone().eval()
 
-    def images(
-        self,
-        split: str,
-        *,
-        data: str | None = None,
-        root: Path | None = None,
-        download: bool = False,
-        skip_corrupt: bool = False,
-    ) -> ImageSet:
-        """The run's own images, or those of another data set, "train" or "test"; it may skip what training skipped."""
-        own = self.config.get("data_root")
-        root = root or (Path(own) if own and data in (None, self.config["data"]) else None)
-        options = {"root": root, "download": download}
-        options["skip_corrupt"] = skip_corrupt or self.config.get("skip_corrupt", False)
-        return load_images(data or self.config["data"], split, **options)
+    def method(self) -> Method:
+        """The whole method with the weights of the last checkpoint, in eval mode on the CPU.
 
-    def _build(self) -> nn.Module:
-        takes = {"in_channels": self.network["in_channels"], "image_size": self.network["image_size"]}
-        return build_backbone(self.config["backbone"], **takes)
+        Raises:
+            FileNotFoundError: there is no checkpoint. ValueError: it is damaged or of another network.
+        """
+        state = self._checkpoint()["method"]
+        method = METHODS[self.config["method"]](self.modality.build_backbone(), self.settings)
+        try:
+            method.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"{self.folder / CHECKPOINT} does not fit {self.config['method']}: {error}") from error
+        return method.eval()
 
     def _checkpoint(self) -> dict[str, Any]:
         path = self.folder / CHECKPOINT

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sslfast.data import ImageSet
+from sslfast.data import ExampleSet
 from sslfast.evaluate.features import extract_features
 
 
 @dataclass(frozen=True)
 class Task:
-    """Labelled images to train a classifier on and others to test it on.
+    """Labelled examples to train a classifier on and others to test it on.
 
     Args:
         train, test: the two splits.
-        mean, std: what the network's inputs are normalised by, one number a channel.
-        size: side of the network's inputs, in pixels.
+        inputs: a batch of examples to what networks take, see `Modality.inputs`.
         device: where networks compute.
-        batch_size: images a forward pass.
+        batch_size: examples a forward pass.
         seed: of everything that a protocol draws, the subset of `limit` too.
-        limit: at most this many images of each split, drawn at random; None for all.
+        limit: at most this many examples of each split, drawn at random; None for all.
         workers: processes that decode images which are not in memory.
 
     Raises:
         ValueError: batch_size or limit is below 1.
     """
 
-    train: ImageSet
-    test: ImageSet
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int
+    train: ExampleSet
+    test: ExampleSet
+    inputs: Callable[[Any], Tensor]
     device: torch.device | str = "cpu"
     batch_size: int = 256
     seed: int = 0
@@ -46,12 +45,12 @@ class Task:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
 
-    def indices(self, images: ImageSet) -> Tensor:
-        """The images of a split that are used, (M,) int64 ascending."""
-        if self.limit is None or self.limit >= len(images):
-            return torch.arange(len(images))
+    def indices(self, examples: ExampleSet) -> Tensor:
+        """The examples of a split that are used, (M,) int64 ascending."""
+        if self.limit is None or self.limit >= len(examples):
+            return torch.arange(len(examples))
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.randperm(len(images), generator=generator)[: self.limit].sort().values
+        return torch.randperm(len(examples), generator=generator)[: self.limit].sort().values
 
     def features(self, network: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features of the frozen network and labels: train_x (N_train, F), train_y, test_x (N_test, F), test_y.
@@ -59,7 +58,7 @@ class Task:
         Raises:
             ValueError: a feature is not finite.
         """
-        options = {"mean": self.mean, "std": self.std, "size": self.size, "device": self.device}
+        options = {"inputs": self.inputs, "device": self.device}
         options |= {"batch_size": self.batch_size, "workers": self.workers}
         train_x, train_y = extract_features(network, self.train, indices=self.indices(self.train), **options)
         test_x, test_y = extract_features(network, self.test, indices=self.indices(self.test), **options)

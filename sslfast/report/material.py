@@ -102,14 +102,12 @@ class Material:
 
     def _images(self, split: str) -> ImageSet:
         try:
-            return self.run.images(split, root=self.data_root, download=self.download)
+            return self.run.modality.load(split, root=self.data_root, download=self.download)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             raise Unavailable(f"the images of {self.config['data']} could not be loaded: {error}") from error
 
     def _features(self, images: ImageSet, indices: Tensor) -> Tensor:
-        network = self.run.network
-        options = {"mean": network["mean"], "std": network["std"], "size": network["image_size"]}
-        options |= {"device": self.device, "workers": self.config.get("workers", 0)}
+        options = {"inputs": self.run.modality.inputs, "device": self.device, "workers": self.config.get("workers", 0)}
         try:
             features, _ = extract_features(self._backbone, images, indices=indices, **options)
         except (OSError, Unreadable) as error:

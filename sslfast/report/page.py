@@ -94,7 +94,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     facts.append(("batch", str(images)))
     if seconds := _training_seconds(run, images):
         facts.append(("training time", _duration(seconds)))
-    if speeds := sorted(line["images_per_second"] for line in run.metrics if "images_per_second" in line):
+    if speeds := sorted(line["examples_per_second"] for line in run.metrics if "examples_per_second" in line):
         facts.append(("speed", f"{speeds[len(speeds) // 2]:,.0f} images/s"))
     if devices:
         facts.append(("device", f"{devices.get('name')} ({devices.get('type')})"))
@@ -105,8 +105,8 @@ def _training_seconds(run: Run, batch: int) -> float:
     """Time in optimizer steps, without evaluation: steps between two lines of metrics times their speed."""
     seconds, before = 0.0, 0
     for line in run.metrics:
-        if line.get("images_per_second"):
-            seconds += (line["step"] - before) * batch / line["images_per_second"]
+        if line.get("examples_per_second"):
+            seconds += (line["step"] - before) * batch / line["examples_per_second"]
             before = line["step"]
     return seconds
 
@@ -126,7 +126,7 @@ def _accuracies(name: str, result: dict[str, Any]) -> dict[str, Any]:
     bars = [("this run", result["accuracy"], True)]
     bars += [(BASELINES.get(key, key), accuracy, False) for key, accuracy in result.get("baselines", {}).items()]
     settings = {"knn": ("k", "temperature"), "linear": ("C", "iterations")}.get(protocol, ())
-    notes = [f"{key} {result[key]}" for key in settings if key in result] + [f"{result['test_images']} test images"]
+    notes = [f"{key} {result[key]}" for key in settings if key in result] + [f"{result['test_examples']} test examples"]
     details = {"this run": result, **{BASELINES.get(k, k): v for k, v in result.get("baseline_details", {}).items()}}
     notes += [f"{who} not converged" for who, detail in details.items() if detail.get("converged") is False]
     if result.get("epoch") != result.get("epochs"):

@@ -65,9 +65,9 @@ CURVES = {
     "std": ("Spread of the embeddings", "std × √dimensions"),
     "effective_rank": ("Effective rank of the embeddings", "dimensions"),
     "lr": ("Learning rate", "learning rate"),
-    "images_per_second": ("Speed", "images per second"),
+    "examples_per_second": ("Speed", "examples per second"),
 }
-FROM_ZERO = ("std", "effective_rank", "lr", "images_per_second")
+FROM_ZERO = ("std", "effective_rank", "lr", "examples_per_second")
 
 
 def _curve(name: str, epochs: Sequence[float], values: Sequence[float], material: Material) -> str:
@@ -161,7 +161,7 @@ def confusion(material: Material) -> Section | None:
     svg = figures.confusion(counts.numpy(), list(linear["class_accuracy"]))
     worst = min(linear["class_accuracy"].items(), key=lambda item: item[1])
     text = (
-        f"Linear probe, {linear['test_images']} test images; shades are shares of the true class. "
+        f"Linear probe, {linear['test_examples']} test examples; shades are shares of the true class. "
         f"Hardest: {worst[0]}, {worst[1]:.1%} right."
     )
     return Section(text, "figures", [("", svg)], half=True)

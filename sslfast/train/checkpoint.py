@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-FORMAT = "sslfast-checkpoint-2"
+FORMAT = "sslfast-checkpoint-3"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -12,20 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslfast._extras import require
-from sslfast.config import PretrainConfig, differences
-from sslfast.data import FolderImages, batches, load_images, normalization
-from sslfast.evaluate.features import extract_features
-from sslfast.evaluate.knn import knn_accuracy
+from sslfast.config import PretrainConfig
+from sslfast.data import batches
+from sslfast.evaluate.knn import knn
+from sslfast.evaluate.task import Task
 from sslfast.methods import METHODS
-from sslfast.models import build_backbone, export_backbone
-from sslfast.train.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from sslfast.train.folder import CHECKPOINT, EXPORTED
+from sslfast.modality import modality_of
+from sslfast.train.checkpoint import set_rng_state
+from sslfast.train.folder import EXPORTED
 from sslfast.train.launch import epoch_order, seed_everything, view_generator
 from sslfast.train.log import RunLog
 from sslfast.train.monitor import collapsed, embedding_statistics
 from sslfast.train.optim import build_optimizer, set_learning_rate
 from sslfast.train.schedule import scaled_learning_rate, warmup_cosine
+from sslfast.train.state import save_state
 from sslfast.train.stop import Interrupted, StopRequest
 
 
@@ -45,17 +45,21 @@ class Summary:
 class Training:
     """One run's networks, optimizer, images, and how far it has come."""
 
-    def __init__(self, fabric: Any, config: PretrainConfig, run: Path, *, download: bool = False) -> None:
+    def __init__(
+        self, fabric: Any, config: PretrainConfig, run: Path, *, resume: bool = False, download: bool = False
+    ) -> None:
         self.fabric, self.config, self.run = fabric, config, run
-        root = None if config.data_root is None else Path(config.data_root)
-        options = {"root": root, "download": download, "skip_corrupt": config.skip_corrupt}
-        self.images = load_images(config.data, "train", **options)
-        self.test_images = load_images(config.data, "test", **options) if config.knn_every else None
+        self.modality = modality_of(config, run if resume else None)
+        self.train_set = self.modality.load("train", download=download)
+        self.test_set = self.modality.load("test", download=download) if config.knn_every else None
 
         self.batch = config.batch_size * config.accumulate * fabric.world_size
-        self.steps_per_epoch = len(self.images) // self.batch
+        self.steps_per_epoch = len(self.train_set) // self.batch
         if self.steps_per_epoch == 0:
-            raise ValueError(f"the effective batch of {self.batch} is more than the {len(self.images)} training images")
+            raise ValueError(
+                f"the effective batch of {self.batch} is more than the {len(self.train_set)} training "
+                f"{self.modality.unit}"
+            )
         self.total = config.epochs * self.steps_per_epoch
         self.warmup = min(self.total, round(config.warmup_epochs * self.steps_per_epoch))
         self.peak = scaled_learning_rate(config.learning_rate, self.batch, config.lr_scaling)
@@ -64,8 +68,7 @@ class Training:
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         # The backbone comes first after the seed: evaluation builds the same one as its random baseline.
         seed_everything(config.seed)
-        backbone = build_backbone(config.backbone, in_channels=self.images.shape[0], image_size=config.image_size)
-        self.method = METHODS[config.method](backbone, config)
+        self.method = METHODS[config.method](self.modality.build_backbone(), config)
         self.method.to(memory_format=torch.channels_last)  # what convolutions are fastest in, on CPUs too
         if config.sync_batchnorm and fabric.world_size > 1 and fabric.device.type == "cuda":
             self.method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.method)
@@ -95,14 +98,14 @@ class Training:
             # Only now: some packages draw random numbers when they are imported.
             if self.rng is None:
                 seed_everything(self.config.seed + self.fabric.global_rank)  # dropout differs from rank to rank
-                self._save()
+                self.save()
             else:
                 set_rng_state(self.rng, self.generator)
             self._start_clock()
             while self.epoch < self.config.epochs:
                 self._train_epoch(stop)
             if main:
-                self._export()
+                self.modality.export(self.method.backbone, self.run / EXPORTED)
             if self.skipped:
                 self.log.warning(f"{len(self.skipped)} image files could not be read and were skipped, see above")
         self.fabric.barrier()
@@ -110,20 +113,20 @@ class Training:
 
     def _train_epoch(self, stop: StopRequest) -> None:
         config = self.config
-        order = epoch_order(len(self.images), seed=config.seed, epoch=self.epoch)
+        order = epoch_order(len(self.train_set), seed=config.seed, epoch=self.epoch)
         loader = batches(
-            self.images,
+            self.train_set,
             config.batch_size,
             device=self.fabric.device,
             order=order[self.fabric.global_rank :: self.fabric.world_size],
             drop_last=True,
             start=self.position * config.accumulate,
-            workers=config.workers,
+            workers=getattr(config, "workers", 0),
         )
         self.method.train()
         for _ in range(self.position, self.steps_per_epoch):
             self._train_step(loader)
-            self._note_skipped(self.images.corrupt)
+            self._note_skipped(self.train_set.corrupt)
             end = self.position == self.steps_per_epoch
             if self.step % config.log_every == 0 or self.step == self.total:
                 self._log_metrics()
@@ -133,7 +136,7 @@ class Training:
                     self._evaluate()
             stopping = self._agree(stop.requested)
             if end or stopping or (config.checkpoint_every and self.step % config.checkpoint_every == 0):
-                self._save()
+                self.save()
             if stopping and self.step < self.total:
                 raise Interrupted(self.step, self.total)
 
@@ -196,14 +199,15 @@ class Training:
             "std": std,
             "effective_rank": rank,
             **extra,
-            "images_per_second": speed,
+            "examples_per_second": speed,
         }
         self.losses.clear()
         self.log.metrics(values)
         self.log.progress(
             f"epoch {values['epoch']:.2f}/{self.config.epochs}  step {self.step}/{self.total}  "
-            f"loss {values['loss']:.4f}  lr {values['lr']:.3g}  std {std:.2f}  rank {rank:.1f}  {speed:.0f} images/s",
-            brief=f"loss {values['loss']:.4f}  {speed:.0f} images/s",
+            f"loss {values['loss']:.4f}  lr {values['lr']:.3g}  std {std:.2f}  rank {rank:.1f}  {speed:.0f} "
+            f"{self.modality.unit}/s",
+            brief=f"loss {values['loss']:.4f}  {speed:.0f} {self.modality.unit}/s",
         )
         if collapsed(std, rank) and not self.alarmed:
             self.log.warning(
@@ -214,20 +218,30 @@ class Training:
         self._start_clock()
 
     def _evaluate(self) -> None:
-        """kNN on the test images, by the main process."""
+        """kNN on the test examples, by the main process."""
         if self.fabric.is_global_zero:
-            mean, std = normalization(self.config.data)
-            options = {"mean": mean, "std": std, "device": self.fabric.device, "batch_size": self.config.batch_size}
-            options |= {"size": self.config.image_size, "workers": self.config.workers}
-            train = extract_features(self.method.backbone, self.images, **options)
-            test = extract_features(self.method.backbone, self.test_images, **options)
-            self.knn = knn_accuracy(*train, *test)
+            task = Task(
+                self.train_set,
+                self.test_set,
+                inputs=self.modality.inputs,
+                device=self.fabric.device,
+                batch_size=self.config.batch_size,
+                workers=getattr(self.config, "workers", 0),
+            )
+            self.knn = knn(self.method.backbone, task)["accuracy"]
             self.log.metrics({"step": self.step, "epoch": float(self.epoch), "knn_accuracy": self.knn})
             self.log.info(f"epoch {self.epoch}: kNN accuracy {self.knn:.2%}")
-            self._note_skipped(self.images.corrupt | self.test_images.corrupt)
+            self._note_skipped(self.train_set.corrupt | self.test_set.corrupt)
             self.method.train()
         self.fabric.barrier()
         self._start_clock()
+
+    def save(self) -> None:
+        """Write the checkpoint; all processes take part."""
+        self._fetch_losses()
+        for found in save_state(self):
+            self._note_skipped(found)
+        self.fabric.barrier()
 
     def _note_skipped(self, corrupt: dict[str, str]) -> None:
         """Name the files that could not be read and have not been named before."""
@@ -245,7 +259,8 @@ class Training:
         verb = "resuming" if self.step else "training"
         self.log.info(
             f"{verb} {config.method} with {config.backbone} ({parameters / 1e6:.2f} M parameters) on "
-            f"{len(self.images)} images of {config.data}, {fabric.device.type}, precision {config.precision}"
+            f"{len(self.train_set)} {self.modality.unit} of {config.data}, "
+            f"{fabric.device.type}, precision {config.precision}"
         )
         self.log.info(
             f"effective batch {self.batch} = {config.batch_size} x {config.accumulate} accumulated x "
@@ -255,91 +270,7 @@ class Training:
         if self.step:
             skipped = f", with {len(self.skipped)} unreadable image files to skip" if self.skipped else ""
             self.log.info(f"continuing after step {self.step}, epoch {self.epoch + 1}{skipped}")
-        for images in filter(None, (self.images, self.test_images)):
+        for images in filter(None, (self.train_set, self.test_set)):
             self._note_skipped(images.corrupt)
         if self.warmup == self.total:
             self.log.warning(f"warmup_epochs {config.warmup_epochs:g} covers the whole run: no cosine follows")
-
-    def _save(self) -> None:
-        self._fetch_losses()
-        own = (rng_state(self.generator), self.skipped)
-        ranks = [own]
-        if self.fabric.world_size > 1:
-            ranks = [None] * self.fabric.world_size
-            torch.distributed.all_gather_object(ranks, own)
-        rng, skipped = zip(*ranks)
-        for found in skipped:
-            self._note_skipped(found)
-        if self.fabric.is_global_zero:
-            self.log.flush()
-            state = {
-                "method": self.method.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of 16-mixed
-                "step": self.step,
-                "epoch": self.epoch,
-                "position": self.position,
-                "losses": self.losses,
-                "alarmed": self.alarmed,
-                "knn_accuracy": self.knn,
-                "images": len(self.images),
-                "skipped": self.skipped,
-                "rng": list(rng),
-                "config": self.config.to_dict(),
-            }
-            save_checkpoint(self.run / CHECKPOINT, state)
-        self.fabric.barrier()
-
-    def restore(self) -> None:
-        """Take up the run's last checkpoint.
-
-        Raises:
-            ValueError: it is damaged, or of another configuration; the message lists what differs.
-        """
-        path = self.run / CHECKPOINT
-        state = load_checkpoint(path)
-        old = {**state["config"], "processes": len(state["rng"])}
-        new = {**self.config.to_dict(), "processes": self.fabric.world_size}
-        if different := differences(old, new):
-            raise ValueError(f"{self.run} cannot be resumed with another configuration: {'; '.join(different)}")
-        if state["images"] != len(self.images):
-            raise ValueError(
-                f"{self.run} cannot be resumed with other images: it had {state['images']}, now there are "
-                f"{len(self.images)} that can be read"
-            )
-        if state["skipped"] and not self.config.skip_corrupt:
-            raise ValueError(f"{self.run} skips {len(state['skipped'])} unreadable images: resume it with skip_corrupt")
-        self.skipped = state["skipped"]
-        for images in (self.images, self.test_images):
-            if isinstance(images, FolderImages):
-                images.corrupt.update(self.skipped)  # not tried again: a file that was mended would change the bits
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
-        self.losses, self.alarmed, self.knn = state["losses"], state["alarmed"], state["knn_accuracy"]
-        self.rng = state["rng"][self.fabric.global_rank]
-
-    def initialise(self, path: Path) -> None:
-        """Take the weights, and nothing else, of a checkpoint or of an exported backbone.
-
-        Raises:
-            FileNotFoundError: it is not there. ValueError: it is damaged, or its weights are of another network.
-        """
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path} to initialise from")
-        try:
-            if path.suffix == ".safetensors":
-                self.method.backbone.load_state_dict(require("safetensors.torch", extra="train").load_file(path))
-            else:
-                self.method.load_state_dict(load_checkpoint(path)["method"])
-        except RuntimeError as error:
-            raise ValueError(f"the weights of {path} do not fit {self.config.backbone}: {error}") from error
-
-    def _export(self) -> None:
-        config = self.config
-        mean, std = normalization(config.data)
-        about = {"backbone": config.backbone, "in_channels": self.images.shape[0], "image_size": config.image_size}
-        about |= {"mean": list(mean), "std": list(std), "features": self.method.backbone.num_features}
-        about |= {"method": config.method, "data": config.data, "epochs": config.epochs, "seed": config.seed}
-        export_backbone(self.method.backbone, self.run / EXPORTED, config=about)

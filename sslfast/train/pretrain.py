@@ -9,6 +9,7 @@ from sslfast.methods import METHODS
 from sslfast.train.folder import check_folder, clear_folder, write_config, write_environment
 from sslfast.train.launch import launch
 from sslfast.train.loop import Summary, Training
+from sslfast.train.state import initialise, restore_state
 
 
 def pretrain(
@@ -47,15 +48,16 @@ def pretrain(
         raise ValueError("resume continues a run as it is: it goes with neither init_from nor overwrite")
     check_folder(run, resume=resume, overwrite=overwrite)  # every process, before one of them can write
     fabric = launch(config)
-    training = Training(fabric, config, run, download=download)
+    training = Training(fabric, config, run, resume=resume, download=download)
     if resume:
-        training.restore()
+        restore_state(training)
     elif init_from:
-        training.initialise(Path(init_from))
+        initialise(training, Path(init_from))
     if fabric.is_global_zero:
         if overwrite:
             clear_folder(run)
         write_config(run, config.to_dict())
+        training.modality.save(run)
         write_environment(run, device=fabric.device, processes=fabric.world_size, command=command)
     fabric.barrier()
     return training.fit()

@@ -10,7 +10,7 @@ from runs import SMALL
 
 from sslfast.data import load_images
 from sslfast.evaluate import PROTOCOLS, Run, evaluate, linear_probe, read_results
-from sslfast.evaluate.features import fingerprint, to_inputs
+from sslfast.evaluate.features import fingerprint
 from sslfast.train.launch import launch
 from sslfast.train.loop import Training
 
@@ -35,7 +35,7 @@ def test_result_is_complete(both, protocol):
     assert 0.5 < result["accuracy"] <= 1
     assert result["baselines"].keys() == {"pixels", "random_init"}
     assert all(0.5 < accuracy <= 1 for accuracy in result["baselines"].values())
-    assert (result["train_images"], result["test_images"]) == (1437, 360)
+    assert (result["train_examples"], result["test_examples"]) == (1437, 360)
     assert (result["epoch"], result["epochs"], result["step"], result["seed"]) == (2, 2, 10, 3)
     assert (result["method"], result["backbone"], result["data"]) == ("simclr", "resnet20", "digits")
     assert result["features"] == 64
@@ -60,12 +60,11 @@ def test_final_knn_is_what_training_logged(both, trained):
 
 
 def test_baselines_are_the_same_protocol_on_pixels_and_on_the_initial_network(both, trained):
-    mean, std = Run(trained).network["mean"], Run(trained).network["std"]
     initial = Run(trained).initial_backbone()
     pixels, features = [], []
     for split in ("train", "test"):
         images = load_images("digits", split)
-        inputs = to_inputs(images.images, size=8, mean=mean, std=std)
+        inputs = Run(trained).modality.inputs(images.images)
         pixels += [inputs.flatten(1), images.labels]
         features += [initial(inputs).detach(), images.labels]
     baselines = both["linear"]["baselines"]
@@ -102,7 +101,7 @@ def test_an_unfinished_run_is_judged_by_its_checkpoint(both, run):
 def test_options_reach_the_protocol_and_a_clipped_k_is_said(run):
     result = evaluate(run, "knn", k=500, temperature=0.5, limit=100, seed=1)
     assert (result["k"], result["k_requested"], result["temperature"]) == (100, 500, 0.5)
-    assert (result["train_images"], result["test_images"], result["limit"], result["seed"]) == (100, 100, 100, 1)
+    assert (result["train_examples"], result["test_examples"], result["limit"], result["seed"]) == (100, 100, 100, 1)
     assert evaluate(run, "linear", C=None, max_iter=3, limit=200)["converged"] is False
     assert read_results(run).keys() == {"knn", "linear"}
 

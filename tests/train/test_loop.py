@@ -13,11 +13,13 @@ from toys import TINY, Collapsing, toy_config, training
 from sslfast.data import load_images, normalization
 from sslfast.evaluate import extract_features, knn_accuracy
 from sslfast.methods import METHODS
+from sslfast.modality import modality_of
 from sslfast.models import build_backbone, load_backbone
 from sslfast.train import pretrain
 from sslfast.train.checkpoint import load_checkpoint
 from sslfast.train.launch import epoch_order, view_generator
 from sslfast.train.loop import Training
+from sslfast.train.state import initialise
 
 
 def metrics(run: Path, key: str = "loss") -> list[dict[str, float]]:
@@ -33,7 +35,7 @@ def test_a_run_from_its_first_step_to_its_exported_backbone(tmp_path: Path) -> N
     losses = [line["loss"] for line in metrics(run)]
     assert len(losses) == 66 // 5 + 1
     assert losses[-1] < losses[0] - 0.5
-    assert {"step", "epoch", "loss", "lr", "std", "effective_rank", "images_per_second"} == set(metrics(run)[0])
+    assert {"step", "epoch", "loss", "lr", "std", "effective_rank", "examples_per_second"} == set(metrics(run)[0])
     assert [(line["step"], line["epoch"]) for line in metrics(run, "knn_accuracy")] == [(44, 2), (66, 3)]
     assert 0.5 < summary.knn_accuracy <= 1
 
@@ -45,13 +47,13 @@ def test_a_run_from_its_first_step_to_its_exported_backbone(tmp_path: Path) -> N
     assert list((run / "tensorboard").iterdir())
 
     # What is exported is what was measured.
-    mean, std = normalization("digits")
     splits = [load_images("digits", split) for split in ("train", "test")]
     backbone = load_backbone(run / "exported")
-    found = [extract_features(backbone, images, mean=mean, std=std, size=8) for images in splits]
+    inputs = modality_of(config).inputs
+    found = [extract_features(backbone, images, inputs=inputs) for images in splits]
     assert knn_accuracy(*found[0], *found[1]) == summary.knn_accuracy
     about = json.loads((run / "exported" / "config.json").read_text())
-    assert (about["in_channels"], about["image_size"], about["mean"]) == (1, 8, list(mean))
+    assert (about["in_channels"], about["image_size"], about["mean"]) == (1, 8, list(normalization("digits")[0]))
 
 
 def test_training_starts_from_the_network_that_evaluation_rebuilds(tmp_path: Path) -> None:
@@ -147,8 +149,8 @@ def test_init_from_takes_weights_of_a_checkpoint_or_an_export(tmp_path: Path) ->
     other = dataclasses.replace(config, seed=1)
 
     whole, backbone = (Training(training(config, tmp_path).fabric, other, tmp_path / "second") for _ in range(2))
-    whole.initialise(tmp_path / "first" / "checkpoints" / "last.ckpt")
-    backbone.initialise(tmp_path / "first" / "exported" / "backbone.safetensors")
+    initialise(whole, tmp_path / "first" / "checkpoints" / "last.ckpt")
+    initialise(backbone, tmp_path / "first" / "exported" / "backbone.safetensors")
     assert all(torch.equal(old[name], tensor) for name, tensor in whole.method.state_dict().items())
     weights_of = backbone.method.state_dict()
     assert all(torch.equal(old[name], weights_of[name]) for name in old if name.startswith("backbone."))
@@ -157,9 +159,9 @@ def test_init_from_takes_weights_of_a_checkpoint_or_an_export(tmp_path: Path) ->
 
     wider = Training(whole.fabric, dataclasses.replace(config, projection_features=32), tmp_path / "second")
     with pytest.raises(ValueError, match=r"last\.ckpt do not fit"):
-        wider.initialise(tmp_path / "first" / "checkpoints" / "last.ckpt")
+        initialise(wider, tmp_path / "first" / "checkpoints" / "last.ckpt")
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        whole.initialise(tmp_path / "nowhere.ckpt")
+        initialise(whole, tmp_path / "nowhere.ckpt")
 
 
 @pytest.mark.usefixtures("toy")

@@ -72,7 +72,7 @@ def test_killed_and_interrupted_run_has_the_bits_of_an_uninterrupted_one(tmp_pat
     assert again.knn_accuracy == once.knn_accuracy
     states = [load_checkpoint(run / "checkpoints" / "last.ckpt") for run in (broken, whole)]
     assert_same(*states)
-    logs = [[{**line, "images_per_second": None} for line in lines(run)] for run in (broken, whole)]
+    logs = [[{**line, "examples_per_second": None} for line in lines(run)] for run in (broken, whole)]
     assert logs[0] == logs[1]
     files = [(run / "exported" / "backbone.safetensors").read_bytes() for run in (broken, whole)]
     assert files[0] == files[1]
@@ -95,7 +95,7 @@ def test_files_streamed_by_workers_resume_in_the_middle_of_an_epoch(
     pretrain(config, whole)
     broken.mkdir()
     interrupted = training(config, broken)
-    assert isinstance(interrupted.images, FolderImages)
+    assert isinstance(interrupted.train_set, FolderImages)
     interrupt_at(interrupted, step=8)  # of 12, 6 an epoch
     pretrain(config, broken, resume=True)
     assert_same(*(load_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, broken)))

@@ -71,7 +71,7 @@ def test_without_the_flag_a_streamed_run_stops_at_the_file_and_with_it_goes_on(
     assert sorted(skipped(run)) == sorted(expected)  # each once, in two epochs
     assert "4 image files could not be read and were skipped, see above" in (run / "train.log").read_text()
     state = load_checkpoint(run / "checkpoints" / "last.ckpt")
-    assert (state["step"], state["images"], sorted(state["skipped"])) == (12, 48, sorted(expected))
+    assert (state["step"], state["examples"], sorted(state["skipped"])) == (12, 48, sorted(expected))
 
     assert main(["evaluate", str(run), "--protocol", "knn", "--k", "3", "--device", "cpu", "--workers", "1"]) == 0
     assert "4 image files could not be read and were skipped; results.json names them" in capsys.readouterr().out
@@ -84,7 +84,7 @@ def test_a_resumed_run_skips_the_same_files_and_has_the_same_bits(images: Path, 
     assert pretrain(config(images), whole).skipped == 4
     broken.mkdir()
     interrupted = training(config(images), broken)
-    assert isinstance(interrupted.images, FolderImages)
+    assert isinstance(interrupted.train_set, FolderImages)
     interrupt_at(interrupted, step=8)  # of 12, in the second epoch
     for name in BROKEN:  # mended meanwhile: it would change the bits, were they read now
         Image.new("RGB", (40, 40), "red").save(images / "train" / name)
@@ -104,14 +104,14 @@ def test_images_in_memory_are_checked_at_once(images: Path, tmp_path: Path) -> N
         pretrain(config(images, skip_corrupt=False), run)
     run.mkdir()
     interrupted = training(config(images), run)
-    assert isinstance(interrupted.images, TensorImages)
-    assert len(interrupted.images) == 45
+    assert isinstance(interrupted.train_set, TensorImages)
+    assert len(interrupted.train_set) == 45
     interrupt_at(interrupted, step=6)  # of 10
     summary = pretrain(config(images), run, resume=True)
     assert (summary.steps, summary.skipped) == (10, 4)
     assert len(skipped(run)) == 4
     result = evaluate(run, "knn", device="cpu", k=3)
-    assert (result["train_images"], result["test_images"], len(result["unreadable"])) == (45, 7, 4)
+    assert (result["train_examples"], result["test_examples"], len(result["unreadable"])) == (45, 7, 4)
     mended = images / "train" / "class1" / "9.jpg"
     Image.new("RGB", (40, 40)).save(mended)
     with pytest.raises(ValueError, match="other images: it had 45, now there are 46 that can be read"):

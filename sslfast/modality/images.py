@@ -1,0 +1,117 @@
+"""Images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslfast.data import LUMA, ImageSet, load_images, normalization
+from sslfast.modality.base import Modality
+from sslfast.models import build_backbone, export_backbone, load_backbone
+
+
+class Images(Modality):
+    """uint8 images (B, C, H, W), which backbones take normalised and of one size."""
+
+    unit = "images"
+
+    @cached_property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(mean, std) of the backbone's channels, for images in [0, 1]."""
+        return normalization(self.config.data, gray=self.config.gray)
+
+    def load(
+        self,
+        split: str,
+        *,
+        data: str | None = None,
+        root: Path | None = None,
+        download: bool = False,
+        skip_corrupt: bool = False,
+    ) -> ImageSet:
+        own = self.config.data_root
+        root = root or (Path(own) if own and data in (None, self.config.data) else None)
+        options = {"root": root, "download": download, "skip_corrupt": skip_corrupt or self.config.skip_corrupt}
+        return load_images(data or self.config.data, split, **options)
+
+    def build_backbone(self) -> nn.Module:
+        channels = len(self.normalization[0])
+        return build_backbone(self.config.backbone, in_channels=channels, image_size=self.config.image_size)
+
+    def inputs(self, source: Tensor) -> Tensor:
+        mean, std = self.normalization
+        return to_inputs(source, size=self.config.image_size, mean=mean, std=std)
+
+    def baselines(self) -> dict[str, nn.Module]:
+        return {"pixels": RawPixels()}
+
+    def describe(self) -> dict[str, Any]:
+        return {"image_size": self.config.image_size}
+
+    def export(self, backbone: nn.Module, folder: Path) -> None:
+        config, (mean, std) = self.config, self.normalization
+        about = {"backbone": config.backbone, "in_channels": len(mean), "image_size": config.image_size}
+        about |= {"mean": list(mean), "std": list(std), "features": backbone.num_features}
+        about |= {"method": config.method, "data": config.data, "epochs": config.epochs, "seed": config.seed}
+        export_backbone(backbone, folder, config=about)
+
+    def load_exported(self, folder: Path) -> nn.Module:
+        return load_backbone(folder)
+
+
+def to_inputs(images: Tensor, *, size: int | None, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 images as a backbone of these channels and this input size takes them, without any augmentation.
+
+    The shorter side is brought to `size` (bicubic, antialiased), the centre cut out, and the result normalised. Gray
+    images are repeated for a network that takes colour, colour is turned to gray for one that takes gray.
+
+    Args:
+        images: (B, C, H, W) uint8.
+        size: side in pixels; None leaves height and width as they are.
+        mean, std: of images in [0, 1], one number a channel of the network.
+
+    Returns:
+        (B, len(mean), size, size) float32.
+
+    Raises:
+        ValueError: the channels do not fit `mean`, and neither is 1.
+    """
+    pixels = images.float() / 255
+    have, want = images.shape[1], len(mean)
+    if have == 1 and want > 1:
+        pixels = pixels.expand(-1, want, -1, -1)
+    elif have == 3 and want == 1:
+        pixels = torch.einsum("bchw,c->bhw", pixels, pixels.new_tensor(LUMA)).unsqueeze(1)
+    elif have != want:
+        raise ValueError(f"images have {have} channels, but the network was trained on {want}")
+    if size is not None:
+        height, width = pixels.shape[-2:]
+        if min(height, width) != size:
+            scaled = [max(size, round(side * size / min(height, width))) for side in (height, width)]
+            pixels = F.interpolate(pixels, scaled, mode="bicubic", antialias=True).clamp(0, 1)
+        top, left = ((side - size) // 2 for side in pixels.shape[-2:])
+        pixels = pixels[..., top : top + size, left : left + size]
+    column = (1, -1, 1, 1)
+    return (pixels - pixels.new_tensor(mean).view(column)) / pixels.new_tensor(std).view(column)
+
+
+class RawPixels(nn.Module):
+    """The network that learned nothing: pictures (B, C, H, W) -> their pixels (B, C·h·w).
+
+    Pictures larger than `largest` pixels a side are averaged down to it, so that the baseline stays affordable.
+    """
+
+    def __init__(self, largest: int = 32) -> None:
+        super().__init__()
+        self.largest = largest
+
+    def forward(self, images: Tensor) -> Tensor:
+        if max(images.shape[-2:]) > self.largest:
+            images = F.interpolate(images, (self.largest, self.largest), mode="area")
+        return images.flatten(1)

@@ -1,0 +1,96 @@
+"""The state of a training, to its checkpoint and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from sslfast._extras import require
+from sslfast.config import differences
+from sslfast.data import FolderImages
+from sslfast.train.checkpoint import load_checkpoint, rng_state, save_checkpoint
+from sslfast.train.folder import CHECKPOINT
+
+if TYPE_CHECKING:
+    from sslfast.train.loop import Training
+
+
+def save_state(training: Training) -> list[dict[str, str]]:
+    """Write all of it to the run's checkpoint; returns the files that each process has found unreadable."""
+    fabric = training.fabric
+    own = (rng_state(training.generator), training.skipped)
+    ranks = [own]
+    if fabric.world_size > 1:
+        ranks = [None] * fabric.world_size
+        torch.distributed.all_gather_object(ranks, own)
+    rng, skipped = zip(*ranks)
+    if fabric.is_global_zero:
+        training.log.flush()
+        state = {
+            "method": training.method.state_dict(),
+            "optimizer": training.optimizer.state_dict(),
+            "precision": fabric.strategy.precision.state_dict(),  # the loss scale of 16-mixed
+            "step": training.step,
+            "epoch": training.epoch,
+            "position": training.position,
+            "losses": training.losses,
+            "alarmed": training.alarmed,
+            "knn_accuracy": training.knn,
+            "examples": len(training.train_set),
+            "skipped": {path: reason for found in skipped for path, reason in found.items()},
+            "rng": list(rng),
+            "config": training.config.to_dict(),
+        }
+        save_checkpoint(training.run / CHECKPOINT, state)
+    return list(skipped)
+
+
+def restore_state(training: Training) -> None:
+    """Take up the run's last checkpoint.
+
+    Raises:
+        ValueError: it is damaged, or of another configuration; the message lists what differs.
+    """
+    run, config = training.run, training.config
+    state = load_checkpoint(run / CHECKPOINT)
+    old = {**state["config"], "processes": len(state["rng"])}
+    new = {**config.to_dict(), "processes": training.fabric.world_size}
+    if different := differences(old, new):
+        raise ValueError(f"{run} cannot be resumed with another configuration: {'; '.join(different)}")
+    if state["examples"] != len(training.train_set):
+        raise ValueError(
+            f"{run} cannot be resumed with other {training.modality.unit}: it had {state['examples']}, now there are "
+            f"{len(training.train_set)} that can be read"
+        )
+    if state["skipped"] and not config.skip_corrupt:
+        raise ValueError(f"{run} skips {len(state['skipped'])} unreadable images: resume it with skip_corrupt")
+    training.skipped = state["skipped"]
+    for examples in (training.train_set, training.test_set):
+        if isinstance(examples, FolderImages):
+            examples.corrupt.update(training.skipped)  # not tried again: a file that was mended would change the bits
+    training.method.load_state_dict(state["method"])
+    training.optimizer.load_state_dict(state["optimizer"])
+    training.fabric.strategy.precision.load_state_dict(state["precision"])
+    training.step, training.epoch, training.position = state["step"], state["epoch"], state["position"]
+    training.losses, training.alarmed, training.knn = state["losses"], state["alarmed"], state["knn_accuracy"]
+    training.rng = state["rng"][training.fabric.global_rank]
+
+
+def initialise(training: Training, path: Path) -> None:
+    """Take the weights, and nothing else, of a checkpoint or of an exported backbone.
+
+    Raises:
+        FileNotFoundError: it is not there. ValueError: it is damaged, or its weights are of another network.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path} to initialise from")
+    method = training.method
+    try:
+        if path.suffix == ".safetensors":
+            method.backbone.load_state_dict(require("safetensors.torch", extra="train").load_file(path))
+        else:
+            method.load_state_dict(load_checkpoint(path)["method"])
+    except RuntimeError as error:
+        raise ValueError(f"the weights of {path} do not fit {training.config.backbone}: {error}") from error
