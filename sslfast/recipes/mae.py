@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sslfast.methods.mae import MAEConfig
-from sslfast.recipes.base import CIFAR10, CIFAR10_CPU, DIGITS, PHOTOS, Recipe
+from sslfast.recipes.base import CIFAR10, CIFAR10_CPU, DIGITS, IMAGENET, PHOTOS, Recipe
 
 MICRO: dict[str, Any] = {
     "backbone": "vit_micro_patch4",

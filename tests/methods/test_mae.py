@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from train.toys import assert_resumes_exactly
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from sslfast.methods import MAE
 from sslfast.models import build_backbone, encode_visible
 from sslfast.ops import random_patch_mask
 from sslfast.recipes import RECIPES
-from sslfast.train import pretrain
 from sslfast.train.optim import parameter_groups
 
 CONFIG = MAE.Config(
@@ -75,8 +76,32 @@ def test_loss_and_gradients_are_those_of_a_plain_spelling() -> None:
             torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-6, msg=name)
 
 
+NAMES = {
+    "backbone.blocks": "vit.layers", "decoder.blocks": "decoder.decoder_layers", "attn.proj": "attention.o_proj",
+    "norm1": "layernorm_before", "norm2": "layernorm_after", "backbone.norm": "vit.layernorm",
+    "backbone.patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
+    "backbone.cls_token": "vit.embeddings.cls_token", "backbone.pos_embed": "vit.embeddings.position_embeddings",
+    "decoder.embed": "decoder.decoder_embed", "decoder.norm": "decoder.decoder_norm",
+    "decoder.predict": "decoder.decoder_pred",
+}  # fmt: skip
+
+
+def in_transformers(method: MAE) -> dict[str, Tensor]:
+    """The method's weights by the names that ViTMAEForPreTraining gives them."""
+    positions = F.pad(method.decoder.positions, (0, 0, 1, 0))[None]  # the class token's is zero
+    weights = {"decoder.decoder_pos_embed": positions, "decoder.mask_token": method.decoder.mask_token[None, None]}
+    for name, tensor in method.state_dict().items():
+        for ours, theirs in NAMES.items():
+            name = name.replace(ours, theirs)
+        if "attn.qkv" in name:
+            weights |= {name.replace("attn.qkv", f"attention.{k}_proj"): t for k, t in zip("qkv", tensor.chunk(3))}
+        else:
+            weights.setdefault(name, tensor)
+    return weights
+
+
 def test_loss_is_that_of_transformers_with_the_same_weights_and_noise() -> None:
-    method = build(norm_pix=True)
+    method = build().eval()
     theirs = ViTMAEForPreTraining(
         ViTMAEConfig(
             hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512, layer_norm_eps=1e-6,
@@ -84,8 +109,15 @@ def test_loss_is_that_of_transformers_with_the_same_weights_and_noise() -> None:
             decoder_num_attention_heads=2, decoder_intermediate_size=128, mask_ratio=0.75,
         )
     ).eval()  # fmt: skip
+    initial = theirs.state_dict()
+    weights = in_transformers(method)
+    for name in ("vit.embeddings.position_embeddings", "decoder.decoder_pos_embed"):
+        torch.testing.assert_close(weights[name], initial[name])
+    theirs.load_state_dict(weights)
     images, noise = batch(method)
-    print(list(theirs.state_dict())) 
+    with torch.no_grad():
+        loss = theirs(images, noise=noise).loss
+        assert method((images, noise))["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_every_trained_parameter_gets_a_gradient_and_positions_are_fixed() -> None:
@@ -116,7 +148,7 @@ def test_masked_patches_do_not_reach_the_encoder_and_visible_ones_not_the_loss()
 
 
 def test_three_quarters_are_hidden_whatever_the_noise() -> None:
-    images, noise = batch(build())
+    _, noise = batch(build())
     mask = random_patch_mask(*noise.shape, CONFIG.mask_ratio, noise=noise).mask
     assert (mask.sum(dim=1) == 12).all()
     assert len(mask.unique(dim=0)) == 4
@@ -192,5 +224,22 @@ def test_what_does_not_fit_the_network_is_named(argument: str, changes: dict[str
         build(**changes)
 
 
-def test_it_learns_and_resumes_exactly(tmp_path: Path, assert_resumes_exactly) -> None:
-    pass
+TRAINED = dataclasses.replace(
+    RECIPES["mae"].config, backbone="vit_micro_patch8", image_size=16, decoder_width=32, decoder_heads=2, epochs=2,
+    batch_size=200, warmup_epochs=0.2, learning_rate=2e-3, log_every=1, knn_every=0, accelerator="cpu", workers=0,
+)  # fmt: skip
+
+
+def test_an_interrupted_run_has_the_bits_of_a_whole_one_and_learns(tmp_path: Path) -> None:
+    assert_resumes_exactly(TRAINED, tmp_path, step=7)  # of 24
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("mae")])
+def test_recipes_fit_their_networks(name: str) -> None:
+    config = RECIPES[name].config
+    with torch.device("meta"):
+        backbone = build_backbone(config.backbone, in_channels=1, image_size=config.image_size)
+    assert isinstance(MAE(backbone, config), MAE)
