@@ -19,14 +19,14 @@ from sslfast.methods import MoCo, SimCLR
 from sslfast.train import pretrain
 from sslfast.train.checkpoint import load_checkpoint
 
-# A network and heads without BatchNorm, whose statistics are each process's own; 22 steps.
+# A network and heads without BatchNorm, whose statistics are each process's own. 5 steps: rounding grows with every one.
 PLAIN = {
-    "data": "digits", "backbone": "test_vit", "image_size": 16, "preset": "plain", "epochs": 1, "batch_size": 64,
+    "data": "digits", "backbone": "test_vit", "image_size": 16, "preset": "plain", "epochs": 1, "batch_size": 256,
     "learning_rate": 0.2, "warmup_epochs": 0.2, "knn_every": 0, "accelerator": "cpu", "workers": 0,
 }  # fmt: skip
 CONFIGS = {
     "simclr": SimCLR.Config(**PLAIN, projection_layers=1, temperature=0.2),
-    "moco": MoCo.Config(**PLAIN, queue_size=128, key_momentum=0.9),
+    "moco": MoCo.Config(**PLAIN, queue_size=512, key_momentum=0.9),
 }
 
 
@@ -39,7 +39,7 @@ def torchrun(config: ImageConfig, run: Path) -> dict[str, torch.Tensor]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     state = load_checkpoint(run / "checkpoints" / "last.ckpt")
-    assert (state["step"], len(state["rng"])) == (22, 2)
+    assert (state["step"], len(state["rng"])) == (5, 2)
     return state["method"]
 
 
@@ -53,9 +53,9 @@ def test_two_processes_train_as_one(name: str, tmp_path: Path, monkeypatch: pyte
     one = load_checkpoint(tmp_path / "one" / "checkpoints" / "last.ckpt")["method"]
     two = torchrun(config, tmp_path / "two")
     if name == "moco":  # a batch's keys come in the order of the ranks, which take every other image
-        assert two["queue.pointer"] == one["queue.pointer"] == 0
-        batches = one["queue.keys"].view(2, 32, 2, -1)
-        one["queue.keys"] = batches.transpose(1, 2).reshape(128, -1)
+        assert two["queue.pointer"] == one["queue.pointer"] == 256
+        batches = one["queue.keys"].view(2, 128, 2, -1)
+        one["queue.keys"] = batches.transpose(1, 2).reshape(512, -1)
     assert one.keys() == two.keys()
     for key in one:
-        torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=2e-6, msg=lambda text, key=key: f"{key}: {text}")
