@@ -31,7 +31,13 @@ RECIPES = {
     ),
     "byol-cifar10-cpu": Recipe(
         BYOLConfig(
-            **CIFAR10_CPU, **SMALL, epochs=2, batch_size=128, warmup_epochs=0.1, learning_rate=0.3, weight_decay=5e-4,
+            **CIFAR10_CPU,
+            **SMALL,
+            epochs=2,
+            batch_size=128,
+            warmup_epochs=0.1,
+            learning_rate=0.3,
+            weight_decay=5e-4,
             base_momentum=0.97,
         ),  # fmt: skip
         "a network and a length for about twelve minutes of one CPU core with bfloat16 (ours)",
