@@ -130,7 +130,7 @@ def test_a_network_that_does_not_stay_frozen_leaves_no_result(run, monkeypatch):
 
 
 def test_wrong_arguments_are_named(run, tmp_path):
-    with pytest.raises(ValueError, match="protocol must be one of linear, knn, few-shot, .*, got 'svm'"):
+    with pytest.raises(ValueError, match=r"protocol must be one of linear, knn, few-shot, .*, got 'svm'"):
         evaluate(run, "svm")
     with pytest.raises(TypeError, match="protocol knn has no option C; it has k, temperature"):
         evaluate(run, "knn", C=1.0)
