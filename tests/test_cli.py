@@ -35,6 +35,13 @@ def test_pretrain_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert re.search(r"knn on digits +\d+\.\d\d%", capsys.readouterr().out)
     results = json.loads((run / "results.json").read_text())
     assert results["knn"]["k"] == 5
+    several = "--protocol few-shot pretext --shots 1 5 --draws 2 --limit 300 --device cpu"
+    assert main(["evaluate", str(run), *several.split()]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"few-shot on digits +\d+\.\d\d% ± \d", shown)
+    assert re.search(r"pretext on digits, loss +\d+\.\d{4}\n", shown)
+    assert main(["evaluate", str(run), "--protocol", "pretext", "--k", "5"]) == 2
+    assert "protocol pretext has no option --k" in capsys.readouterr().err
 
     assert main(["report", str(run)]) == 0
     assert capsys.readouterr().out.strip() == str(run / "report.html")

@@ -159,6 +159,7 @@ class Comparison:
             size = (max(5.0, 1.2 + 0.34 * len(columns) * (len(self.runs) + 1)), 3.6)
             figure = require("matplotlib.figure", extra="train").Figure(figsize=size, dpi=140, layout="constrained")
             axes = figure.subplots()
+            unnamed = dict(BASELINES)
             marks = {"random_init": ("_", 1.6), "pixels": ("x", 1.0)}
             for k, (label, results) in enumerate(zip(self.labels, self.results)):
                 there = [(i, results[column]) for i, column in enumerate(columns) if column in results]
@@ -171,9 +172,8 @@ class Comparison:
                 for name, (marker, thickness) in marks.items():
                     points = [(p, 100 * r["baselines"][name]) for p, (_, r) in zip(x, there) if name in r["baselines"]]
                     if points:
-                        legend = BASELINES[name] if k == 0 else None
                         options = {"color": INK, "s": 45, "linewidths": thickness, "zorder": 3}
-                        axes.scatter(*zip(*points), marker=marker, label=legend, **options)
+                        axes.scatter(*zip(*points), marker=marker, label=unnamed.pop(name, None), **options)
             axes.set_xticks(range(len(columns)), [self._title(column).replace(", ", "\n") for column in columns])
             axes.set(ylabel="test accuracy (%)", ylim=(0, 100))
             axes.spines[["top", "right"]].set_visible(False)
