@@ -29,7 +29,7 @@ RECIPES = {
             projection_hidden=1024,
             projection_features=256,
         ),
-        "lightly's CIFAR-10 benchmark, kNN 86.8% after 200 epochs: SGD 0.06 x batch/128 and decay 5e-4 for a quarter of "
+        "lightly's CIFAR-10 benchmark, kNN 86.8% after 200 epochs: SGD 0.06 x batch/128, decay 5e-4 for a quarter of "
         "our loss, heads 1024-256, SimCLR's views for CIFAR; the momentum rises from its 0.99",
     ),
     "byol-cifar10-cpu": Recipe(
