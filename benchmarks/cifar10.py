@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from benchmarks.measure import processor  # noqa: E402
 from sslfast.evaluate import Run, read_results  # noqa: E402
+from sslfast.evaluate.features import fingerprint  # noqa: E402
 from sslfast.recipes import RECIPES  # noqa: E402
 
 RESULTS = HERE / "results" / "cifar10.csv"
@@ -119,11 +120,23 @@ def train(recipe: str, folder: Path, options: list[str], environment: dict[str, 
 
 
 def judge(folder: Path, environment: dict[str, str]) -> None:
-    """Evaluate the run by every protocol that results.json does not have yet."""
-    for protocol in PROTOCOLS:
-        if protocol not in read_results(folder):
-            command = [sys.executable, "-m", "sslfast", "evaluate", str(folder), "--protocol", protocol]
-            subprocess.run(command, env=environment, check=True)
+    """Evaluate the run by the protocols that results.json does not have yet; equal baselines are computed once."""
+    if lacking := [protocol for protocol in PROTOCOLS if protocol not in read_results(folder)]:
+        command = [sys.executable, "-m", "sslfast", "evaluate", str(folder), "--protocol", *lacking]
+        same = twin(folder)
+        subprocess.run(command + (["--baselines-from", str(same)] if same else []), env=environment, check=True)
+
+
+def twin(folder: Path) -> Path | None:
+    """Another run beside this one whose baselines are the same."""
+    run = Run(folder)
+    wanted = {"data": run.config["data"], "run_seed": run.config["seed"], **run.modality.describe()}
+    wanted = json.loads(json.dumps(wanted | {"initial_sha256": fingerprint(run.initial_backbone())}))
+    for other in sorted(path for path in folder.parent.iterdir() if path != folder):
+        results = read_results(other)
+        if all(wanted.items() <= results.get(protocol, {}).items() for protocol in PROTOCOLS):
+            return other
+    return None
 
 
 def children() -> float:

@@ -25,7 +25,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sslfast.config import PretrainConfig
+from sslfast.config import ImageConfig
 from sslfast.evaluate import Run, evaluate, read_results
 from sslfast.recipes import recipe_for
 from sslfast.train import ensure_trained
@@ -36,8 +36,8 @@ ERRORS = 2  # standard errors it must exceed too
 RULES = f"""\
 Measured is the linear probe's accuracy on the test images in %, mean ± standard deviation over the seeds. A finding is
 reproduced if the difference, paired by seed, is above {100 * POINT:g} point and above {ERRORS} of its standard errors;
-"the opposite" if so the other way round. One about collapse is reproduced if the collapse alarm rang in every run without
-the part and in none with it."""
+"the opposite" if so the other way round. One about collapse is reproduced if the collapse alarm rang in every run
+without the part and in none with it."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def collapse_verdict(alarms: dict[str, list[bool]]) -> str:
     return "yes" if not any(first) and all(map(all, others)) else "no"
 
 
-def configuration(finding: Finding, setting: str, seed: int, *, data: str, epochs: int) -> PretrainConfig:
+def configuration(finding: Finding, setting: str, seed: int, *, data: str, epochs: int) -> ImageConfig:
     """The recipe for digits or for photographs, with what the finding changes."""
     digits = data == "digits"
     recipe = recipe_for(finding.method, "digits" if digits else "photos")[1].config
@@ -182,12 +182,15 @@ def configuration(finding: Finding, setting: str, seed: int, *, data: str, epoch
     return replace(recipe, **fixed, **changes)
 
 
-def measure(finding: str, setting: str, config: PretrainConfig, folder: Path) -> Measured:
-    """Train and judge, unless that is done. Findings share the runs that are the same for them."""
+def measure(finding: str, setting: str, config: ImageConfig, folder: Path) -> Measured:
+    """Train and judge, unless that is done. Findings share runs, and runs their baselines, where they are the same."""
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:10]
     path = folder / f"{config.method}-{digest}"
     ensure_trained(config, path)
-    result = read_results(path).get("linear") or evaluate(path, "linear", workers=0)
+    results = {other: read_results(other).get("linear") for other in sorted(folder.iterdir())}
+    same = {"data": config.data, "backbone": config.backbone, "image_size": config.image_size, "run_seed": config.seed}
+    twins = [other for other, entry in results.items() if entry and same.items() <= entry.items()]
+    result = results[path] or evaluate(path, "linear", workers=0, baselines_from=next(iter(twins), None))
     last = Run(path).metrics[-1]
     return Measured(
         finding, setting, config.seed, result["accuracy"], result["baselines"]["random_init"],
