@@ -102,11 +102,11 @@ class Comparison:
         """A run's results by (protocol, data)."""
         return {(name.partition("@")[0], result["data"]): result for name, result in read_results(run.folder).items()}
 
-    def _title(self, column: tuple[str, str]) -> str:
+    def _title(self, column: tuple[str, str], between: str = ", ") -> str:
         """The protocol, and its data if there are several."""
         protocol, data = column
         several = len({data for _, data in self.columns}) > 1
-        return PROTOCOL_NAMES.get(protocol, protocol) + (f", {data}" if several else "")
+        return PROTOCOL_NAMES.get(protocol, protocol) + (f"{between}{data}" if several else "")
 
     def _table(self) -> list[list[str]]:
         rows = [["run", "method", "backbone", "epochs", *map(self._title, self.columns)]]
@@ -174,7 +174,7 @@ class Comparison:
                     if points:
                         options = {"color": INK, "s": 45, "linewidths": thickness, "zorder": 3}
                         axes.scatter(*zip(*points), marker=marker, label=unnamed.pop(name, None), **options)
-            axes.set_xticks(range(len(columns)), [self._title(column).replace(", ", "\n") for column in columns])
+            axes.set_xticks(range(len(columns)), [self._title(column, "\n") for column in columns])
             axes.set(ylabel="test accuracy (%)", ylim=(0, 100))
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", color="#d9dee5", linewidth=0.6)
