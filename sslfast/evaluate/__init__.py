@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sslfast.evaluate.evaluation import Evaluation, evaluate
 from sslfast.evaluate.features import extract_features
+from sslfast.evaluate.geometry import alignment, uniformity
 from sslfast.evaluate.knn import knn_accuracy
 from sslfast.evaluate.linear import linear_probe
 from sslfast.evaluate.protocols import PROTOCOLS, Protocol
@@ -17,9 +18,11 @@ __all__ = [
     "Protocol",
     "Run",
     "Task",
+    "alignment",
     "evaluate",
     "extract_features",
     "knn_accuracy",
     "linear_probe",
     "read_results",
+    "uniformity",
 ]
