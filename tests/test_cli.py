@@ -49,7 +49,10 @@ def test_pretrain_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 WRONG = [
-    ("walk", r"unknown command 'walk'; there are pretrain, evaluate, report, compare, calibrate, show-views, recipes, info"),
+    (
+        "walk",
+        r"unknown command 'walk'; there are pretrain, evaluate, report, compare, calibrate, show-views, recipes, info",
+    ),
     ("pretrain byoll", r"unknown method or recipe 'byoll'; there are simclr, simclr-photos"),
     ("pretrain --epochs 3", r"name of a method or recipe before --epochs"),
     ("pretrain simclr --epoch 3", r"Unrecognized options: --epoch, 3; perhaps --epochs"),
