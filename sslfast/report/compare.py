@@ -34,6 +34,8 @@ class Comparison:
     """
 
     def __init__(self, runs: Sequence[str | Path]) -> None:
+        if not runs:
+            raise ValueError("runs must name at least one run folder, got none")
         self.runs = [Run(Path(run)) for run in runs]
         self.results = [self._of(run) for run in self.runs]
         self.columns = list(dict.fromkeys(column for results in self.results for column in results))
