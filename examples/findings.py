@@ -66,6 +66,9 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "no predictor": {"predictor": False},
 }
 
+# A higher learning rate than the recipes', so that what collapses has done so within a few epochs.
+COLLAPSE = {"image_size": 16, "batch_size": 64, "learning_rate": 0.4}
+
 # "epochs" is relative to --epochs, everything else is a field as it is.
 FINDINGS: dict[str, Finding] = {
     "strength": Finding(
@@ -113,12 +116,14 @@ FINDINGS: dict[str, Finding] = {
         f"{SIMSIAM}, section 4",
         "simsiam",
         SWITCHES,
+        common=COLLAPSE,
     ),
     "byol": Finding(
         "target network and predictor each keep BYOL from collapsing",
         f"{BYOL}, section 5",
         "byol",
         SWITCHES,
+        common=COLLAPSE,
     ),
     "mask": Finding(
         "masking 75 % of the patches beats 25 % for MAE",
