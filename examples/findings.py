@@ -27,9 +27,9 @@ from matplotlib.figure import Figure
 
 from sslfast.config import ImageConfig
 from sslfast.evaluate import Run, evaluate, read_results
+from sslfast.methods import METHODS
 from sslfast.recipes import recipe_for
 from sslfast.train import ensure_trained
-from sslfast.train.monitor import LEAST_STD
 
 POINT = 0.01  # of accuracy: what a difference must exceed to count at all
 ERRORS = 2  # standard errors it must exceed too
@@ -260,7 +260,7 @@ def draw(path: Path, found: list[Measured], names: list[str]) -> None:
             shown = [100 * value for value in own] if accuracy else own
             axes.bar(k, statistics.fmean(shown), color="#4a86c5", alpha=0.45, width=0.6)
             axes.plot([k] * len(own), shown, "o", color="#24507f", markersize=4)
-        level = 100 * by_setting(found, name, "random").popitem()[1][0] if accuracy else LEAST_STD
+        level = 100 * by_setting(found, name, "random").popitem()[1][0] if accuracy else METHODS[FINDINGS[name].method].least_std
         axes.axhline(level, color="#8c95a1", linestyle="--", linewidth=1)
         axes.annotate("untrained" if accuracy else "alarm", (1, level), xycoords=("axes fraction", "data"), ha="right",
                       va="bottom", fontsize=7, color="#5c6571")  # fmt: skip

@@ -47,8 +47,8 @@ def test_a_recipe_becomes_a_run_and_a_row_once(tmp_path: Path) -> None:
         (run.with_name(name) / "results.json").unlink()
     config = (run.with_name("other") / "config.json").read_text()
     (run.with_name("other") / "config.json").write_text(config.replace('"seed": 0', '"seed": 1'))
-    assert cifar10.twin(run.with_name("other")) is None
-    assert cifar10.twin(run.with_name("same")) == run
+    assert cifar10.same_beginning(run.with_name("other")) is None
+    assert cifar10.same_beginning(run.with_name("same")) == run
     cifar10.judge(run.with_name("same"), environment)
     again = json.loads((run.with_name("same") / "results.json").read_text())
     assert again["knn"]["baselines_from"] == str(run)
