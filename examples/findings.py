@@ -254,13 +254,15 @@ def draw(path: Path, found: list[Measured], names: list[str]) -> None:
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(3.4 * columns, 3 * rows), dpi=120, layout="constrained")
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names):
-        accuracy = bool(FINDINGS[name].better)
+        finding = FINDINGS[name]
+        accuracy = bool(finding.better)
         values = by_setting(found, name, "accuracy" if accuracy else "std")
         for k, own in enumerate(values.values()):
             shown = [100 * value for value in own] if accuracy else own
             axes.bar(k, statistics.fmean(shown), color="#4a86c5", alpha=0.45, width=0.6)
             axes.plot([k] * len(own), shown, "o", color="#24507f", markersize=4)
-        level = 100 * by_setting(found, name, "random").popitem()[1][0] if accuracy else METHODS[FINDINGS[name].method].least_std
+        untrained = 100 * statistics.fmean(measured.random for measured in found if measured.finding == name)
+        level = untrained if accuracy else METHODS[finding.method].least_std
         axes.axhline(level, color="#8c95a1", linestyle="--", linewidth=1)
         axes.annotate("untrained" if accuracy else "alarm", (1, level), xycoords=("axes fraction", "data"), ha="right",
                       va="bottom", fontsize=7, color="#5c6571")  # fmt: skip
