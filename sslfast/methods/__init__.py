@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
-from sslfast.methods.base import Method
+from sslfast.methods.base import Method, Panel
+from sslfast.methods.byol import BYOL
+from sslfast.methods.colorization import Colorization
+from sslfast.methods.inpainting import Inpainting
+from sslfast.methods.jigsaw import Jigsaw
+from sslfast.methods.mae import MAE
 from sslfast.methods.moco import MoCo
+from sslfast.methods.relative_patch import RelativePatch
+from sslfast.methods.rotation import Rotation
 from sslfast.methods.simclr import SimCLR
+from sslfast.methods.simsiam import SimSiam
 
-METHODS: dict[str, type[Method]] = {"simclr": SimCLR, "moco": MoCo}
+METHODS: dict[str, type[Method]] = {
+    "simclr": SimCLR,
+    "moco": MoCo,
+    "byol": BYOL,
+    "simsiam": SimSiam,
+    "mae": MAE,
+    "rotation": Rotation,
+    "jigsaw": Jigsaw,
+    "relative-patch": RelativePatch,
+    "colorization": Colorization,
+    "inpainting": Inpainting,
+}
 
-__all__ = ["METHODS", "Method", "MoCo", "SimCLR"]
+__all__ = [
+    "BYOL",
+    "MAE",
+    "METHODS",
+    "Colorization",
+    "Inpainting",
+    "Jigsaw",
+    "Method",
+    "MoCo",
+    "Panel",
+    "RelativePatch",
+    "Rotation",
+    "SimCLR",
+    "SimSiam",
+]

@@ -78,6 +78,7 @@ class MoCo(Method):
     """
 
     Config = MoCoConfig
+    pairs = True
 
     def __init__(self, backbone: nn.Module, config: MoCoConfig) -> None:
         super().__init__()

@@ -71,7 +71,7 @@ def test_without_the_flag_a_streamed_run_stops_at_the_file_and_with_it_goes_on(
     assert sorted(skipped(run)) == sorted(expected)  # each once, in two epochs
     assert "4 image files could not be read and were skipped, see above" in (run / "train.log").read_text()
     state = load_checkpoint(run / "checkpoints" / "last.ckpt")
-    assert (state["step"], state["images"], sorted(state["skipped"])) == (12, 48, sorted(expected))
+    assert (state["step"], state["examples"], sorted(state["skipped"])) == (12, 48, sorted(expected))
 
     assert main(["evaluate", str(run), "--protocol", "knn", "--k", "3", "--device", "cpu", "--workers", "1"]) == 0
     assert "4 image files could not be read and were skipped; results.json names them" in capsys.readouterr().out
