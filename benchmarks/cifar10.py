@@ -129,11 +129,13 @@ def judge(folder: Path, environment: dict[str, str]) -> None:
 
 
 def same_beginning(folder: Path) -> Path | None:
-    """Another run beside this one, judged already, that began with the same backbone."""
-    initial = fingerprint(Run(folder).initial_backbone())
+    """Another run beside this one, judged already on the same data, that began with the same backbone."""
+    run = Run(folder)
+    wanted = {"data": run.config["data"], "run_seed": run.config["seed"], **run.modality.describe()}
+    wanted = json.loads(json.dumps(wanted | {"initial_sha256": fingerprint(run.initial_backbone())}))
     for other in sorted(path.parent for path in folder.parent.glob("*/results.json")):
         results = read_results(other)
-        if other != folder and all(results.get(name, {}).get("initial_sha256") == initial for name in PROTOCOLS):
+        if other != folder and all(wanted.items() <= results.get(name, {}).items() for name in PROTOCOLS):
             return other
     return None
 

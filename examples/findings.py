@@ -25,19 +25,19 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sslfast.config import PretrainConfig
+from sslfast.config import ImageConfig
 from sslfast.evaluate import Run, evaluate, read_results
+from sslfast.methods import METHODS
 from sslfast.recipes import recipe_for
 from sslfast.train import ensure_trained
-from sslfast.train.monitor import LEAST_STD
 
 POINT = 0.01  # of accuracy: what a difference must exceed to count at all
 ERRORS = 2  # standard errors it must exceed too
 RULES = f"""\
 Measured is the linear probe's accuracy on the test images in %, mean ± standard deviation over the seeds. A finding is
 reproduced if the difference, paired by seed, is above {100 * POINT:g} point and above {ERRORS} of its standard errors;
-"the opposite" if so the other way round. One about collapse is reproduced if the collapse alarm rang in every run without
-the part and in none with it."""
+"the opposite" if so the other way round. One about collapse is reproduced if the collapse alarm rang in every run
+without the part and in none with it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "no stop-gradient": {"stop_gradient": False},
     "no predictor": {"predictor": False},
 }
+
+# A higher learning rate than the recipes', so that what collapses has done so within a few epochs.
+COLLAPSE = {"image_size": 16, "batch_size": 64, "learning_rate": 0.4}
 
 # "epochs" is relative to --epochs, everything else is a field as it is.
 FINDINGS: dict[str, Finding] = {
@@ -113,12 +116,14 @@ FINDINGS: dict[str, Finding] = {
         f"{SIMSIAM}, section 4",
         "simsiam",
         SWITCHES,
+        common=COLLAPSE,
     ),
     "byol": Finding(
         "target network and predictor each keep BYOL from collapsing",
         f"{BYOL}, section 5",
         "byol",
         SWITCHES,
+        common=COLLAPSE,
     ),
     "mask": Finding(
         "masking 75 % of the patches beats 25 % for MAE",
@@ -170,7 +175,7 @@ def collapse_verdict(alarms: dict[str, list[bool]]) -> str:
     return "yes" if not any(first) and all(map(all, others)) else "no"
 
 
-def configuration(finding: Finding, setting: str, seed: int, *, data: str, epochs: int) -> PretrainConfig:
+def configuration(finding: Finding, setting: str, seed: int, *, data: str, epochs: int) -> ImageConfig:
     """The recipe for digits or for photographs, with what the finding changes."""
     digits = data == "digits"
     recipe = recipe_for(finding.method, "digits" if digits else "photos")[1].config
@@ -182,12 +187,15 @@ def configuration(finding: Finding, setting: str, seed: int, *, data: str, epoch
     return replace(recipe, **fixed, **changes)
 
 
-def measure(finding: str, setting: str, config: PretrainConfig, folder: Path) -> Measured:
-    """Train and judge, unless that is done. Findings share the runs that are the same for them."""
+def measure(finding: str, setting: str, config: ImageConfig, folder: Path) -> Measured:
+    """Train and judge, unless that is done. Findings share runs, and runs their baselines, where they are the same."""
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:10]
     path = folder / f"{config.method}-{digest}"
     ensure_trained(config, path)
-    result = read_results(path).get("linear") or evaluate(path, "linear", workers=0)
+    results = {other: read_results(other).get("linear") for other in sorted(folder.iterdir())}
+    same = {"data": config.data, "backbone": config.backbone, "image_size": config.image_size, "run_seed": config.seed}
+    twins = [other for other, entry in results.items() if entry and same.items() <= entry.items()]
+    result = results[path] or evaluate(path, "linear", workers=0, baselines_from=next(iter(twins), None))
     last = Run(path).metrics[-1]
     return Measured(
         finding, setting, config.seed, result["accuracy"], result["baselines"]["random_init"],
@@ -252,7 +260,7 @@ def draw(path: Path, found: list[Measured], names: list[str]) -> None:
             shown = [100 * value for value in own] if accuracy else own
             axes.bar(k, statistics.fmean(shown), color="#4a86c5", alpha=0.45, width=0.6)
             axes.plot([k] * len(own), shown, "o", color="#24507f", markersize=4)
-        level = 100 * by_setting(found, name, "random").popitem()[1][0] if accuracy else LEAST_STD
+        level = 100 * by_setting(found, name, "random").popitem()[1][0] if accuracy else METHODS[FINDINGS[name].method].least_std
         axes.axhline(level, color="#8c95a1", linestyle="--", linewidth=1)
         axes.annotate("untrained" if accuracy else "alarm", (1, level), xycoords=("axes fraction", "data"), ha="right",
                       va="bottom", fontsize=7, color="#5c6571")  # fmt: skip
