@@ -44,7 +44,7 @@ without the part and in none with it."""
 class Finding:
     """What is claimed, and the settings that show it: fields of the method's configuration, by a name for each.
 
-    `better` should beat `worse`; without them the claim is that the first setting does not collapse and all others do.
+    `better` should beat `worse`; without them the claim is that the first setting does not collapse and the others do.
     `common` is what the settings share beside the recipe.
     """
 
@@ -60,14 +60,18 @@ class Finding:
 SIMCLR, SIMSIAM = "Chen et al. 2020, arXiv:2002.05709", "Chen & He 2020, arXiv:2011.10566"
 BYOL, MAE = "Grill et al. 2020, arXiv:2006.07733", "He et al. 2021, arXiv:2111.06377"
 
-SWITCHES: dict[str, dict[str, Any]] = {
-    "as published": {},
-    "no stop-gradient": {"stop_gradient": False},
-    "no predictor": {"predictor": False},
-}
-
 # A higher learning rate than the recipes', so that what collapses has done so within a few epochs.
 COLLAPSE = {"image_size": 16, "batch_size": 64, "learning_rate": 0.4}
+
+
+def without(switch: str, method: str, source: str) -> Finding:
+    """The claim that a part keeps a method from collapsing."""
+    part = switch.replace("_", "-")
+    settings = {"as published": {}, f"no {part}": {switch: False}}
+    return Finding(
+        f"the {part} keeps {METHODS[method].__name__} from collapsing", source, method, settings, common=COLLAPSE
+    )
+
 
 # "epochs" is relative to --epochs, everything else is a field as it is.
 FINDINGS: dict[str, Finding] = {
@@ -111,20 +115,10 @@ FINDINGS: dict[str, Finding] = {
         better="non-linear head",
         worse="linear head",
     ),
-    "simsiam": Finding(
-        "stop-gradient and predictor each keep SimSiam from collapsing",
-        f"{SIMSIAM}, section 4",
-        "simsiam",
-        SWITCHES,
-        common=COLLAPSE,
-    ),
-    "byol": Finding(
-        "target network and predictor each keep BYOL from collapsing",
-        f"{BYOL}, section 5",
-        "byol",
-        SWITCHES,
-        common=COLLAPSE,
-    ),
+    "simsiam-stop-gradient": without("stop_gradient", "simsiam", f"{SIMSIAM}, section 4.1"),
+    "simsiam-predictor": without("predictor", "simsiam", f"{SIMSIAM}, section 4.2"),
+    "byol-target": without("stop_gradient", "byol", f"{BYOL}, section 5"),
+    "byol-predictor": without("predictor", "byol", f"{BYOL}, section 5"),
     "mask": Finding(
         "masking 75 % of the patches beats 25 % for MAE",
         f"{MAE}, section 4.1",
