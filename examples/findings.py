@@ -243,7 +243,7 @@ def write(folder: Path, found: list[Measured], about: str) -> None:
 
 
 def draw(path: Path, found: list[Measured], names: list[str]) -> None:
-    """A panel a finding: a dot a run, a bar the mean; accuracy, or how spread out the embeddings are."""
+    """A panel a finding: a dot a run, a line the mean; accuracy, or how spread out the embeddings are."""
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(3.4 * columns, 3 * rows), dpi=120, layout="constrained")
@@ -253,16 +253,16 @@ def draw(path: Path, found: list[Measured], names: list[str]) -> None:
         values = by_setting(found, name, "accuracy" if accuracy else "std")
         for k, own in enumerate(values.values()):
             shown = [100 * value for value in own] if accuracy else own
-            axes.bar(k, statistics.fmean(shown), color="#4a86c5", alpha=0.45, width=0.6)
+            axes.hlines(statistics.fmean(shown), k - 0.3, k + 0.3, color="#4a86c5", linewidth=3)
             axes.plot([k] * len(own), shown, "o", color="#24507f", markersize=4)
         untrained = 100 * statistics.fmean(measured.random for measured in found if measured.finding == name)
         level = untrained if accuracy else METHODS[finding.method].least_std
         axes.axhline(level, color="#8c95a1", linestyle="--", linewidth=1)
         axes.annotate("untrained" if accuracy else "alarm", (1, level), xycoords=("axes fraction", "data"), ha="right",
                       va="bottom", fontsize=7, color="#5c6571")  # fmt: skip
-        if accuracy:
-            lowest = 100 * min(min(own) for own in values.values())
-            axes.set_ylim(bottom=max(0, min(lowest, level) - 5))
+        axes.set_xlim(-0.5, len(values) - 0.5)
+        if not accuracy:
+            axes.set_ylim(0, 1.05)
         axes.set_xticks(range(len(values)), list(values), fontsize=7.5)
         axes.set_ylabel("linear probe, %" if accuracy else "std of the embeddings", fontsize=8)
         axes.set_title(f"{name}: reproduced? {summary(found, name)[2]}", fontsize=8.5)
