@@ -5,11 +5,12 @@ The name of a method alone is its recipe for the embedded data that suits it.
 
 from __future__ import annotations
 
-from sslfast.recipes import simclr
+from sslfast.recipes import simclr, text
 from sslfast.recipes.base import Recipe
 
 RECIPES: dict[str, Recipe] = {
     **simclr.RECIPES,
+    **text.RECIPES,
 }
 
 __all__ = ["RECIPES", "Recipe", "recipe_for"]
