@@ -57,7 +57,7 @@ class CLM(Method):
         following = tokens[:, 1:]
         targets = following.where(following != PAD, IGNORE)
         scores = word_scores(self._logits(hidden[:, :-1]), targets)
-        return {**scores, "embeddings": self.backbone.pool(hidden, tokens).detach()}
+        return {**scores, "embeddings": hidden[:, 1].detach()}
 
     def illustrate(self, source: Passages, generator: torch.Generator | None = None) -> list[list[Panel]]:
         """Each passage's words, with the guess at each from those before it."""

@@ -78,7 +78,6 @@ def check_backbone(backbone: nn.Module, method: str, *, causal: bool) -> None:
         ValueError: it is no text model, or sees what it must not see, or does not see what it must.
     """
     if not isinstance(backbone, TextBackbone) or backbone.causal != causal:
-        wanted = (
-            "gpt2-tiny, gpt2-mini or gpt2, which see" if causal else "bert-tiny or another BERT, which does not see"
-        )
-        raise ValueError(f"backbone of {method} must be {wanted} only the words before, got another network")
+        wanted = "gpt2-tiny, gpt2-mini or gpt2" if causal else "bert-tiny or a larger BERT"
+        found = type(getattr(backbone, "model", backbone)).__name__
+        raise ValueError(f"backbone of {method} must be {wanted}, got {found}")

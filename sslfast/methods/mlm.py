@@ -61,7 +61,7 @@ class MLM(Method):
         tokens, positions, targets = batch
         hidden = self.backbone.hidden(tokens)  # (B, L, F)
         scores = self.words(hidden, positions, targets, self.backbone.embeddings)
-        return {**scores, "embeddings": self.backbone.pool(hidden, tokens).detach()}
+        return {**scores, "embeddings": hidden[:, 1].detach()}
 
     def illustrate(self, source: Passages, generator: torch.Generator | None = None) -> list[list[Panel]]:
         """Each passage's words, with a guess at those that were hidden."""

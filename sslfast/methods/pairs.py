@@ -85,7 +85,7 @@ class PairMethod(Method):
             output |= {"pair_loss": loss.detach(), "mlm_loss": words["loss"].detach()}
             output |= {"mlm_accuracy": words["accuracy"], "perplexity": words["perplexity"]}
             loss = loss + self.weight * words["loss"]
-        return {"loss": loss, **output, "embeddings": self.backbone.pool(hidden, tokens).detach()}
+        return {"loss": loss, **output, "embeddings": hidden[:, 1].detach()}
 
     def illustrate(self, source: Passages, generator: torch.Generator | None = None) -> list[list[Panel]]:
         """Each pair's two segments as they were shown, and what the network said of them."""

@@ -103,7 +103,7 @@ def build_text_backbone(name: str, *, vocabulary: int, length: int) -> TextBackb
     if name not in BERT | GPT2:
         raise ValueError(f"backbone must be one of {', '.join(BERT | GPT2)}, got {name!r}")
     transformers = require("transformers", extra="text")
-    special = {"pad_token_id": PAD, "bos_token_id": CLS, "eos_token_id": SEP, "vocab_size": vocabulary}
+    special = {"bos_token_id": CLS, "eos_token_id": SEP, "vocab_size": vocabulary}
     if name in GPT2:
         layers, width, heads = GPT2[name]
         config = transformers.GPT2Config(n_layer=layers, n_embd=width, n_head=heads, n_positions=length, **special)
@@ -115,6 +115,7 @@ def build_text_backbone(name: str, *, vocabulary: int, length: int) -> TextBackb
         num_attention_heads=heads,
         intermediate_size=4 * width,
         max_position_embeddings=length,
+        pad_token_id=PAD,
         **special,
     )
     return TextBackbone(transformers.BertModel(config, add_pooling_layer=False))
@@ -131,7 +132,10 @@ def export_text(backbone: TextBackbone, folder: Path, *, tokenizer: Any, length:
 
     AutoModel adds an untrained pooler to a BERT, which leaves the hidden states alone.
     """
-    backbone.model.save_pretrained(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    backbone.model.config.save_pretrained(folder)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.model.state_dict().items()}
+    require("safetensors.torch", extra="train").save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL))
     fast = require("transformers", extra="text").PreTrainedTokenizerFast
     fast(tokenizer_object=tokenizer, model_max_length=length, **names).save_pretrained(folder)
