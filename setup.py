@@ -51,7 +51,7 @@ PACKAGES += [f"sslfast.kernels.{name}" for name in find_packages("kernels")]
 setup(
     packages=PACKAGES,
     package_dir={"sslfast.kernels": "kernels"},
-    package_data={"sslfast": ["templates/*.j2"]},
+    package_data={"sslfast": ["templates/*.j2", "methods/*.txt"]},
     ext_modules=[Extension("sslfast._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -129,7 +129,7 @@ class ImageConfig(PretrainConfig):
     image_size: int = 32
     """Side of the augmented views, in pixels."""
     preset: str = "simclr-cifar"
-    """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v2, simsiam, byol, mae or mnist-like."""
+    """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v1, moco-v2, simsiam, byol, mae or mnist-like."""
     strength: float = 1.0
     """Scales the augmentation: 0 is none, 1 the published one."""
     backbone: str = "resnet20"

@@ -26,7 +26,7 @@ def test_wheel_holds_the_core_and_the_kernels_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.startswith("sslfast/_C.") for name in names)
     for wanted in ("kernels/reference.py", "kernels/cpu/nt_xent.py", "kernels/triton/nt_xent.py", "ops/nt_xent.py",
-                   "kernels/cuda/ema.py", "templates/report.html.j2"):  # fmt: skip
+                   "kernels/cuda/ema.py", "templates/report.html.j2", "methods/permutations.txt"):  # fmt: skip
         assert f"sslfast/{wanted}" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"sslfast"}
     metadata = next(name for name in names if name.endswith("METADATA"))

@@ -114,6 +114,9 @@ PRESETS: dict[str, Preset] = {
     "simclr-tf": replace(_SIMCLR, mode="simclr"),
     # The same paper, appendix B.9, CIFAR-10: jitter strength 0.5 and no blur.
     "simclr-cifar": Preset(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2),
+    # He et al. 2019, https://arxiv.org/abs/1911.05722, and facebookresearch/moco, main_moco.py, which makes images gray
+    # before it jitters them.
+    "moco-v1": replace(_MOCO_V2, jitter=1.0, hue=0.4, blur=0.0),
     # Chen et al. 2020, https://arxiv.org/abs/2003.04297, and facebookresearch/moco, main_moco.py with --aug-plus.
     "moco-v2": _MOCO_V2,
     # Chen and He 2020, https://arxiv.org/abs/2011.10566, section 3, and facebookresearch/simsiam, main_simsiam.py.

@@ -74,7 +74,8 @@ def evaluate(arguments: Sequence[str]) -> int:
             raise
         raise UsageError(str(error)) from error
     rows = {f"{protocol} on {result['data']}": result["accuracy"]}
-    rows |= {"raw pixels": result["baselines"]["pixels"], "random network": result["baselines"]["random_init"]}
+    names = {"pixels": "raw pixels", "random_init": "random network"}
+    rows |= {names.get(key, key): value for key, value in result["baselines"].items()}
     width = max(map(len, rows))
     for name, accuracy in rows.items():
         print(f"{name:{width}}  {accuracy:7.2%}")

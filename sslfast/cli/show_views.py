@@ -22,7 +22,7 @@ class ShowViews:
     data: str
     """Images to take: digits, photos, cifar10, cifar100, stl10 or folder:PATH."""
     preset: str = "simclr"
-    """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v2, simsiam, byol (its views by turns), mae or mnist-like."""
+    """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v1, moco-v2, simsiam, byol (by turns), mae, mnist-like."""
     strength: float = 1.0
     """Scales the augmentation: 0 is none, 1 the published one."""
     images: int = 4

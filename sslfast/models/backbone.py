@@ -1,4 +1,4 @@
-"""Backbones by name: any of timm's, and `resnet20`."""
+"""Backbones by name: any of timm's, `resnet20`, and vision transformers of any patch size."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import nn
 
 from sslfast._extras import require
 from sslfast.models.resnet import resnet20, small_image_stem
+from sslfast.models.vit import NAME, build_vit
 
 SMALL = 64  # px: up to here a ResNet gets the 3x3 stem
 
@@ -16,7 +17,8 @@ def build_backbone(name: str, *, in_channels: int = 3, image_size: int = 32) -> 
     """A randomly initialised network from images to features.
 
     Args:
-        name: `resnet20` (He et al.'s for 32 px images) or any name of `timm.list_models()`.
+        name: `resnet20` (He et al.'s for 32 px images); `vit_SIZE_patchP`, SIZE micro, tiny, small, base or large, P
+            the side of a patch in pixels (`build_vit`); or any name of `timm.list_models()`.
         in_channels: channels of the images, 1 for grayscale.
         image_size: side of the (square) images in pixels. A ResNet for images up to 64 px gets a 3x3 stride-1 stem
             and no max-pool (SimCLR, appendix B.9); a vision transformer gets position embeddings for this size.
@@ -34,6 +36,8 @@ def build_backbone(name: str, *, in_channels: int = 3, image_size: int = 32) -> 
         raise ValueError(f"image_size must be at least 4 px, got {image_size}")
     if name == "resnet20":
         return resnet20(in_channels=in_channels)
+    if NAME.fullmatch(name):
+        return build_vit(name, in_channels=in_channels, image_size=image_size)
     timm = require("timm", extra="train")
     # A name like "hf-hub:…" would make timm look for weights in the network.
     if ":" in name or not timm.is_model(name):

@@ -27,8 +27,14 @@ def export_backbone(backbone: nn.Module, folder: str | Path, *, config: Mapping[
     backbone.load_state_dict(safetensors.torch.load_file("RUN/exported/backbone.safetensors"))
     ```
 
-    The second line is for ResNets trained on images up to 64 px only; `load_backbone(folder)` does all of it, for
-    every backbone.
+    The second line is for ResNets trained on images up to 64 px only. `vit_tiny_patch4` trained on 32 px is
+
+    ```python
+    options = {"img_size": 32, "patch_size": 4, "num_classes": 0, "global_pool": "avg", "fc_norm": False}
+    backbone = timm.create_model("vit_tiny_patch16_224", **options)
+    ```
+
+    and `load_backbone(folder)` does all of it, for every backbone.
 
     Args:
         backbone: the network, on any device; parameters and buffers are written as they are.

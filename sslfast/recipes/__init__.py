@@ -5,11 +5,32 @@ The name of a method alone is its recipe for the embedded data that suits it.
 
 from __future__ import annotations
 
-from sslfast.recipes import simclr, text
+from sslfast.recipes import (
+    byol,
+    colorization,
+    inpainting,
+    jigsaw,
+    mae,
+    moco,
+    relative_patch,
+    rotation,
+    simclr,
+    simsiam,
+    text,
+)
 from sslfast.recipes.base import Recipe
 
 RECIPES: dict[str, Recipe] = {
     **simclr.RECIPES,
+    **moco.RECIPES,
+    **byol.RECIPES,
+    **simsiam.RECIPES,
+    **mae.RECIPES,
+    **rotation.RECIPES,
+    **jigsaw.RECIPES,
+    **relative_patch.RECIPES,
+    **colorization.RECIPES,
+    **inpainting.RECIPES,
     **text.RECIPES,
 }
 

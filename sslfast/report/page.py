@@ -84,7 +84,9 @@ def _title(config: dict[str, Any]) -> str:
 def _facts(run: Run) -> list[tuple[str, str]]:
     """What the run is, in a few words each."""
     config = run.config
-    facts = [("backbone", config["backbone"]), ("image size", f"{config['image_size']} px")]
+    facts = [("backbone", config["backbone"])]
+    if "image_size" in config:
+        facts.append(("image size", f"{config['image_size']} px"))
     epochs = config.get("epochs")
     done = run.metrics[-1]["epoch"] if run.metrics else 0
     finished = run.finished or done == epochs
@@ -95,7 +97,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if seconds := _training_seconds(run, images):
         facts.append(("training time", _duration(seconds)))
     if speeds := sorted(line["examples_per_second"] for line in run.metrics if "examples_per_second" in line):
-        facts.append(("speed", f"{speeds[len(speeds) // 2]:,.0f} images/s"))
+        facts.append(("speed", f"{speeds[len(speeds) // 2]:,.0f} {run.modality.unit}/s"))
     if devices:
         facts.append(("device", f"{devices.get('name')} ({devices.get('type')})"))
     return facts

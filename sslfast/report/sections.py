@@ -120,8 +120,10 @@ def embedding(material: Material) -> Section:
     return Section(text, "figures", [("", svg)], half=True)
 
 
-def neighbours(material: Material) -> Section:
+def neighbours(material: Material) -> Section | None:
     """Some test images and the training images whose features are nearest."""
+    if material.run.settings.modality != "images":
+        return None
     train, test = material.train, material.test
     queries = material.spread(test, material.test_sample, QUERIES)
     position = {index: k for k, index in enumerate(material.test_sample.tolist())}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sslfast._extras import require
 from sslfast.config import differences
 from sslfast.data import FolderImages
 from sslfast.train.checkpoint import load_checkpoint, rng_state, save_checkpoint

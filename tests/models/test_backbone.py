@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values()))
 
 
-@pytest.mark.parametrize(("name", "near"), [("resnet19", "resnet18"), ("vit_tiny_patch16", "vit_tiny_patch16_224")])
+@pytest.mark.parametrize(("name", "near"), [("resnet19", "resnet18"), ("vit_tiny_patch16_225", "vit_tiny_patch16_224")])
 def test_unknown_name_has_its_neighbours_in_the_error(name: str, near: str) -> None:
     with pytest.raises(ValueError, match=near):
         build_backbone(name)

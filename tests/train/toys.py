@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from sslfast.config import ImageConfig, PretrainConfig
 from sslfast.methods import Method, SimCLR
-from sslfast.train import Interrupted
+from sslfast.train import Interrupted, pretrain
+from sslfast.train.checkpoint import load_checkpoint
 from sslfast.train.launch import launch
 from sslfast.train.loop import Training
 
@@ -103,6 +105,16 @@ def interrupt_at(run: Training, step: int, number: int = signal.SIGINT) -> None:
     run.method.on_step = interrupting
     with pytest.raises(Interrupted, match=f"stopped after step {step + 1} of"):
         run.fit()
+
+
+def assert_resumes_exactly(config: PretrainConfig, folder: Path, step: int) -> None:
+    """A run that is interrupted in `step` and resumed ends with the bits of one that is not."""
+    whole, broken = folder / "whole", folder / "broken"
+    pretrain(config, whole)
+    broken.mkdir()
+    interrupt_at(training(config, broken), step)
+    pretrain(config, broken, resume=True)
+    assert_same(*(load_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, broken)))
 
 
 def assert_same(a: object, b: object, path: str = "") -> None:

@@ -1,0 +1,39 @@
+"""Colorization's recipes."""
+
+from __future__ import annotations
+
+from sslfast.methods.colorization import ColorizationConfig
+from sslfast.recipes.base import CIFAR10, CIFAR10_CPU, IMAGENET, PHOTOS, Recipe
+
+OURS = {"preset": "mae", "optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05, "lr_scaling": "none"}
+
+RECIPES = {
+    "colorization": Recipe(
+        ColorizationConfig(**PHOTOS | OURS | {"epochs": 30, "batch_size": 64}, stride=2, decoder_width=64),
+        "crops of photographs that scikit-learn and scikit-image ship: two minutes on two CPU cores (ours)",
+    ),
+    "colorization-cifar10": Recipe(
+        ColorizationConfig(**CIFAR10 | OURS | {"batch_size": 256, "warmup_epochs": 5}),
+        "the paper's loss on a ResNet-18 for 32 px; optimizer and length are ours, there is no published recipe",
+    ),
+    "colorization-cifar10-cpu": Recipe(
+        ColorizationConfig(**CIFAR10_CPU | OURS | {"batch_size": 128}, epochs=5, warmup_epochs=0.25, decoder_width=64),
+        "the same with a network and a length for about twelve minutes of one CPU core with bfloat16 (ours)",
+    ),
+    "colorization-imagenet": Recipe(
+        ColorizationConfig(
+            **IMAGENET,
+            preset="mae",
+            epochs=14,
+            batch_size=40,
+            optimizer="adamw",
+            learning_rate=3e-5,
+            lr_scaling="none",
+            betas=(0.9, 0.99),
+            weight_decay=1e-3,
+            warmup_epochs=0,
+            decoder_width=256,
+        ),
+        "Zhang et al. 2016 and its solver: Adam 3e-5, betas 0.9 and 0.99, decay 1e-3, 450k steps of 40; on a ResNet-50",
+    ),
+}
