@@ -66,6 +66,12 @@ class Text(Modality):
     def describe(self) -> dict[str, Any]:
         return {"length": self.config.length, "vocabulary": self.tokenizer.get_vocab_size()}
 
+    def read_weights(self, path: Path) -> dict[str, Tensor]:
+        beside = path.parent / TOKENIZER
+        if beside.is_file() and read_tokenizer(beside).get_vocab() != self.tokenizer.get_vocab():
+            raise ValueError(f"{path} was trained with other tokens than those of {self.config.data}: see {beside}")
+        return {f"model.{name}": weight for name, weight in super().read_weights(path).items()}
+
     def export(self, backbone: nn.Module, folder: Path) -> None:
         export_text(backbone, folder, tokenizer=self.tokenizer, length=self.config.length)
 

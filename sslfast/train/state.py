@@ -88,7 +88,7 @@ def initialise(training: Training, path: Path) -> None:
     method = training.method
     try:
         if path.suffix == ".safetensors":
-            method.backbone.load_state_dict(require("safetensors.torch", extra="train").load_file(path))
+            method.backbone.load_state_dict(training.modality.read_weights(path))
         else:
             method.load_state_dict(load_checkpoint(path)["method"])
     except RuntimeError as error:
