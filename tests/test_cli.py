@@ -35,6 +35,13 @@ def test_pretrain_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert re.search(r"knn on digits +\d+\.\d\d%", capsys.readouterr().out)
     results = json.loads((run / "results.json").read_text())
     assert results["knn"]["k"] == 5
+    several = "--protocol few-shot pretext --shots 1 5 --draws 2 --limit 300 --device cpu"
+    assert main(["evaluate", str(run), *several.split()]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"few-shot on digits +\d+\.\d\d% ± \d", shown)
+    assert re.search(r"pretext on digits, loss +\d+\.\d{4}\n", shown)
+    assert main(["evaluate", str(run), "--protocol", "pretext", "--k", "5"]) == 2
+    assert "protocol pretext has no option --k" in capsys.readouterr().err
 
     assert main(["report", str(run)]) == 0
     assert capsys.readouterr().out.strip() == str(run / "report.html")
@@ -42,7 +49,7 @@ def test_pretrain_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 WRONG = [
-    ("walk", r"unknown command 'walk'; there are pretrain, evaluate, report, show-views, recipes, info"),
+    ("walk", r"unknown command 'walk'; there are pretrain, evaluate, report, compare, calibrate, show-views, recipes, info"),
     ("pretrain byoll", r"unknown method or recipe 'byoll'; there are simclr, simclr-photos"),
     ("pretrain --epochs 3", r"name of a method or recipe before --epochs"),
     ("pretrain simclr --epoch 3", r"Unrecognized options: --epoch, 3; perhaps --epochs"),
@@ -61,6 +68,9 @@ WRONG = [
     ("evaluate {tmp}/new", r"no run folder .*new"),
     ("evaluate {tmp}/full --protocol magic", r"invalid choice 'magic'.*linear"),
     ("report {tmp}/full", r"is not a run"),
+    ("compare", r"run"),
+    ("compare {tmp}/full", r"is not a run"),
+    ("compare {tmp}/full --output x.html", r"output must end in .csv, .md, .png, .svg or .pdf, got x.html"),
     ("recipes now", r"recipes takes no options, got now"),
 ]
 

@@ -14,8 +14,10 @@ Fast self-supervised learning in PyTorch.
 
 commands:
   pretrain NAME   train a network by a method or a recipe
-  evaluate RUN    judge what a run has learned: linear probe or kNN
+  evaluate RUN    judge what a run has learned: linear probe, kNN, few-shot, fine-tuning, its pretext task
   report RUN      write the run's page, RUN/report.html
+  compare RUN …   one table and one picture of several runs' results
+  calibrate NAME  train at several strengths of the augmentation, and show which suits
   show-views      draw views of images by a preset, and what was done to each
   recipes         list the recipes
   info            versions, devices, and what serves each op
@@ -78,6 +80,18 @@ def _report(arguments: Sequence[str]) -> int:
     return report(arguments)
 
 
+def _compare(arguments: Sequence[str]) -> int:
+    from sslfast.cli.compare import compare
+
+    return compare(arguments)
+
+
+def _calibrate(arguments: Sequence[str]) -> int:
+    from sslfast.cli.calibrate import calibrate
+
+    return calibrate(arguments)
+
+
 def _show_views(arguments: Sequence[str]) -> int:
     from sslfast.cli.show_views import show_views
 
@@ -112,6 +126,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "pretrain": _pretrain,
     "evaluate": _evaluate,
     "report": _report,
+    "compare": _compare,
+    "calibrate": _calibrate,
     "show-views": _show_views,
     "recipes": _recipes,
     "info": _info,

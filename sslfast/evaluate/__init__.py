@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from sslfast.evaluate.evaluation import Evaluation, evaluate
 from sslfast.evaluate.features import extract_features
+from sslfast.evaluate.geometry import alignment, uniformity
 from sslfast.evaluate.knn import knn_accuracy
 from sslfast.evaluate.linear import linear_probe
-from sslfast.evaluate.protocols import PROTOCOLS, evaluate
+from sslfast.evaluate.protocols import PROTOCOLS, Protocol
 from sslfast.evaluate.results import read_results
 from sslfast.evaluate.run import Run
 from sslfast.evaluate.task import Task
 
-__all__ = ["PROTOCOLS", "Run", "Task", "evaluate", "extract_features", "knn_accuracy", "linear_probe", "read_results"]
+__all__ = [
+    "PROTOCOLS",
+    "Evaluation",
+    "Protocol",
+    "Run",
+    "Task",
+    "alignment",
+    "evaluate",
+    "extract_features",
+    "knn_accuracy",
+    "linear_probe",
+    "read_results",
+    "uniformity",
+]

@@ -76,7 +76,7 @@ def frozen(network: nn.Module) -> Iterator[nn.Module]:
     after = fingerprints(network)
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if changed:
-        raise RuntimeError(f"the backbone was to stay frozen, but evaluating it changed {', '.join(changed)}")
+        raise RuntimeError(f"the network was to stay frozen, but evaluating it changed {', '.join(changed)}")
 
 
 def fingerprints(network: nn.Module) -> dict[str, str]:

@@ -131,6 +131,12 @@ class Run:
             raise ValueError(f"{self.folder / CHECKPOINT} does not fit {self.config['method']}: {error}") from error
         return method.eval()
 
+    def initial_method(self) -> Method:
+        """The whole method as training began with it, in eval mode on the CPU: the same weights to the bit."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config["seed"])
+            return METHODS[self.config["method"]](self.modality.build_backbone(), self.settings).eval()
+
     def _checkpoint(self) -> dict[str, Any]:
         path = self.folder / CHECKPOINT
         if not path.is_file():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from sslfast.data import ExampleSet
-from sslfast.evaluate.features import extract_features
+from sslfast.evaluate.features import extract_features, fingerprint
+
+Features = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Task:
     Args:
         train, test: the two splits.
         inputs: a batch of examples to what networks take, see `Modality.inputs`.
+        augmented: the same with a generator that augments them at random, see `Modality.augmented`; None for `inputs`.
         device: where networks compute.
         batch_size: examples a forward pass.
         seed: of everything that a protocol draws, the subset of `limit` too.
@@ -33,11 +37,15 @@ class Task:
     train: ExampleSet
     test: ExampleSet
     inputs: Callable[[Any], Tensor]
+    augmented: Callable[[Any, torch.Generator], Tensor] | None = None
     device: torch.device | str = "cpu"
     batch_size: int = 256
     seed: int = 0
     limit: int | None = None
     workers: int = 0
+    _found: MutableMapping[nn.Module, tuple[str, Features]] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -52,17 +60,24 @@ class Task:
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randperm(len(examples), generator=generator)[: self.limit].sort().values
 
-    def features(self, network: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def features(self, network: nn.Module) -> Features:
         """Features of the frozen network and labels: train_x (N_train, F), train_y, test_x (N_test, F), test_y.
+
+        They are computed once for a network, as long as it stays the same.
 
         Raises:
             ValueError: a feature is not finite.
         """
+        weights = fingerprint(network)
+        known, features = self._found.get(network, ("", None))
+        if features is not None and known == weights:
+            return features
         options = {"inputs": self.inputs, "device": self.device}
         options |= {"batch_size": self.batch_size, "workers": self.workers}
         train_x, train_y = extract_features(network, self.train, indices=self.indices(self.train), **options)
         test_x, test_y = extract_features(network, self.test, indices=self.indices(self.test), **options)
         check_features(train_x, train_y, test_x, test_y)
+        self._found[network] = weights, (train_x, train_y, test_x, test_y)
         return train_x, train_y, test_x, test_y
 
 

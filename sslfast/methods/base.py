@@ -35,6 +35,8 @@ class Method(nn.Module):
     """Its configuration; `Config.method` is its name."""
     constant_lr: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the names of parameters that keep the peak learning rate while the others follow the schedule."""
+    pairs: ClassVar[bool] = False
+    """Whether it learns from two views of every image by `ImageConfig.preset`, which the report then shows."""
     backbone: nn.Module
     """What is exported and evaluated: (B, C, H, W) -> (B, F)."""
 

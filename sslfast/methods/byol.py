@@ -27,7 +27,7 @@ class BYOLConfig(ImageConfig):
     projection_features: int = 256
     """Width of the embedding and of its prediction."""
     predictor: bool = True
-    """Predict the target's embedding; without a predictor the embeddings collapse, which is what the switch shows."""
+    """Predict the target's embedding; without it the embeddings collapse, which is what the switch shows."""
     stop_gradient: bool = True
     """Compare with the target network, which gets no gradient; otherwise the trained network is its own target."""
 
@@ -55,14 +55,19 @@ class BYOL(TwoViews):
         self.predictor = ProjectionHead(features, hidden, features) if config.predictor else nn.Identity()
         self.target = None
         if config.stop_gradient:
-            online = nn.Sequential(backbone, self.projector)
             # Its BatchNorm has statistics of its own; the length of the schedule is known at the first step only.
-            self.target = EMA(online, config.base_momentum, schedule="cosine", total_steps=1, buffers="ignore")
+            schedule = {"schedule": "cosine", "total_steps": 1}
+            self.target = EMA(self.online, config.base_momentum, **schedule, buffers="ignore")
         self.similarity = NegativeCosineSimilarity()
+
+    @property
+    def online(self) -> nn.Sequential:
+        """What the target follows: (B, C, H, W) -> (B, projection_features)."""
+        return nn.Sequential(self.backbone, self.projector)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
         """The loss of both directions; each view passes alone, so that BatchNorm never sees the two together."""
-        z1, z2 = (self.projector(self.backbone(view)) for view in batch)  # (B, D) each
+        z1, z2 = map(self.online, batch)  # (B, D) each
         t1, t2 = (z1, z2) if self.target is None else map(self.target, batch)
         q1, q2 = self.predictor(z1), self.predictor(z2)
         loss = 4 + 2 * (self.similarity(q1, t2) + self.similarity(q2, t1))  # ‖q − t‖² of unit vectors, twice
@@ -70,7 +75,10 @@ class BYOL(TwoViews):
 
     def on_step(self, step: int, total: int) -> None:
         """Moves the target towards what the optimizer step before this one has made of the network."""
-        if self.target is not None:
-            self.target.total_steps = total
-            if step > 0:
-                self.target.update(step - 1)
+        if self.target is None:
+            return
+        self.target.total_steps = total
+        if step > 0:
+            self.target.update(step - 1)
+        else:  # the backbone's weights may have been loaded since the copy was made
+            self.target.module.load_state_dict(self.online.state_dict())

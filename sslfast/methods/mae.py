@@ -93,7 +93,7 @@ class MAE(Method):
         self.mean, self.std = normalization(config.data)
 
     def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """One view of each image, (B, C, image_size, image_size) normalised, and noise (B, L) that orders its patches."""
+        """A view of each image, (B, C, image_size, image_size) normalised, and noise (B, L) that orders its patches."""
         device = images.device
         params = self.sampler.sample(len(images), images.shape[-2:], generator=generator, device=device)
         view = augment(images, params, self.size, mean=self.mean, std=self.std)

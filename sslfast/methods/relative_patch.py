@@ -96,7 +96,7 @@ class RelativePatch(Method):
         return features, self.head(features.flatten(1)).float()
 
     def _pairs(self, images: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pictures in [0, 1]; corners (B, 2, 2) of the centre and one neighbour; both patches; the neighbour's place."""
+        """Pictures in [0, 1]; corners (B, 2, 2) of centre and neighbour; both patches; the neighbour's place."""
         pictures = self.cutter.pictures(images, generator)
         batch, device = len(images), images.device
         place = torch.randint(len(NEIGHBOURS), (batch,), generator=generator, device=device)

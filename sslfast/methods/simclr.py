@@ -49,6 +49,7 @@ class SimCLR(Method):
     """
 
     Config = SimCLRConfig
+    pairs = True
 
     def __init__(self, backbone: nn.Module, config: SimCLRConfig) -> None:
         super().__init__()

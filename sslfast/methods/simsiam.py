@@ -24,7 +24,7 @@ class SimSiamConfig(ImageConfig):
     projection_features: int = 2048
     """Width of the projector's layers and of the embedding; the predictor's hidden layer has a quarter of it."""
     predictor: bool = True
-    """Predict the other view's embedding; without a predictor the embeddings collapse, which is what the switch shows."""
+    """Predict the other view's embedding; without it the embeddings collapse, which is what the switch shows."""
     stop_gradient: bool = True
     """No gradient to what is predicted; with one the embeddings collapse, which is what the switch shows."""
 

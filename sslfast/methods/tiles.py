@@ -1,4 +1,4 @@
-"""Pictures cut into 3x3 tiles with a gap between them and a jitter of each: what jigsaw and relative patch ask about."""
+"""Pictures cut into 3x3 tiles, with a gap between them and a jitter of each."""
 
 from __future__ import annotations
 

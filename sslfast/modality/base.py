@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from sslfast._extras import require
@@ -50,6 +51,10 @@ class Modality(ABC):
     @abstractmethod
     def inputs(self, source: Any) -> Tensor:
         """A batch of examples, of whatever data set, as evaluation gives it to the backbone: nothing random."""
+
+    def augmented(self, source: Any, generator: torch.Generator) -> Tensor:
+        """The same for fine-tuning, with what a modality has in the way of augmentation; the same shape."""
+        return self.inputs(source)
 
     @abstractmethod
     def baselines(self) -> dict[str, nn.Module]:

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sslfast.augment import Preset, ViewSampler
 from sslfast.data import LUMA, ImageSet, load_images, normalization
 from sslfast.modality.base import Modality
 from sslfast.models import build_backbone, export_backbone, load_backbone
+from sslfast.ops import augment
 
 
 class Images(Modality):
@@ -48,11 +50,20 @@ class Images(Modality):
         mean, std = self.normalization
         return to_inputs(source, size=self.config.image_size, mean=mean, std=std)
 
+    def augmented(self, source: Tensor, generator: torch.Generator) -> Tensor:
+        """A crop of at least 40 % of the area, and a flip if the run's own preset has one."""
+        size, (mean, std) = self.config.image_size, self.normalization
+        first, _ = ViewSampler.pair(self.config.preset, size)
+        sampler = ViewSampler(Preset(crop_scale=(0.4, 1.0), flip=first.preset.flip, jitter=0.0), size)
+        drawn = sampler.sample(len(source), source.shape[-2:], generator=generator, device=source.device)
+        return _normalised(augment(source, drawn, size), mean=mean, std=std)
+
     def baselines(self) -> dict[str, nn.Module]:
         return {"pixels": RawPixels()}
 
     def describe(self) -> dict[str, Any]:
-        return {"image_size": self.config.image_size}
+        mean, std = self.normalization
+        return {"image_size": self.config.image_size, "mean": list(mean), "std": list(std)}
 
     def export(self, backbone: nn.Module, folder: Path) -> None:
         config, (mean, std) = self.config, self.normalization
@@ -83,13 +94,6 @@ def to_inputs(images: Tensor, *, size: int | None, mean: Sequence[float], std: S
         ValueError: the channels do not fit `mean`, and neither is 1.
     """
     pixels = images.float() / 255
-    have, want = images.shape[1], len(mean)
-    if have == 1 and want > 1:
-        pixels = pixels.expand(-1, want, -1, -1)
-    elif have == 3 and want == 1:
-        pixels = torch.einsum("bchw,c->bhw", pixels, pixels.new_tensor(LUMA)).unsqueeze(1)
-    elif have != want:
-        raise ValueError(f"images have {have} channels, but the network was trained on {want}")
     if size is not None:
         height, width = pixels.shape[-2:]
         if min(height, width) != size:
@@ -97,6 +101,18 @@ def to_inputs(images: Tensor, *, size: int | None, mean: Sequence[float], std: S
             pixels = F.interpolate(pixels, scaled, mode="bicubic", antialias=True).clamp(0, 1)
         top, left = ((side - size) // 2 for side in pixels.shape[-2:])
         pixels = pixels[..., top : top + size, left : left + size]
+    return _normalised(pixels, mean=mean, std=std)
+
+
+def _normalised(pixels: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Images (B, C, H, W) in [0, 1] with the channels and the normalisation of the network."""
+    have, want = pixels.shape[1], len(mean)
+    if have == 1 and want > 1:
+        pixels = pixels.expand(-1, want, -1, -1)
+    elif have == 3 and want == 1:
+        pixels = torch.einsum("bchw,c->bhw", pixels, pixels.new_tensor(LUMA)).unsqueeze(1)
+    elif have != want:
+        raise ValueError(f"images have {have} channels, but the network was trained on {want}")
     column = (1, -1, 1, 1)
     return (pixels - pixels.new_tensor(mean).view(column)) / pixels.new_tensor(std).view(column)
 

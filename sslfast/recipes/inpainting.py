@@ -11,7 +11,7 @@ AUTHORS = {"batch_size": 64, "optimizer": "adamw", "learning_rate": 2e-4, "lr_sc
 
 RECIPES = {
     "inpainting": Recipe(
-        InpaintingConfig(**PHOTOS | OURS | {"epochs": 30, "batch_size": 64}, decoder_width=32),
+        InpaintingConfig(**PHOTOS | OURS | {"epochs": 20, "batch_size": 64}, decoder_width=32),
         "crops of photographs that scikit-learn and scikit-image ship: two minutes on two CPU cores (ours)",
     ),
     "inpainting-digits": Recipe(
@@ -25,7 +25,7 @@ RECIPES = {
     "inpainting-cifar10-cpu": Recipe(
         InpaintingConfig(
             **CIFAR10_CPU | OURS | {"preset": "mae", "batch_size": 128},
-            epochs=5,
+            epochs=4,
             warmup_epochs=0.25,
             mask="blocks",
             decoder_width=32,

@@ -70,6 +70,22 @@ def curve(
         return _svg(figure, f"{label} over epochs")
 
 
+def few_labels(lines: dict[str, tuple[Sequence[int], Sequence[float], Sequence[float]]]) -> str:
+    """Accuracies in per cent over labels a class: by name the (n, means, standard deviations)."""
+    with _style():
+        figure, axes = _axes()
+        for (name, (n, means, stds)), dashes in zip(lines.items(), ("-", "--", ":", "-.")):
+            colour = BLUE if dashes == "-" else GRAY
+            options = {"color": colour, "ecolor": colour, "linestyle": dashes, "marker": "o", "markersize": 4}
+            axes.errorbar(n, means, stds, label=name, capsize=3, **options)
+        axes.set_xscale("log")
+        axes.set_xticks(n, [str(count) for count in n])
+        axes.minorticks_off()
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=len(lines), fontsize=8.5)
+        axes.set(xlabel="labels a class", ylabel="accuracy (%)")
+        return _svg(figure, "accuracy over labels a class")
+
+
 def scatter(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> str:
     """A map (N, 2) with a colour for each class, and a legend of up to 20."""
     with _style(**{"figure.figsize": (5.6, 5.2), "axes.grid": False}):

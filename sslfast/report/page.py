@@ -14,11 +14,12 @@ from sslfast._extras import require
 from sslfast._version import __version__
 from sslfast.evaluate.protocols import PROTOCOLS
 from sslfast.evaluate.run import Run
+from sslfast.report.illustrations import illustrations
 from sslfast.report.material import Material, Unavailable
-from sslfast.report.sections import BASELINES, PROTOCOL_NAMES, SECTIONS, Section
+from sslfast.report.names import BASELINES, METHOD_NAMES, PROTOCOL_NAMES, headline
+from sslfast.report.sections import SECTIONS, Section
 
 FILE = "report.html"
-METHOD_NAMES = {"simclr": "SimCLR"}
 
 
 def build(
@@ -47,7 +48,8 @@ def build(
     run = Path(run)
     root = None if data_root is None else Path(data_root)
     material = Material(run, data_root=root, download=download, device=device)
-    sections = {title: _section(make, material) for title, make in SECTIONS.items()}
+    made = {"What it was asked": illustrations, **SECTIONS}
+    sections = {title: _section(make, material) for title, make in made.items()}
     jinja = require("jinja2", extra="train")
     loader = jinja.FileSystemLoader(Path(__file__).parents[1] / "templates")
     environment = jinja.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -56,11 +58,7 @@ def build(
         folder=run.resolve().name,
         facts=_facts(material.run),
         results=[_accuracies(name, result) for name, result in material.results.items()],
-        commands=[
-            f"sslfast evaluate {shlex.quote(str(run))} --protocol {name}"
-            for name in PROTOCOLS
-            if name not in material.results
-        ],
+        command=_command(run, [name for name in PROTOCOLS if name not in material.results]),
         sections={title: section for title, section in sections.items() if section},
         version=__version__,
     )
@@ -75,6 +73,11 @@ def _section(make: Callable[[Material], Section | None], material: Material) -> 
         return make(material)
     except Unavailable as why:
         return Section(f"Not shown: {why}")
+
+
+def _command(run: Path, protocols: list[str]) -> str | None:
+    """What evaluates the run by these protocols."""
+    return f"sslfast evaluate {shlex.quote(str(run))} --protocol {' '.join(protocols)}" if protocols else None
 
 
 def _title(config: dict[str, Any]) -> str:
@@ -123,15 +126,32 @@ def _duration(seconds: float) -> str:
 
 
 def _accuracies(name: str, result: dict[str, Any]) -> dict[str, Any]:
-    """One protocol's accuracies, for the bars at the head of the page."""
+    """One protocol's headline beside its baselines, for the bars at the head of the page."""
     protocol, _, data = name.partition("@")
-    bars = [("this run", result["accuracy"], True)]
-    bars += [(BASELINES.get(key, key), accuracy, False) for key, accuracy in result.get("baselines", {}).items()]
-    settings = {"knn": ("k", "temperature"), "linear": ("C", "iterations")}.get(protocol, ())
-    notes = [f"{key} {result[key]}" for key in settings if key in result] + [f"{result['test_examples']} test examples"]
+    metric = result.get("metric", "accuracy")
+    values = [("this run", result[metric], True)]
+    values += [(BASELINES.get(key, key), value, False) for key, value in result.get("baselines", {}).items()]
+    values.sort(key=lambda value: (not value[2], -value[1]))
+    longest = 1.0 if metric == "accuracy" else max(abs(value) for _, value, _ in values) or 1.0
+    bars = [(who, headline(metric, value), 100 * abs(value) / longest, own) for who, value, own in values]
+    title = PROTOCOL_NAMES.get(protocol, protocol) + (f" on {data}" if data else "")
+    title += "" if metric == "accuracy" else f": {metric}"
+    return {"title": title, "bars": bars, "notes": ", ".join(_notes(protocol, metric, result))}
+
+
+def _notes(protocol: str, metric: str, result: dict[str, Any]) -> list[str]:
+    """How it came about, in a few words each."""
+    shown = {"knn": ("k", "temperature"), "linear": ("C", "iterations"), "finetune": ("updates", "layer_decay")}
+    notes = [f"{key} {result[key]}" for key in shown.get(protocol, ()) if key in result]
+    if "shots" in result:
+        draws = len(next(iter(result["shots"].values()))["accuracies"])
+        notes.append(f"{max(map(int, result['shots']))} labels a class, {draws} draws, ± {100 * result['std']:.1f}")
+    notes += [f"{key} {value:.4g}" for key, value in result.get("metrics", {}).items() if key != metric]
+    notes.append(f"{result.get('examples', result['test_examples'])} test examples")
     details = {"this run": result, **{BASELINES.get(k, k): v for k, v in result.get("baseline_details", {}).items()}}
     notes += [f"{who} not converged" for who, detail in details.items() if detail.get("converged") is False]
+    if "baselines_from" in result:
+        notes.append(f"baselines of {Path(result['baselines_from']).name}")
     if result.get("epoch") != result.get("epochs"):
         notes.append(f"after epoch {result.get('epoch')} of {result.get('epochs')}")
-    title = PROTOCOL_NAMES.get(protocol, protocol) + (f" on {data}" if data else "")
-    return {"title": title, "bars": sorted(bars, key=lambda bar: (not bar[2], -bar[1])), "notes": ", ".join(notes)}
+    return notes

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 
 from sslfast._extras import require
 from sslfast.augment import ViewSampler
+from sslfast.methods import METHODS
 from sslfast.ops import augment
 from sslfast.report import figures
 from sslfast.report.material import Material, Unavailable
+from sslfast.report.names import BASELINES, PROTOCOL_NAMES
 from sslfast.report.pictures import tile
 
 PAIRS, QUERIES, NEIGHBOURS = 12, 8, 8
-BASELINES = {"random_init": "random weights", "pixels": "raw pixels"}
-PROTOCOL_NAMES = {"linear": "Linear probe", "knn": "kNN"}
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Section:
     """A part of the page; its title is the key in `SECTIONS`.
 
     `content` by `kind`: "figures" a list of (caption, svg); "strips" a list of lists of `pictures.Tile`; "table" a list
-    of (name, value); "text" nothing, `text` says it all.
+    of (name, value); "panels" a list of lists of tiles and words; "text" nothing, `text` says it all.
     """
 
     text: str
-    kind: Literal["figures", "strips", "table", "text"] = "text"
+    kind: Literal["figures", "strips", "table", "panels", "text"] = "text"
     content: Sequence[Any] = ()
     columns: int = 1  # of a strip: its tiles; of figures: 2 are beside each other where there is room
     half: bool = False  # two such sections in a row stand beside each other where there is room
@@ -84,7 +84,7 @@ def _curve(name: str, epochs: Sequence[float], values: Sequence[float], material
 
 def views(material: Material) -> Section | None:
     """Some training images, each beside two views of it as the run augments them."""
-    if "preset" not in material.config:
+    if not METHODS[material.config["method"]].pairs:
         return None
     preset, strength, size = (material.config[key] for key in ("preset", "strength", "image_size"))
     chosen = material.spread(material.train, torch.arange(len(material.train)), PAIRS)
@@ -154,6 +154,27 @@ def neighbours(material: Material) -> Section | None:
     return Section(text, "strips", strips, 1 + found.shape[1])
 
 
+def few_labels(material: Material) -> Section | None:
+    """Accuracy over the number of labels a class."""
+    shown = []
+    for name, result in material.results.items():
+        if "shots" not in result:
+            continue
+        details = {"this run": result, **result["baseline_details"]}
+        lines = {}
+        for who, detail in details.items():
+            shots = detail.get("shots", result["shots"])
+            means, stds = ([100 * row[key] for row in shots.values()] for key in ("mean", "std"))
+            lines[BASELINES.get(who, who)] = ([int(n) for n in shots], means, stds)
+        protocol, _, data = name.partition("@")
+        caption = PROTOCOL_NAMES.get(protocol, protocol) + (f" on {data}" if data else "")
+        shown.append((caption, figures.few_labels(lines)))
+    if not shown:
+        return None
+    text = "Test accuracy with n labels a class: mean and standard deviation over draws, the same for every network."
+    return Section(text, "figures", shown, 2)
+
+
 def confusion(material: Material) -> Section | None:
     """The linear probe's confusion matrix."""
     linear = material.results.get("linear", {})
@@ -173,7 +194,7 @@ def measured(material: Material) -> Section | None:
     """How each accuracy came about."""
     if not material.results:
         return None
-    left_out = ("confusion", "class_accuracy")
+    left_out = ("confusion", "class_accuracy", "shots")
     rows = [
         (f"{name}: {key}", value)
         for name, result in material.results.items()
@@ -198,6 +219,7 @@ def environment(material: Material) -> Section:
 SECTIONS: dict[str, Callable[[Material], Section | None]] = {
     "Training": curves,
     "Augmented pairs": views,
+    "Few labels": few_labels,
     "Nearest neighbours": neighbours,
     "Map of the features": embedding,
     "Confusion matrix": confusion,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sslfast.train.loop import Summary
-from sslfast.train.pretrain import pretrain
+from sslfast.train.pretrain import ensure_trained, pretrain
 from sslfast.train.stop import Interrupted
 
-__all__ = ["Interrupted", "Summary", "pretrain"]
+__all__ = ["Interrupted", "Summary", "ensure_trained", "pretrain"]

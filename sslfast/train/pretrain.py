@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sslfast.config import PretrainConfig
+from sslfast.config import PretrainConfig, differences
+from sslfast.evaluate import Run
 from sslfast.methods import METHODS
-from sslfast.train.folder import check_folder, clear_folder, write_config, write_environment
+from sslfast.train.folder import CHECKPOINT, check_folder, clear_folder, write_config, write_environment
 from sslfast.train.launch import launch
 from sslfast.train.loop import Summary, Training
 from sslfast.train.state import initialise, restore_state
@@ -61,3 +62,21 @@ def pretrain(
         write_environment(run, device=fabric.device, processes=fabric.world_size, command=command)
     fabric.barrier()
     return training.fit()
+
+
+def ensure_trained(
+    config: PretrainConfig, run: str | Path, *, download: bool = False, command: str | None = None
+) -> None:
+    """Train by `config` into `run` what is left to train: nothing of a finished run, an unfinished one is resumed.
+
+    Raises:
+        ValueError: a run of other settings is there; names them. And what `pretrain` raises.
+    """
+    run = Path(run)
+    begun = (run / CHECKPOINT).is_file()
+    if begun and Run(run).finished:
+        if changed := differences(Run(run).config, config.to_dict()):
+            raise ValueError(f"{run} was trained with other settings: {', '.join(changed)}; choose another folder")
+        return
+    broken = not begun and (run / "config.json").is_file()  # stopped before it had a checkpoint
+    pretrain(config, run, resume=begun, overwrite=broken, download=download, command=command)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sslfast.models import build_backbone
+from sslfast.models.vit import sine_cosine_positions
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "resnet26d", "mobilenetv3_small_050", "vit_tiny_patch16_224"])
@@ -73,3 +74,45 @@ def test_names_that_would_go_to_the_network_are_refused(monkeypatch: pytest.Monk
 def test_wrong_sizes_are_named(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         build_backbone("resnet20", **wrong)
+
+
+@pytest.mark.parametrize(("name", "size"), [("vit_micro_patch2", 8), ("vit_tiny_patch4", 32), ("vit_small_patch8", 32)])
+def test_vision_transformers_load_in_plain_timm_and_give_the_mean_of_their_tokens(name: str, size: int) -> None:
+    backbone = build_backbone(name, in_channels=1, image_size=size).eval()
+    kind, patch = name.removeprefix("vit_").split("_patch")
+    shape = {"embed_dim": 128, "depth": 4, "num_heads": 4} if kind == "micro" else {}
+    plain = timm.create_model(
+        f"vit_{kind.replace('micro', 'tiny')}_patch16_224", img_size=size, patch_size=int(patch), in_chans=1,
+        num_classes=0, global_pool="avg", fc_norm=False, **shape,
+    ).eval()  # fmt: skip
+    plain.load_state_dict(backbone.state_dict())
+    x = torch.rand(2, 1, size, size)
+    with torch.no_grad():
+        features = backbone(x)
+        assert features.shape == (2, backbone.num_features)
+        torch.testing.assert_close(features, plain(x))
+        torch.testing.assert_close(features, backbone.forward_features(x)[:, 1:].mean(dim=1))
+
+
+@pytest.mark.parametrize(("name", "width", "depth"), [("base", 768, 12), ("large", 1024, 24)])
+def test_large_vision_transformers_are_the_papers(name: str, width: int, depth: int) -> None:
+    with torch.device("meta"):
+        backbone = build_backbone(f"vit_{name}_patch16", image_size=224)
+    assert (backbone.embed_dim, len(backbone.blocks)) == (width, depth)
+    assert backbone.pos_embed.shape == (1, 197, width)
+
+
+def test_an_image_that_patches_do_not_divide_is_named() -> None:
+    with pytest.raises(ValueError, match="image_size to be a multiple of 8, got 30"):
+        build_backbone("vit_tiny_patch8", image_size=30)
+    with pytest.raises(ValueError, match="multiple of 0"):
+        build_backbone("vit_tiny_patch0")
+
+
+def test_positions_tell_columns_in_their_first_half_and_rows_in_their_second() -> None:
+    positions = sine_cosine_positions(3, 8).unflatten(0, (3, 3))  # (row, column, width)
+    angles = torch.tensor([1.0, 0.01])
+    expected = torch.cat([(2 * angles).sin(), (2 * angles).cos(), angles.sin(), angles.cos()])
+    torch.testing.assert_close(positions[1, 2], expected)
+    with pytest.raises(ValueError, match="width"):
+        sine_cosine_positions(3, 6)

@@ -1,0 +1,235 @@
+"""What is the same for all protocols: the networks, the baselines, the result."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import platform
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property, partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslfast._version import __version__
+from sslfast.evaluate.features import fingerprint
+from sslfast.evaluate.protocols import PROTOCOLS, settings_of
+from sslfast.evaluate.results import merge_result, read_results
+from sslfast.evaluate.run import Run
+from sslfast.evaluate.task import Task, choose_device
+
+LOGGER = logging.getLogger("sslfast")
+MOST_CLASSES, MOST_CONFUSED = 100, 20  # classes up to which results.json has an accuracy each, a confusion matrix
+PACKAGES = ("torch", "scikit-learn", "numpy")
+OWN = ("method", "weights_sha256", "epoch", "epochs", "step")  # of an entry, what says nothing about its baselines
+
+
+class Evaluation:
+    """A run beside its baselines, judged by as many protocols as one likes: every network's features are computed once.
+
+        evaluation = Evaluation("runs/simclr")
+        entries = [evaluation.judge(protocol) for protocol in ("linear", "knn", "few-shot")]
+
+    Args:
+        run: the run folder. Its exported backbone is taken, or its last checkpoint if it has not finished.
+        data: another data set to train and test the classifiers on; the run's own if None. Its images are brought to
+            the network's input size and channels and normalised as in training.
+        data_root: folder of the downloaded sets.
+        download: fetch the images if they are not there.
+        device: where networks compute; CUDA if there is a device, else the CPU.
+        batch_size: examples a forward pass.
+        limit: at most this many examples of each split, drawn at random; None for all.
+        seed: of that draw and of whatever a protocol draws; the run's own if None. The initial networks always have the
+            run's.
+        workers: processes that decode images which are not in memory.
+        skip_corrupt: go on without image files that cannot be read, as training does if the run was told so.
+        baselines_from: another run, whose baselines are taken over from its results.json instead of computed, which
+            everything that determines them must allow. "pretext" computes its own nevertheless.
+
+    Raises:
+        ValueError: an argument is out of range; a file of the run is damaged.
+        FileNotFoundError: `run` is not a run, or the examples are not there.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        data: str | None = None,
+        data_root: str | Path | None = None,
+        download: bool = False,
+        device: torch.device | str | None = None,
+        batch_size: int = 256,
+        limit: int | None = None,
+        seed: int | None = None,
+        workers: int = 4,
+        skip_corrupt: bool = False,
+        baselines_from: str | Path | None = None,
+    ) -> None:
+        self.run = run = Run(Path(run))
+        self.data = data or run.config["data"]
+        self.baselines_from = None if baselines_from is None else Run(Path(baselines_from))
+        root = None if data_root is None else Path(data_root)
+        options = {"data": self.data, "root": root, "download": download, "skip_corrupt": skip_corrupt}
+        modality = run.modality
+        self.task = Task(
+            *(modality.load(split, **options) for split in ("train", "test")),
+            inputs=modality.inputs,
+            augmented=modality.augmented,
+            device=choose_device(device),
+            batch_size=batch_size,
+            seed=run.config["seed"] if seed is None else seed,
+            limit=limit,
+            workers=workers,
+        )
+
+    def judge(self, protocol: str, **options: Any) -> dict[str, Any]:
+        """The entry of RUN/results.json, which is written; see `evaluate`."""
+        settings = settings_of(protocol, options)
+        needs, task = PROTOCOLS[protocol].needs, self.task
+        judge = partial(PROTOCOLS[protocol].judge, task=task, **settings)
+        if needs == "method":
+            network, untrained = self.run.method(), {"random_init": self.run.initial_method()}
+            judge = partial(judge, task=replace(task, batch_size=self.run.config["batch_size"]))
+        else:
+            network = self._backbone
+            untrained = self._untrained if needs == "features" else {"random_init": self._untrained["random_init"]}
+        name = protocol if self.data == self.run.config["data"] else f"{protocol}@{self.data}"
+        about = self._about(network, untrained["random_init"]) | {"settings": settings}
+        source = self.baselines_from if needs != "method" else None
+        taken = _baselines_of(source, name, about) if source else None
+
+        LOGGER.info("%s: this run", protocol)
+        found = judge(network)
+        if taken:
+            baselines = taken(found)
+        else:
+            LOGGER.info("%s: its baselines, %s", protocol, ", ".join(untrained))
+            baselines = {key: judge(other) for key, other in untrained.items()}
+        predictions = found.pop("predictions", None)
+        for baseline in baselines.values():
+            baseline.pop("predictions", None)
+        metric = "accuracy" if "accuracy" in found else "loss"
+        unreadable = sorted(task.train.corrupt | task.test.corrupt)
+        result = {
+            "protocol": protocol,
+            "metric": metric,
+            metric: found.pop(metric),
+            "baselines": {key: baseline.pop(metric) for key, baseline in baselines.items()},
+            **({"baselines_from": str(source.folder)} if source else {}),
+            **found,
+            # What is the same for all networks is said once, above.
+            "baseline_details": {
+                key: {name: value for name, value in baseline.items() if value != found.get(name)}
+                for key, baseline in baselines.items()
+            },
+            **({"unreadable": unreadable} if unreadable else {}),  # skipped, as in training
+            **about,
+            **(_by_class(task, predictions) if predictions is not None else {}),
+        }
+        merge_result(self.run.folder, name, result)
+        return result
+
+    @cached_property
+    def _backbone(self) -> nn.Module:
+        return self.run.backbone().to(memory_format=torch.channels_last)
+
+    @cached_property
+    def _untrained(self) -> dict[str, nn.Module]:
+        initial = self.run.initial_backbone().to(memory_format=torch.channels_last)
+        return {**self.run.modality.baselines(), "random_init": initial}
+
+    def _about(self, network: nn.Module, initial: nn.Module) -> dict[str, Any]:
+        """On what, of what, and by what: all that an entry needs besides the settings to be got again."""
+        run, task = self.run, self.task
+        epoch, step = run.progress
+        return {
+            "data": self.data,
+            "train_examples": len(task.indices(task.train)),
+            "test_examples": len(task.indices(task.test)),
+            "limit": task.limit,
+            **run.modality.describe(),
+            "method": run.config["method"],
+            "backbone": run.config["backbone"],
+            "weights_sha256": fingerprint(network),
+            "initial_sha256": fingerprint(initial),
+            "epoch": epoch,
+            "epochs": run.config["epochs"],
+            "step": step,
+            "seed": task.seed,
+            "run_seed": run.config["seed"],
+            "versions": {"sslfast": __version__, "python": platform.python_version()}
+            | {package: metadata.version(package) for package in PACKAGES},
+        }
+
+
+def evaluate(run: str | Path, protocol: str, **options: Any) -> dict[str, Any]:
+    """Judge a run's last backbone by a protocol, beside baselines that learned nothing, and write it to results.json.
+
+        evaluate("runs/simclr", "knn", data="cifar100", k=20)
+
+    The baselines are the same protocol on the backbone as it was initialised, before training, and where a protocol
+    needs features only, on raw pixels (of at most 32 x 32). There is no choosing among epochs: what is judged is the
+    end of the run.
+
+    Args:
+        run: the run folder.
+        protocol: a name in `PROTOCOLS`.
+        options: those of `Evaluation`, and the protocol's own settings, for knn `k` and `temperature`, for linear `C`
+            and `max_iter`. A setting that is None has its default.
+
+    Returns:
+        The entry of RUN/results.json, under the protocol's name (`protocol@data` for another data set): accuracy and
+        baselines in [0, 1] and all that is needed to get them again.
+
+    Raises:
+        ValueError: there is no such protocol; an option is out of range; a file of the run is damaged.
+        TypeError: the protocol has no such option.
+        FileNotFoundError: `run` is not a run, has no weights, or the images are not there.
+        RuntimeError: a network that was to stay as it is changed while it was evaluated.
+    """
+    own = inspect.signature(Evaluation).parameters
+    settings = {name: value for name, value in options.items() if name not in own}
+    settings_of(protocol, settings)
+    return Evaluation(run, **{name: options[name] for name in options if name in own}).judge(protocol, **settings)
+
+
+def _baselines_of(source: Run, name: str, about: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What gives another run's baselines, as details that are beside `found`.
+
+    Raises:
+        ValueError: it has no such result, or one on other terms; the message says which.
+    """
+    entry = read_results(source.folder).get(name)
+    if entry is None:
+        raise ValueError(f"baselines_from: {source.folder} has no result of {name}")
+    wanted = json.loads(json.dumps({key: value for key, value in about.items() if key not in OWN}))
+    if other := [f"{key} {entry.get(key)}, not {value}" for key, value in wanted.items() if entry.get(key) != value]:
+        raise ValueError(f"baselines_from: the baselines of {source.folder} are others: {'; '.join(other)}")
+
+    def details(found: dict[str, Any]) -> dict[str, Any]:
+        same = {key: entry[key] for key in found if key in entry}
+        return {
+            key: {**same, **entry["baseline_details"][key], entry["metric"]: value}
+            for key, value in entry["baselines"].items()
+        }
+
+    return details
+
+
+def _by_class(task: Task, predictions: Tensor) -> dict[str, Any]:
+    """Each class's accuracy, and the confusion matrix (rows: true class, columns: predicted), if they are small."""
+    classes = task.test.classes
+    if len(classes) > MOST_CLASSES:
+        return {}
+    labels = task.test.labels[task.indices(task.test)]
+    size = len(classes)
+    counts = torch.bincount(labels * size + predictions, minlength=size * size).view(size, size)
+    accuracy = (counts.diagonal() / counts.sum(dim=1).clamp_min(1)).tolist()
+    by_class = {"class_accuracy": {name: round(value, 6) for name, value in zip(classes, accuracy)}}
+    return by_class | ({"confusion": counts.tolist()} if size <= MOST_CONFUSED else {})

@@ -1,0 +1,187 @@
+"""Several runs' results in one table and one picture."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sslfast._extras import require
+from sslfast.evaluate.results import read_results
+from sslfast.evaluate.run import Run
+from sslfast.report.figures import TEN
+from sslfast.report.names import BASELINES, METHOD_NAMES, PROTOCOL_NAMES, headline
+
+PICTURES = (".png", ".svg", ".pdf")
+FIELDS = ("run", "method", "backbone", "trained_on", "epoch", "protocol", "data", "metric", "value", "std",
+          *BASELINES, "train_examples", "test_examples", "seed", "run_seed")  # fmt: skip
+NOTHING = "–"
+INK = "#1c2126"
+
+
+class Comparison:
+    """The results of runs, a row a run and a column a protocol and data set; what a run lacks is a dash.
+
+        print(Comparison(["runs/simclr", "runs/moco"]).text())
+
+    Args:
+        runs: run folders, in the order of the rows.
+
+    Raises:
+        FileNotFoundError: one is no run folder. ValueError: a file of one is damaged; no run has a result.
+    """
+
+    def __init__(self, runs: Sequence[str | Path]) -> None:
+        self.runs = [Run(Path(run)) for run in runs]
+        self.results = [self._of(run) for run in self.runs]
+        self.columns = list(dict.fromkeys(column for results in self.results for column in results))
+        if not self.columns:
+            raise ValueError(f"none of {', '.join(str(run.folder) for run in self.runs)} has been evaluated")
+        names = Counter(run.folder.resolve().name for run in self.runs)
+        self.labels = [
+            run.folder.resolve().name if names[run.folder.resolve().name] == 1 else str(run.folder) for run in self.runs
+        ]
+        sizes = {column: Counter(_size(r[column]) for r in self.results if column in r) for column in self.columns}
+        self.usual = {column: counts.most_common(1)[0][0] for column, counts in sizes.items()}
+
+    def text(self) -> str:
+        """The table for a terminal, with what its marks mean below it."""
+        rows = self._table()
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+        return "\n".join([*lines, *self._notes()])
+
+    def markdown(self) -> str:
+        """The same in Markdown."""
+        head, *rows = ([cell.replace("|", r"\|") for cell in row] for row in self._table())
+        lines = [head, ["---"] * len(head), *rows]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return "\n\n".join([table, *self._notes()]) + "\n"
+
+    def records(self) -> list[dict[str, Any]]:
+        """One record a result, with the columns of the CSV file."""
+        found = []
+        for label, run, results in zip(self.labels, self.runs, self.results):
+            for result in results.values():
+                metric = result.get("metric", "accuracy")
+                found.append(
+                    {
+                        **{field: result.get(field, "") for field in FIELDS},
+                        "run": label,
+                        "trained_on": run.config["data"],
+                        "metric": metric,
+                        "value": result[metric],
+                        **{name: result["baselines"].get(name, "") for name in BASELINES},
+                    }
+                )
+        return found
+
+    def write(self, path: Path) -> None:
+        """Write the table (.csv, .md) or the picture (.png, .svg, .pdf) to a file, by its ending."""
+        self.check(path)
+        if path.suffix == ".csv":
+            with open(path, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, FIELDS)
+                writer.writeheader()
+                writer.writerows(self.records())
+        elif path.suffix == ".md":
+            path.write_text(self.markdown(), encoding="utf-8")
+        else:
+            self._draw(path)
+
+    @staticmethod
+    def check(path: Path) -> None:
+        """Raise ValueError if `write` does not know this kind of file."""
+        if path.suffix not in (".csv", ".md", *PICTURES):
+            raise ValueError(f"output must end in .csv, .md, .png, .svg or .pdf, got {path}")
+
+    @staticmethod
+    def _of(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
+        """A run's results by (protocol, data)."""
+        return {(name.partition("@")[0], result["data"]): result for name, result in read_results(run.folder).items()}
+
+    def _title(self, column: tuple[str, str]) -> str:
+        """The protocol, and its data if there are several."""
+        protocol, data = column
+        several = len({data for _, data in self.columns}) > 1
+        return PROTOCOL_NAMES.get(protocol, protocol) + (f", {data}" if several else "")
+
+    def _table(self) -> list[list[str]]:
+        rows = [["run", "method", "backbone", "epochs", *map(self._title, self.columns)]]
+        for label, run, results in zip(self.labels, self.runs, self.results):
+            config = run.config
+            method = METHOD_NAMES.get(config["method"], config["method"])
+            cells = [self._cell(results.get(column), column) for column in self.columns]
+            rows.append([label, method, config["backbone"], str(config["epochs"]), *cells])
+        return rows
+
+    def _cell(self, result: dict[str, Any] | None, column: tuple[str, str]) -> str:
+        """As 55.5% ± 0.3 (35.4%)*: the value, its deviation, the untrained network's, other sizes."""
+        if result is None:
+            return NOTHING
+        metric = result.get("metric", "accuracy")
+        text = headline(metric, result[metric])
+        text += f" ± {100 * result['std']:.1f}" if "std" in result else ""
+        if "random_init" in result["baselines"]:
+            text += f" ({headline(metric, result['baselines']['random_init'])})"
+        return text + ("" if _size(result) == self.usual[column] else "*")
+
+    def _notes(self) -> list[str]:
+        notes = ["In parentheses: the same network with random weights."]
+        for column in self.columns:
+            pixels = {r[column]["baselines"].get("pixels") for r in self.results if column in r} - {None}
+            if pixels:
+                values = ", ".join(headline("accuracy", value) for value in sorted(pixels))
+                notes.append(f"Raw pixels, {self._title(column)}: {values}.")
+            for label, results in zip(self.labels, self.results):
+                if column in results and _size(results[column]) != self.usual[column]:
+                    train, test = _size(results[column])
+                    usual = " and ".join(map(str, self.usual[column]))
+                    notes.append(
+                        f"* {self._title(column)}, {label}: {train} training and {test} test examples, not {usual}."
+                    )
+        return notes
+
+    def _draw(self, path: Path) -> None:
+        """Bars grouped by protocol, a colour a run; the baselines as marks on each bar."""
+        columns = [
+            column
+            for column in self.columns
+            if all(r[column].get("metric", "accuracy") == "accuracy" for r in self.results if column in r)
+        ]
+        if not columns:
+            raise ValueError(f"output {path} would be empty: no result is an accuracy")
+        width = 0.8 / len(self.runs)
+        style = {"font.size": 9, "text.parse_math": False, "text.color": INK, "svg.fonttype": "none"}
+        with require("matplotlib", extra="train").rc_context(style):
+            size = (max(5.0, 1.2 + 0.34 * len(columns) * (len(self.runs) + 1)), 3.6)
+            figure = require("matplotlib.figure", extra="train").Figure(figsize=size, dpi=140, layout="constrained")
+            axes = figure.subplots()
+            unnamed = dict(BASELINES)
+            marks = {"random_init": ("_", 1.6), "pixels": ("x", 1.0)}
+            for k, (label, results) in enumerate(zip(self.labels, self.results)):
+                there = [(i, results[column]) for i, column in enumerate(columns) if column in results]
+                x = [i + (k - (len(self.runs) - 1) / 2) * width for i, _ in there]
+                values = [100 * result["accuracy"] for _, result in there]
+                spread = [100 * result.get("std", 0) for _, result in there]
+                axes.bar(x, values, 0.92 * width, color=TEN[k % len(TEN)], label=label)
+                if any(spread):
+                    axes.errorbar(x, values, spread, fmt="none", ecolor=INK, elinewidth=0.8, capsize=2)
+                for name, (marker, thickness) in marks.items():
+                    points = [(p, 100 * r["baselines"][name]) for p, (_, r) in zip(x, there) if name in r["baselines"]]
+                    if points:
+                        options = {"color": INK, "s": 45, "linewidths": thickness, "zorder": 3}
+                        axes.scatter(*zip(*points), marker=marker, label=unnamed.pop(name, None), **options)
+            axes.set_xticks(range(len(columns)), [self._title(column).replace(", ", "\n") for column in columns])
+            axes.set(ylabel="test accuracy (%)", ylim=(0, 100))
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(axis="y", color="#d9dee5", linewidth=0.6)
+            axes.set_axisbelow(True)
+            figure.legend(loc="outside lower center", ncols=4, frameon=False)
+            figure.savefig(path)
+
+
+def _size(result: dict[str, Any]) -> tuple[int, int]:
+    return result["train_examples"], result["test_examples"]

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from train.toys import assert_resumes_exactly
+
+from sslfast.data import normalization
+from sslfast.methods import RelativePatch
+from sslfast.methods.relative_patch import PLACES, drop_colors, project_colors
+from sslfast.methods.tiles import cut
+from sslfast.models import build_backbone
+from sslfast.recipes import RECIPES
+from sslfast.train import pretrain
+
+IMAGES = torch.randint(0, 256, (6, 3, 30, 34), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+CONFIG = RelativePatch.Config(data="photos", tile_size=8, gap=4, jitter=2, hidden_features=32, color_defence="none")
+SHORT = dataclasses.replace(
+    RECIPES["relative-patch"].config, tile_size=8, gap=2, jitter=1, epochs=2, warmup_epochs=0.2, knn_every=0,
+    log_every=1, accelerator="cpu", preset="mae", strength=0.0,
+)  # fmt: skip
+
+
+def build(**changes: object) -> RelativePatch:
+    torch.manual_seed(0)
+    return RelativePatch(build_backbone("resnet20"), dataclasses.replace(CONFIG, **changes))
+
+
+def draw(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_patches_are_the_centre_and_the_neighbour_at_the_named_place() -> None:
+    method = build(jitter=0)
+    many = IMAGES.repeat(50, 1, 1, 1)
+    pictures, corners, patches, place = method._pairs(many, draw())
+    assert patches.shape == (300, 2, 3, 8, 8)
+    assert (corners[:, 0] == 12).all()  # after a tile and a gap
+    seen = {PLACES[p]: (row - 12, column - 12) for p, (row, column) in zip(place.tolist(), corners[:, 1].tolist())}
+    assert seen == {
+        "top left": (-12, -12), "top": (-12, 0), "top right": (-12, 12), "left": (0, -12), "right": (0, 12),
+        "bottom left": (12, -12), "bottom": (12, 0), "bottom right": (12, 12),
+    }  # fmt: skip
+    assert torch.equal(patches, cut(pictures, corners, 8))
+    assert place.bincount(minlength=8).min() > 15  # 37 each
+
+
+def test_views_are_drawn_from_the_generator_alone() -> None:
+    for defence in ("none", "project", "drop"):
+        method = build(color_defence=defence)
+        first, again, other = (method.views(IMAGES, draw(seed)) for seed in (1, 1, 2))
+        assert torch.equal(first[0], again[0])
+        assert torch.equal(first[1], again[1])
+        assert not torch.equal(first[0], other[0])
+
+
+def test_patches_are_on_the_scale_of_the_images_that_are_evaluated() -> None:
+    method = build()
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalization("photos"))
+    _, _, patches, _ = method._pairs(IMAGES, draw())
+    assert torch.allclose(method.views(IMAGES, draw())[0] * std + mean, patches, atol=1e-5)
+
+
+def test_projection_removes_the_green_magenta_axis_and_leaves_gray_alone() -> None:
+    patches = torch.rand(4, 2, 3, 8, 8, generator=draw())
+    projected = project_colors(patches)
+    axis = torch.tensor([-1.0, 2.0, -1.0])
+    assert torch.einsum("c,bnchw->bnhw", axis, projected).abs().max() < 1e-6
+    assert torch.allclose(project_colors(projected), projected, atol=1e-6)
+    gray = patches[:, :, :1].expand(-1, -1, 3, -1, -1)
+    assert torch.allclose(project_colors(gray), gray, atol=1e-6)
+    magenta_against_green = project_colors(patches + axis.view(3, 1, 1))
+    assert torch.allclose(magenta_against_green, projected, atol=1e-6)
+
+
+def test_dropping_keeps_one_channel_of_each_patch_and_makes_noise_of_the_others() -> None:
+    patches = torch.rand(200, 2, 3, 8, 8, generator=draw())
+    dropped = drop_colors(patches, draw())
+    kept = (dropped == patches).flatten(3).all(dim=3)  # (200, 2, 3)
+    assert (kept.sum(dim=2) == 1).all()
+    assert kept.float().mean(dim=(0, 1)).min() > 0.25  # each channel has its turn
+    assert 0.2 < (kept[:, 0] == kept[:, 1]).all(dim=1).float().mean() < 0.47  # a draw of its own for each patch
+    noise = dropped[~kept]
+    spread = noise.flatten(1).std(dim=1) / patches[kept].flatten(1).std(dim=1).repeat_interleave(2)
+    assert spread.min() > 0.005
+    assert spread.max() < 0.015
+
+
+def test_gray_images_need_no_defence() -> None:
+    for defence in ("none", "project", "drop"):
+        config = dataclasses.replace(CONFIG, data="digits", color_defence=defence)
+        method = RelativePatch(build_backbone("resnet20", in_channels=1), config)
+        patches, _ = method.views(IMAGES[:, :1], draw())
+        assert patches.shape == (6, 2, 1, 8, 8)
+
+
+def test_loss_is_the_cross_entropy_of_the_places() -> None:
+    method = build()
+    patches, place = method.views(IMAGES, draw())
+    output = method((patches, place))
+    features = method.backbone(patches.reshape(12, 3, 8, 8)).reshape(6, 128)
+    assert output["loss"].item() == pytest.approx(F.cross_entropy(method.head(features), place).item(), rel=1e-5)
+    assert torch.allclose(output["embeddings"], features[:, :64])
+    assert not output["embeddings"].requires_grad
+
+
+def test_every_parameter_gets_a_gradient_with_bfloat16_and_the_loss_stays_float32() -> None:
+    method = build()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method(method.views(IMAGES, draw()))["loss"]
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
+
+
+def test_illustration_shows_both_patches_and_where_they_are() -> None:
+    method = build(jitter=0).eval()
+    many = IMAGES.repeat(10, 1, 1, 1)
+    with torch.no_grad():
+        method.head[-1].weight.zero_()
+        method.head[-1].bias.zero_()[1] = 1.0  # always "top"
+        rows = method.illustrate(many, draw())
+    _, place = method.views(many, draw())
+    assert [row[1].mark == "hit" for row in rows] == (place == 1).tolist()
+    centre, neighbour, picture = rows[place.tolist().index(0)]
+    assert neighbour.caption == "lies top left, guessed top"
+    assert centre.mark == "query"
+    assert (picture.content[:, 12, 12:20] == 0).all()
+    assert (picture.content[:, 12:20, 19] == 0).all()
+    assert (picture.content[:, 0, :8] == 1).all()
+    assert torch.equal(picture.content[:, 1:7, 1:7], neighbour.content[:, 1:7, 1:7])
+    assert torch.equal(picture.content[:, 13:19, 13:19], centre.content[:, 1:7, 1:7])
+
+
+def test_wrong_configuration_is_named() -> None:
+    with pytest.raises(ValueError, match="color_defence must be one of drop, project, none"):
+        dataclasses.replace(CONFIG, color_defence="gray")
+
+
+def test_it_learns_on_its_embedded_default(tmp_path: Path) -> None:
+    pretrain(SHORT, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 74
+    assert sum(line["loss"] for line in lines[-20:]) < 0.97 * sum(line["loss"] for line in lines[:20])
+
+
+def test_resume_is_exact(tmp_path: Path) -> None:
+    assert_resumes_exactly(dataclasses.replace(SHORT, tile_size=4, batch_size=256, epochs=1), tmp_path, step=4)
