@@ -72,11 +72,11 @@ def test_a_network_that_sees_what_comes_is_refused() -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    config = tiny_config("clm", write_text(tmp_path / "a.txt"), epochs=6, vocabulary=300, tokenizer="bpe", log_every=4)
+    config = tiny_config("clm", write_text(tmp_path / "a.txt"), epochs=3, vocabulary=300, tokenizer="bpe", log_every=4)
     pretrain(config, tmp_path / "run")
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert losses[-1] < 0.75 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_resumes_exactly_with_dropout(tmp_path: Path) -> None:
-    assert_resumes_exactly(tiny_config("clm", write_text(tmp_path / "a.txt")), tmp_path, 5)
+    assert_resumes_exactly(tiny_config("clm", write_text(tmp_path / "a.txt")), tmp_path, 7)

@@ -41,11 +41,11 @@ def test_of_the_chosen_80_percent_are_masked_10_random_10_kept() -> None:
 
 
 def test_every_word_is_chosen_as_often_as_any_other() -> None:
-    tokens = rows(1, 24, 100, 20).repeat(20_000, 1)
+    tokens = rows(1, 24, 100, 20).repeat(5000, 1)
     _, positions, _ = mask_tokens(tokens, vocabulary=100, generator=torch.Generator().manual_seed(0))
-    often = torch.bincount(positions.flatten(), minlength=24) / 20_000
+    often = torch.bincount(positions.flatten(), minlength=24) / 5000
     words = tokens[0] > MASK
-    torch.testing.assert_close(often[words], torch.full((20,), 3 / 20), atol=0.012, rtol=0)
+    torch.testing.assert_close(often[words], torch.full((20,), 3 / 20), atol=0.025, rtol=0)
     assert not often[~words].any()
 
 
@@ -136,11 +136,11 @@ def test_what_does_not_fit_is_named() -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    config = tiny_config("mlm", write_text(tmp_path / "a.txt"), epochs=12, log_every=4)
+    config = tiny_config("mlm", write_text(tmp_path / "a.txt"), epochs=3, log_every=3)
     pretrain(config, tmp_path / "run")
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert losses[-1] < 0.75 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_resumes_exactly_with_dropout(tmp_path: Path) -> None:
-    assert_resumes_exactly(tiny_config("mlm", write_text(tmp_path / "a.txt")), tmp_path, 5)
+    assert_resumes_exactly(tiny_config("mlm", write_text(tmp_path / "a.txt")), tmp_path, 7)

