@@ -12,7 +12,7 @@ from sslfast.recipes.base import Recipe
 
 DOCS: dict[str, Any] = {
     "data": "docs",
-    "epochs": 60,
+    "epochs": 40,
     "batch_size": 64,
     "learning_rate": 2e-3,
     "warmup_epochs": 3,

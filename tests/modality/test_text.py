@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,10 @@ def test_an_unknown_backbone_is_named(tmp_path: Path) -> None:
     config = tiny_config("mlm", write_text(tmp_path / "a.txt"), backbone="bert-huge")
     with pytest.raises(ValueError, match=r"backbone must be one of bert-tiny, .*, got 'bert-huge'"):
         modality_of(config).build_backbone()
+
+
+def test_the_extra_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config("mlm", write_text(tmp_path / "a.txt"))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"sslfast\[text\]"):
+        modality_of(config)
