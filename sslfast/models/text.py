@@ -137,8 +137,11 @@ def export_text(backbone: TextBackbone, folder: Path, *, tokenizer: Any, length:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.model.state_dict().items()}
     require("safetensors.torch", extra="train").save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL))
-    fast = require("transformers", extra="text").PreTrainedTokenizerFast
-    fast(tokenizer_object=tokenizer, model_max_length=length, **names).save_pretrained(folder)
+    inputs = ["input_ids", *([] if backbone.causal else ["token_type_ids"]), "attention_mask"]
+    fast = require("transformers", extra="text").PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=length, model_input_names=inputs, **names
+    )
+    fast.save_pretrained(folder)
 
 
 def load_text_backbone(folder: Path) -> TextBackbone:
@@ -150,12 +153,16 @@ def load_text_backbone(folder: Path) -> TextBackbone:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is not there; sslfast pretrain writes it to RUN/exported")
-    transformers = require("transformers", extra="text")
+    transformers, load_file = (
+        require("transformers", extra="text"),
+        require("safetensors.torch", extra="train").load_file,
+    )
     damaged = (OSError, ValueError, RuntimeError, KeyError, require("safetensors", extra="train").SafetensorError)
     try:
-        kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-        options = {} if kind == "gpt2" else {"add_pooling_layer": False}
-        model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, **options)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        options = {} if config.model_type == "gpt2" else {"add_pooling_layer": False}
+        model = transformers.AutoModel.from_config(config, **options)
+        model.load_state_dict(load_file(folder / "model.safetensors"))
     except damaged as error:
         raise ValueError(f"{folder} does not hold an exported text model: {error!r}") from error
     return TextBackbone(model).eval()
