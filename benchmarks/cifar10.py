@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from benchmarks.measure import processor  # noqa: E402
 from sslfast.evaluate import Run, read_results  # noqa: E402
+from sslfast.evaluate.features import fingerprint  # noqa: E402
 from sslfast.recipes import RECIPES  # noqa: E402
 
 RESULTS = HERE / "results" / "cifar10.csv"
@@ -119,11 +120,24 @@ def train(recipe: str, folder: Path, options: list[str], environment: dict[str, 
 
 
 def judge(folder: Path, environment: dict[str, str]) -> None:
-    """Evaluate the run by every protocol that results.json does not have yet."""
-    for protocol in PROTOCOLS:
-        if protocol not in read_results(folder):
-            command = [sys.executable, "-m", "sslfast", "evaluate", str(folder), "--protocol", protocol]
-            subprocess.run(command, env=environment, check=True)
+    """Evaluate the run by every protocol that results.json does not have yet, its baselines once for all runs."""
+    if missing := [protocol for protocol in PROTOCOLS if protocol not in read_results(folder)]:
+        command = [sys.executable, "-m", "sslfast", "evaluate", str(folder), "--protocol", *missing]
+        source = same_beginning(folder)
+        command += ["--baselines-from", str(source)] if source else []
+        subprocess.run(command, env=environment, check=True)
+
+
+def same_beginning(folder: Path) -> Path | None:
+    """Another run beside this one, judged already on the same data, that began with the same backbone."""
+    run = Run(folder)
+    wanted = {"data": run.config["data"], "run_seed": run.config["seed"], **run.modality.describe()}
+    wanted = json.loads(json.dumps(wanted | {"initial_sha256": fingerprint(run.initial_backbone())}))
+    for other in sorted(path.parent for path in folder.parent.glob("*/results.json")):
+        results = read_results(other)
+        if other != folder and all(wanted.items() <= results.get(name, {}).items() for name in PROTOCOLS):
+            return other
+    return None
 
 
 def children() -> float:

@@ -49,7 +49,7 @@ def test_pretrain_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 WRONG = [
-    ("walk", r"unknown command 'walk'; there are pretrain, evaluate, report, compare, calibrate, show-views, recipes, info"),
+    ("walk", r"unknown command 'walk'; there are pretrain, evaluate, report, compare, calibrate, show-views"),
     ("pretrain byoll", r"unknown method or recipe 'byoll'; there are simclr, simclr-photos"),
     ("pretrain --epochs 3", r"name of a method or recipe before --epochs"),
     ("pretrain simclr --epoch 3", r"Unrecognized options: --epoch, 3; perhaps --epochs"),
@@ -68,7 +68,7 @@ WRONG = [
     ("evaluate {tmp}/new", r"no run folder .*new"),
     ("evaluate {tmp}/full --protocol magic", r"invalid choice 'magic'.*linear"),
     ("report {tmp}/full", r"is not a run"),
-    ("compare", r"run"),
+    ("compare", r"runs must name at least one run folder"),
     ("compare {tmp}/full", r"is not a run"),
     ("compare {tmp}/full --output x.html", r"output must end in .csv, .md, .png, .svg or .pdf, got x.html"),
     ("recipes now", r"recipes takes no options, got now"),

@@ -27,7 +27,7 @@ class InpaintingConfig(ImageConfig):
     method: ClassVar[str] = "inpainting"
 
     preset: str = "mae"
-    """Augmentation before the hole is cut, see --help of simclr; mae (crop and flip) is usual."""
+    """Augmentation before the hole is cut: simclr, moco-v2, mae (crop and flip) or mnist-like, for instance."""
     mask: Literal["center", "blocks"] = "center"
     """One square hole in the middle, or several anywhere, which may overlap."""
     hole: float = 0.25

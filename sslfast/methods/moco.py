@@ -9,15 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sslfast.augment import ViewSampler
 from sslfast.config import ImageConfig
-from sslfast.data import normalization
 from sslfast.ema import EMA
 from sslfast.key_queue import KeyQueue
 from sslfast.losses import InfoNCELoss
-from sslfast.methods.base import Method
+from sslfast.methods.two_views import TwoViews
 from sslfast.models import ProjectionHead, split_batch_norm
-from sslfast.ops import augment
 from sslfast.ops.across import find_group, gather_all
 
 
@@ -62,7 +59,7 @@ class MoCoConfig(ImageConfig):
             raise ValueError(f"queue_size must be at least the {keys} keys of a forward pass, got {self.queue_size}")
 
 
-class MoCo(Method):
+class MoCo(TwoViews):
     """A query finds the key of the same image, made by a slowly following copy of the network, in a queue of keys.
 
     Images are shuffled before the key encoder and its keys put back in order, across devices and the parts of
@@ -80,8 +77,7 @@ class MoCo(Method):
     Config = MoCoConfig
 
     def __init__(self, backbone: nn.Module, config: MoCoConfig) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone, config)
         if config.bn_splits > 1:
             split_batch_norm(backbone, config.bn_splits)
         width = backbone.num_features
@@ -97,26 +93,19 @@ class MoCo(Method):
         self.queue = KeyQueue(config.queue_size, config.projection_features, group="world")
         self.loss = InfoNCELoss(config.temperature)
         self.symmetric = config.symmetric
-        self.samplers = ViewSampler.pair(config.preset, config.image_size, strength=config.strength)
-        self.size = config.image_size
-        self.mean, self.std = normalization(config.data)
 
     def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Two augmentations of `images`, (B, C, image_size, image_size) each, and the order of the shuffle.
 
         The order is a permutation of the images of all W devices, (W·B,) int64, the same on all of them.
         """
-        first, second = (
-            sampler.sample(len(images), images.shape[-2:], generator=generator, device=images.device)
-            for sampler in self.samplers
-        )
+        first, second = super().views(images, generator)
         group = find_group("MoCo", "world", "all")
         ranks = 1 if group is None else dist.get_world_size(group)
         order = torch.randperm(ranks * len(images), generator=generator, device=images.device)
         if group is not None:
             dist.broadcast(order, src=0, group=group)
-        normalized = {"mean": self.mean, "std": self.std}
-        return augment(images, first, self.size, **normalized), augment(images, second, self.size, **normalized), order
+        return first, second, order
 
     def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Any]:
         """The queries of the first view against the keys of the second; symmetric: and the other way round."""

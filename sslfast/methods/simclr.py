@@ -8,13 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sslfast.augment import ViewSampler
 from sslfast.config import ImageConfig
-from sslfast.data import normalization
 from sslfast.losses import NTXentLoss
-from sslfast.methods.base import Method
+from sslfast.methods.two_views import TwoViews
 from sslfast.models import ProjectionHead
-from sslfast.ops import augment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +37,7 @@ class SimCLRConfig(ImageConfig):
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
 
-class SimCLR(Method):
+class SimCLR(TwoViews):
     """Two views of every image, drawn towards each other and away from all other images of the batch.
 
     Args:
@@ -49,11 +46,9 @@ class SimCLR(Method):
     """
 
     Config = SimCLRConfig
-    pairs = True
 
     def __init__(self, backbone: nn.Module, config: SimCLRConfig) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone, config)
         width = backbone.num_features
         self.head = ProjectionHead(
             width,
@@ -62,18 +57,6 @@ class SimCLR(Method):
             layers=config.projection_layers,
         )
         self.loss = NTXentLoss(config.temperature, learnable=config.learnable_temperature, group="world")
-        self.samplers = ViewSampler.pair(config.preset, config.image_size, strength=config.strength)
-        self.size = config.image_size
-        self.mean, self.std = normalization(config.data)
-
-    def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Two independent augmentations of `images`, each (B, C, image_size, image_size), normalised."""
-        first, second = (
-            sampler.sample(len(images), images.shape[-2:], generator=generator, device=images.device)
-            for sampler in self.samplers
-        )
-        normalized = {"mean": self.mean, "std": self.std}
-        return augment(images, first, self.size, **normalized), augment(images, second, self.size, **normalized)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
         """Both views in one forward pass, so that BatchNorm sees them together."""

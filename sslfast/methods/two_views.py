@@ -20,6 +20,8 @@ class TwoViews(Method):
         config: the run's.
     """
 
+    pairs = True
+
     def __init__(self, backbone: nn.Module, config: ImageConfig) -> None:
         super().__init__()
         self.backbone = backbone

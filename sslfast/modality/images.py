@@ -63,7 +63,8 @@ class Images(Modality):
 
     def describe(self) -> dict[str, Any]:
         mean, std = self.normalization
-        return {"image_size": self.config.image_size, "mean": list(mean), "std": list(std)}
+        normalization = {"mean": list(mean), "std": list(std)}
+        return {"image_size": self.config.image_size, "normalization": normalization}
 
     def export(self, backbone: nn.Module, folder: Path) -> None:
         config, (mean, std) = self.config, self.normalization

@@ -23,7 +23,7 @@ RECIPES = {
     ),
     "simsiam-cifar10-cpu": Recipe(
         SimSiamConfig(
-            **CIFAR10_CPU, **SMALL, epochs=3, batch_size=128, warmup_epochs=0.1, learning_rate=0.2, weight_decay=5e-4
+            **CIFAR10_CPU, **SMALL, epochs=3, batch_size=64, warmup_epochs=0.05, learning_rate=0.4, weight_decay=5e-4
         ),
         "a network and a length for about twelve minutes of one CPU core with bfloat16 (ours)",
     ),

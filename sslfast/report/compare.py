@@ -34,6 +34,8 @@ class Comparison:
     """
 
     def __init__(self, runs: Sequence[str | Path]) -> None:
+        if not runs:
+            raise ValueError("runs must name at least one run folder, got none")
         self.runs = [Run(Path(run)) for run in runs]
         self.results = [self._of(run) for run in self.runs]
         self.columns = list(dict.fromkeys(column for results in self.results for column in results))
@@ -102,11 +104,11 @@ class Comparison:
         """A run's results by (protocol, data)."""
         return {(name.partition("@")[0], result["data"]): result for name, result in read_results(run.folder).items()}
 
-    def _title(self, column: tuple[str, str]) -> str:
+    def _title(self, column: tuple[str, str], between: str = ", ") -> str:
         """The protocol, and its data if there are several."""
         protocol, data = column
         several = len({data for _, data in self.columns}) > 1
-        return PROTOCOL_NAMES.get(protocol, protocol) + (f", {data}" if several else "")
+        return PROTOCOL_NAMES.get(protocol, protocol) + (f"{between}{data}" if several else "")
 
     def _table(self) -> list[list[str]]:
         rows = [["run", "method", "backbone", "epochs", *map(self._title, self.columns)]]
@@ -174,7 +176,7 @@ class Comparison:
                     if points:
                         options = {"color": INK, "s": 45, "linewidths": thickness, "zorder": 3}
                         axes.scatter(*zip(*points), marker=marker, label=unnamed.pop(name, None), **options)
-            axes.set_xticks(range(len(columns)), [self._title(column).replace(", ", "\n") for column in columns])
+            axes.set_xticks(range(len(columns)), [self._title(column, "\n") for column in columns])
             axes.set(ylabel="test accuracy (%)", ylim=(0, 100))
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", color="#d9dee5", linewidth=0.6)

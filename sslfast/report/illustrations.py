@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from sslfast.data import batches
-from sslfast.methods import METHODS
-from sslfast.methods.base import Method, Panel
+from sslfast.methods import METHODS, Method, Panel
 from sslfast.report.material import Material, Unavailable
 from sslfast.report.pictures import Tile, tile
 from sslfast.report.sections import Section

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEAST_STD, LEAST_RANK = 0.1, 1.5
+LEAST_RANK = 1.5
 ROWS = 1024  # more add time to the singular values, not knowledge
 
 
@@ -32,6 +32,6 @@ def embedding_statistics(embeddings: Tensor) -> tuple[Tensor, Tensor]:
     return std, torch.where(values.sum() > 0, rank, 0)
 
 
-def collapsed(std: float, effective_rank: float) -> bool:
+def collapsed(std: float, effective_rank: float, least_std: float = 0.1) -> bool:
     """Whether embeddings of these statistics have collapsed to a point or to a line."""
-    return std < LEAST_STD or effective_rank < LEAST_RANK
+    return std < least_std or effective_rank < LEAST_RANK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,18 @@ def test_a_recipe_becomes_a_run_and_a_row_once(tmp_path: Path) -> None:
     assert 1 < cost["cpu_seconds"] < 300
     assert float(row["cpu_minutes"]) == pytest.approx(cost["cpu_seconds"] / 60, abs=0.051)
     assert cifar10.recorded([row], "simclr", 0, run)
+
+    for name in ("same", "other"):
+        shutil.copytree(run, run.with_name(name))
+        (run.with_name(name) / "results.json").unlink()
+    config = (run.with_name("other") / "config.json").read_text()
+    (run.with_name("other") / "config.json").write_text(config.replace('"seed": 0', '"seed": 1'))
+    assert cifar10.same_beginning(run.with_name("other")) is None
+    assert cifar10.same_beginning(run.with_name("same")) == run
+    cifar10.judge(run.with_name("same"), environment)
+    again = json.loads((run.with_name("same") / "results.json").read_text())
+    assert again["knn"]["baselines_from"] == str(run)
+    assert again["knn"]["accuracy"] == results["knn"]["accuracy"]
 
 
 def fake_pretrain(monkeypatch: pytest.MonkeyPatch, codes: list[int]) -> list[list[str]]:

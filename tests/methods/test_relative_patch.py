@@ -20,8 +20,8 @@ from sslfast.train import pretrain
 IMAGES = torch.randint(0, 256, (6, 3, 30, 34), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 CONFIG = RelativePatch.Config(data="photos", tile_size=8, gap=4, jitter=2, hidden_features=32, color_defence="none")
 SHORT = dataclasses.replace(
-    RECIPES["relative-patch"].config, tile_size=8, gap=2, jitter=1, epochs=2, warmup_epochs=0.2, knn_every=0,
-    log_every=1, accelerator="cpu", preset="mae", strength=0.0,
+    RECIPES["relative-patch"].config, tile_size=4, epochs=1, batch_size=256, warmup_epochs=0.2, knn_every=0,
+    log_every=1, accelerator="cpu",
 )  # fmt: skip
 
 
@@ -141,12 +141,26 @@ def test_wrong_configuration_is_named() -> None:
         dataclasses.replace(CONFIG, color_defence="gray")
 
 
-def test_it_learns_on_its_embedded_default(tmp_path: Path) -> None:
+def test_it_learns_the_places_of_a_batch() -> None:
+    method = build()
+    pairs = method.views(IMAGES.repeat(5, 1, 1, 1), draw())
+    optimizer = torch.optim.AdamW(method.parameters(), lr=2e-3)
+    for _ in range(20):
+        output = method(pairs)
+        output["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert output["loss"] < 1.2  # ln 8 is chance
+    assert output["accuracy"] > 0.7
+
+
+def test_it_trains_on_its_embedded_default(tmp_path: Path) -> None:
     pretrain(SHORT, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert len(lines) == 74
-    assert sum(line["loss"] for line in lines[-20:]) < 0.97 * sum(line["loss"] for line in lines[:20])
+    assert len(lines) == 9
+    assert all(0 <= line["accuracy"] <= 1 for line in lines)
+    assert sum(line["loss"] for line in lines[-3:]) < sum(line["loss"] for line in lines[:3])
 
 
 def test_resume_is_exact(tmp_path: Path) -> None:
-    assert_resumes_exactly(dataclasses.replace(SHORT, tile_size=4, batch_size=256, epochs=1), tmp_path, step=4)
+    assert_resumes_exactly(SHORT, tmp_path, step=4)

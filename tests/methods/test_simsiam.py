@@ -124,8 +124,8 @@ def test_wrong_configuration_is_named(field: str, value: float) -> None:
 
 def test_the_embedded_recipe_learns(tmp_path: Path) -> None:
     config = dataclasses.replace(
-        RECIPES["simsiam"].config, epochs=2, batch_size=128, warmup_epochs=0, log_every=2, knn_every=0,
-        accelerator="cpu",
+        RECIPES["simsiam"].config, epochs=2, batch_size=64, learning_rate=0.4, warmup_epochs=0, log_every=4,
+        knn_every=0, accelerator="cpu",
     )  # fmt: skip
     pretrain(config, tmp_path)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -135,3 +135,12 @@ def test_the_embedded_recipe_learns(tmp_path: Path) -> None:
 
 def test_resumes_exactly(tmp_path: Path) -> None:
     assert_resumes_exactly(dataclasses.replace(CONFIG, epochs=2), tmp_path, step=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("switch", ["", "predictor", "stop_gradient"])
+def test_the_embeddings_collapse_without_predictor_or_stop_gradient_only(switch: str, tmp_path: Path) -> None:
+    changes = {"epochs": 6, "batch_size": 64, "learning_rate": 0.4, "projection_features": 256}
+    pretrain(dataclasses.replace(CONFIG, **changes, **({switch: False} if switch else {})), tmp_path)
+    alarm = "the embeddings have collapsed" in (tmp_path / "train.log").read_text()
+    assert alarm == bool(switch)

@@ -19,7 +19,7 @@ from sslfast.methods import MoCo, SimCLR
 from sslfast.train import pretrain
 from sslfast.train.checkpoint import load_checkpoint
 
-# A network and heads without BatchNorm, whose statistics are each process's own. 5 steps: rounding grows with every one.
+# A network without BatchNorm, whose statistics are each process's own. 5 steps: rounding grows with every one.
 PLAIN = {
     "data": "digits", "backbone": "test_vit", "image_size": 16, "preset": "plain", "epochs": 1, "batch_size": 256,
     "learning_rate": 0.2, "warmup_epochs": 0.2, "knn_every": 0, "accelerator": "cpu", "workers": 0,
