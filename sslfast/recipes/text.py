@@ -17,6 +17,7 @@ DOCS: dict[str, Any] = {
     "learning_rate": 2e-3,
     "warmup_epochs": 3,
 }
+PAIRS: dict[str, Any] = {**DOCS, "learning_rate": 1e-3}
 
 # A size that was published, for a text like WikiText-103.
 WIKITEXT: dict[str, Any] = {
@@ -55,9 +56,9 @@ RECIPES = {
     "clm-wikitext": Recipe(
         CLMConfig(**GPT2_SMALL), "GPT-2's smallest size; rate and cosine of GPT, Radford et al. 2018, section 4.1"
     ),
-    "sop": Recipe(SOPConfig(**DOCS), "Python's language reference, order of two segments only (ours)"),
-    "nsp": Recipe(NSPConfig(**DOCS), "Python's language reference, next segment only (ours)"),
-    "mlm-sop": Recipe(SOPConfig(**DOCS, mlm_weight=1.0), "masked words and order together, as in ALBERT (ours)"),
-    "mlm-nsp": Recipe(NSPConfig(**DOCS, mlm_weight=1.0), "masked words and next segment together, as in BERT (ours)"),
+    "sop": Recipe(SOPConfig(**PAIRS), "Python's language reference, order of two segments only (ours)"),
+    "nsp": Recipe(NSPConfig(**PAIRS), "Python's language reference, next segment only (ours)"),
+    "mlm-sop": Recipe(SOPConfig(**PAIRS, mlm_weight=1.0), "masked words and order together, as in ALBERT (ours)"),
+    "mlm-nsp": Recipe(NSPConfig(**PAIRS, mlm_weight=1.0), "masked words and next segment together, as in BERT (ours)"),
     "mlm-nsp-wikitext": Recipe(NSPConfig(**BERT_BASE, mlm_weight=1.0), BERT_SOURCE),
 }
