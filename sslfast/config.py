@@ -144,6 +144,37 @@ class ImageConfig(PretrainConfig):
         self.check_at_least(image_size=4, strength=0, workers=0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(PretrainConfig):
+    """The fields of the methods that learn from text."""
+
+    modality = "text"
+
+    data: str = "docs"
+    """Text to train on: docs, Python's language reference, or text:FILE (UTF-8)."""
+    backbone: str = "bert-tiny"
+    """Network to train: bert-tiny, -mini, -small, -medium or -base; gpt2-tiny, gpt2-mini or gpt2."""
+    tokenizer: Literal["wordpiece", "bpe"] = "wordpiece"
+    """Subword tokens, learned from the training passages: BERT's lower-cased WordPiece or GPT-2's byte-level BPE."""
+    vocabulary: int = 4096
+    """Tokens in the vocabulary at most, the five special ones included."""
+    length: int = 64
+    """Tokens of a passage at most, special ones included."""
+
+    optimizer: Optimizer = "adamw"
+    """Optimizer; biases and norm parameters are left out of weight decay and of LARS's adaptation."""
+    learning_rate: float = 1e-3
+    """Peak learning rate before lr_scaling."""
+    lr_scaling: Scaling = "none"
+    """linear: learning_rate x effective batch / 256; sqrt: learning_rate x sqrt(effective batch); none: as it is."""
+    weight_decay: float = 0.01
+    """Weight decay: an L2 term for LARS and SGD, decoupled for AdamW."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_at_least(vocabulary=6, length=8)
+
+
 # Fields that may be changed when a run is resumed: none of them changes what is computed.
 FREE = frozenset({"data_root", "accelerator", "workers", "skip_corrupt", "log_every", "knn_every", "checkpoint_every"})
 

@@ -125,7 +125,7 @@ def _show(result: dict[str, Any]) -> None:
     form = "{:7.2%}" if metric == "accuracy" else "{:7.4f}"
     name = f"{result['protocol']} on {result['data']}" + ("" if metric == "accuracy" else f", {metric}")
     rows = {name: form.format(result[metric]) + (f" ± {result['std']:.2%}" if "std" in result else "")}
-    names = {"pixels": "raw pixels", "random_init": "random network"}
+    names = {"pixels": "raw pixels", "random_init": "random network", "bag_of_words": "bag of words"}
     rows |= {names.get(key, key): form.format(value) for key, value in result["baselines"].items()}
     rows |= {f"  {n} a class": f"{row['mean']:7.2%} ± {row['std']:.2%}" for n, row in result.get("shots", {}).items()}
     rows |= {f"  {key}": f"{value:7.4f}" for key, value in result.get("metrics", {}).items() if key != metric}

@@ -35,7 +35,7 @@ class RunOptions:
     resume: bool = False
     """Continue the run in that folder from its last checkpoint; give the same options as before."""
     init_from: Path | None = None
-    """Start with the weights of this checkpoint, or of this exported backbone.safetensors."""
+    """Start with the weights of this checkpoint, or of this exported backbone (.safetensors)."""
     overwrite: bool = False
     """Remove an earlier run in that folder first."""
     download: bool = False
@@ -83,9 +83,9 @@ def pretrain(arguments: Sequence[str]) -> int:
         return 130
     if summary:
         print(f"run       {summary.run}")
-        print(f"backbone  {summary.run / 'exported' / 'backbone.safetensors'}")
+        print(f"backbone  {next((summary.run / 'exported').glob('*.safetensors'))}")
         if summary.knn_accuracy is not None:
-            print(f"kNN       {summary.knn_accuracy:.2%} on the test images")
+            print(f"kNN       {summary.knn_accuracy:.2%} on the test examples")
         if summary.skipped:
             print(f"skipped   {summary.skipped} unreadable image files, named in {summary.run / 'train.log'}")
         print(f"next      sslfast evaluate {shlex.quote(str(summary.run))} --protocol linear")

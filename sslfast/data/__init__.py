@@ -4,6 +4,7 @@ from sslfast.data.batches import batches
 from sslfast.data.examples import ExampleSet
 from sslfast.data.images import FolderImages, ImageSet, TensorImages
 from sslfast.data.registry import DATASETS, LUMA, load_images, normalization
+from sslfast.data.text import Passages, TokenSet, load_text
 
 __all__ = [
     "DATASETS",
@@ -11,8 +12,11 @@ __all__ = [
     "ExampleSet",
     "FolderImages",
     "ImageSet",
+    "Passages",
     "TensorImages",
+    "TokenSet",
     "batches",
     "load_images",
+    "load_text",
     "normalization",
 ]

@@ -1,4 +1,4 @@
-"""Batches of an image set, on the device."""
+"""Batches of images or passages, on the device."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sslfast.data.images import FolderImages, ImageSet, TensorImages
+from sslfast.data.examples import ExampleSet
+from sslfast.data.images import FolderImages, TensorImages
+from sslfast.data.text import Passages, TokenSet
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, "Tensor | Passages", Tensor]
 
 
 def batches(
-    images: ImageSet,
+    images: ExampleSet,
     batch_size: int,
     *,
     device: torch.device | str = "cpu",
@@ -24,7 +26,7 @@ def batches(
     start: int = 0,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Go through an image set, or a part of it, once.
+    """Go through a set of images or passages, or a part of it, once.
 
         order = torch.randperm(len(images), generator=generator)
         for index, pixels, labels in batches(images, 256, device="cuda", order=order): ...
@@ -39,8 +41,8 @@ def batches(
         workers: processes that decode files; 0 decodes in this one. A set in memory needs none.
 
     Yields:
-        index (B,) int64, pixels (B, C, H, W) uint8, labels (B,) int64, all on the device. Where an image was skipped
-        (see `load_folder`), they are those of the one in its place, and `images.corrupt` names it.
+        index (B,) int64, pixels (B, C, H, W) uint8 or B `Passages`, labels (B,) int64, all on the device. Where an
+        image was skipped (see `load_folder`), they are those of the one in its place, and `images.corrupt` names it.
 
     Raises:
         ValueError: batch_size < 1, start < 0, workers < 0, an order that is no vector of indices; later: an image that
@@ -57,12 +59,12 @@ def batches(
     parts = [part for part in order.long().split(batch_size) if len(part) == batch_size or not drop_last]
     parts = [part for part in parts[start:] if len(part)]
     device = torch.device(device)
-    if isinstance(images, TensorImages):
+    if isinstance(images, TensorImages | TokenSet):
         return _indexed(images, parts, device)
     return _decoded(images, parts, device, workers)
 
 
-def _indexed(images: TensorImages, parts: list[Tensor], device: torch.device) -> Iterator[Batch]:
+def _indexed(images: TensorImages | TokenSet, parts: list[Tensor], device: torch.device) -> Iterator[Batch]:
     pixels, labels = images.on(device), images.labels.to(device)
     for part in parts:
         index = part.to(device, non_blocking=True)

@@ -16,4 +16,8 @@ def modality_of(config: PretrainConfig, folder: Path | None = None) -> Modality:
         from sslfast.modality.images import Images
 
         return Images(config, folder)
-    raise ValueError(f"modality of {config.method} must be images, got {config.modality!r}")
+    if config.modality == "text":
+        from sslfast.modality.text import Text
+
+        return Text(config, folder)
+    raise ValueError(f"modality of {config.method} must be images or text, got {config.modality!r}")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sslfast._extras import require
 from sslfast.config import PretrainConfig
 from sslfast.data import ExampleSet
 
@@ -62,6 +63,14 @@ class Modality(ABC):
     def describe(self) -> dict[str, Any]:
         """What results.json should say of the inputs."""
         return {}
+
+    def read_weights(self, path: Path) -> dict[str, Tensor]:
+        """The backbone's `state_dict` in an exported .safetensors file.
+
+        Raises:
+            ValueError: it was trained with other inputs than this run's.
+        """
+        return require("safetensors.torch", extra="train").load_file(path)
 
     @abstractmethod
     def export(self, backbone: nn.Module, folder: Path) -> None:

@@ -5,7 +5,19 @@ The name of a method alone is its recipe for the embedded data that suits it.
 
 from __future__ import annotations
 
-from sslfast.recipes import byol, colorization, inpainting, jigsaw, mae, moco, relative_patch, rotation, simclr, simsiam
+from sslfast.recipes import (
+    byol,
+    colorization,
+    inpainting,
+    jigsaw,
+    mae,
+    moco,
+    relative_patch,
+    rotation,
+    simclr,
+    simsiam,
+    text,
+)
 from sslfast.recipes.base import Recipe
 
 RECIPES: dict[str, Recipe] = {
@@ -19,6 +31,7 @@ RECIPES: dict[str, Recipe] = {
     **relative_patch.RECIPES,
     **colorization.RECIPES,
     **inpainting.RECIPES,
+    **text.RECIPES,
 }
 
 __all__ = ["RECIPES", "Recipe", "recipe_for"]

@@ -18,7 +18,7 @@ CHECKPOINT = Path("checkpoints", "last.ckpt")
 EXPORTED = "exported"
 # Everything a run leaves behind, evaluation and report included; --overwrite removes these and nothing else.
 CONTENTS = ("config.json", "environment.json", "train.log", "metrics.jsonl", "tensorboard", "checkpoints", EXPORTED,
-            "results.json", ".results.lock", "report.html")  # fmt: skip
+            "results.json", ".results.lock", "report.html", "tokenizer.json")  # fmt: skip
 PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "scikit-learn")
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sslfast._extras import require
 from sslfast.config import differences
 from sslfast.data import FolderImages
 from sslfast.train.checkpoint import load_checkpoint, rng_state, save_checkpoint
@@ -89,7 +88,7 @@ def initialise(training: Training, path: Path) -> None:
     method = training.method
     try:
         if path.suffix == ".safetensors":
-            method.backbone.load_state_dict(require("safetensors.torch", extra="train").load_file(path))
+            method.backbone.load_state_dict(training.modality.read_weights(path))
         else:
             method.load_state_dict(load_checkpoint(path)["method"])
     except RuntimeError as error:

@@ -112,7 +112,9 @@ def assert_resumes_exactly(config: PretrainConfig, folder: Path, step: int) -> N
     whole, broken = folder / "whole", folder / "broken"
     pretrain(config, whole)
     broken.mkdir()
-    interrupt_at(training(config, broken), step)
+    interrupted = training(config, broken)
+    interrupted.modality.save(broken)  # as `pretrain` does
+    interrupt_at(interrupted, step)
     pretrain(config, broken, resume=True)
     assert_same(*(load_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, broken)))
 

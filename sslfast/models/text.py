@@ -1,0 +1,168 @@
+"""Text models by name: BERT and GPT-2 of transformers, in the sizes that were published and in tiny ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslfast._extras import require
+from sslfast.data.tokenizer import CLS, PAD, SEP, SPECIAL
+
+# Layers, width, attention heads. BERT's miniatures: Turc et al. 2019, https://arxiv.org/abs/1908.08962
+BERT = {
+    "bert-tiny": (2, 128, 2),
+    "bert-mini": (4, 256, 4),
+    "bert-small": (4, 512, 8),
+    "bert-medium": (8, 512, 8),
+    "bert-base": (12, 768, 12),
+}
+GPT2 = {"gpt2-tiny": (2, 128, 2), "gpt2-mini": (4, 256, 4), "gpt2": (12, 768, 12)}
+
+
+class TextBackbone(nn.Module):
+    """Rows of tokens, padded behind, to features: the mean of the last hidden states of all tokens but padding.
+
+    forward: (B, L) int64 -> (B, F).
+
+    Args:
+        model: transformers' BertModel or GPT2Model.
+
+    Attributes:
+        num_features: F.
+        vocabulary: tokens there are; ids 0 to 4 are the special ones of `data.tokenizer.SPECIAL`.
+        causal: whether a token sees only those before it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.num_features: int = model.config.hidden_size
+        self.vocabulary: int = model.config.vocab_size
+        self.causal: bool = model.config.model_type == "gpt2"
+
+    @property
+    def embeddings(self) -> Tensor:
+        """(vocabulary, F): those of the tokens, which heads share."""
+        return self.model.get_input_embeddings().weight
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """The last hidden state of every token, (B, L) -> (B, L, F).
+
+        What comes after the first [SEP] is BERT's second segment. Padding is not attended to; its states mean nothing.
+        """
+        if self.causal:  # padding is behind, where nothing looks
+            return self.model(input_ids=tokens, use_cache=False).last_hidden_state
+        separators = tokens == SEP
+        segments = (separators.cumsum(dim=1) - separators.long()).clamp(max=1)
+        length = tokens.shape[1]
+        seen = (tokens != PAD)[:, None, None, :].expand(-1, 1, length, length)
+        return self.model(input_ids=tokens, token_type_ids=segments, attention_mask=seen).last_hidden_state
+
+    def pool(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """The mean over all positions but padding, (B, L, F) -> (B, F) float32."""
+        real = (tokens != PAD).unsqueeze(2).float()  # (B, L, 1)
+        return (hidden.float() * real).sum(dim=1) / real.sum(dim=1).clamp_min(1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.pool(self.hidden(tokens), tokens)
+
+
+class WordHead(nn.Module):
+    """BERT's head over words: Linear, GELU, LayerNorm, then the token embeddings themselves and a bias.
+
+    Args:
+        features: F of the hidden states.
+        vocabulary: tokens there are.
+    """
+
+    def __init__(self, features: int, vocabulary: int) -> None:
+        super().__init__()
+        self.transform = nn.Sequential(nn.Linear(features, features), nn.GELU(), nn.LayerNorm(features))
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
+        """(…, F) hidden states and (vocabulary, F) embeddings -> (…, vocabulary) logits."""
+        return F.linear(self.transform(hidden), embeddings, self.bias)
+
+
+def build_text_backbone(name: str, *, vocabulary: int, length: int) -> TextBackbone:
+    """A randomly initialised text model, with the dropout of 0.1 that BERT and GPT-2 were published with.
+
+    Args:
+        name: bert-tiny, -mini, -small, -medium or -base; gpt2-tiny, gpt2-mini or gpt2.
+        vocabulary: tokens there are.
+        length: tokens of a row at most.
+
+    Raises:
+        ValueError: no such name. ImportError: transformers is not installed.
+    """
+    if name not in BERT | GPT2:
+        raise ValueError(f"backbone must be one of {', '.join(BERT | GPT2)}, got {name!r}")
+    transformers = require("transformers", extra="text")
+    special = {"bos_token_id": CLS, "eos_token_id": SEP, "vocab_size": vocabulary}
+    if name in GPT2:
+        layers, width, heads = GPT2[name]
+        config = transformers.GPT2Config(n_layer=layers, n_embd=width, n_head=heads, n_positions=length, **special)
+        return TextBackbone(transformers.GPT2Model(config))
+    layers, width, heads = BERT[name]
+    config = transformers.BertConfig(
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=length,
+        pad_token_id=PAD,
+        **special,
+    )
+    return TextBackbone(transformers.BertModel(config, add_pooling_layer=False))
+
+
+def export_text(backbone: TextBackbone, folder: Path, *, tokenizer: Any, length: int) -> None:
+    """Write the model and its tokenizer as transformers does, so that its Auto classes read them.
+
+    ```python
+    model = transformers.AutoModel.from_pretrained("RUN/exported")
+    tokenizer = transformers.AutoTokenizer.from_pretrained("RUN/exported")
+    hidden = model(**tokenizer("first segment", "second", return_tensors="pt")).last_hidden_state
+    ```
+
+    AutoModel adds an untrained pooler to a BERT, which leaves the hidden states alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    backbone.model.config.save_pretrained(folder)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.model.state_dict().items()}
+    require("safetensors.torch", extra="train").save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL))
+    inputs = ["input_ids", *([] if backbone.causal else ["token_type_ids"]), "attention_mask"]
+    fast = require("transformers", extra="text").PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=length, model_input_names=inputs, **names
+    )
+    fast.save_pretrained(folder)
+
+
+def load_text_backbone(folder: Path) -> TextBackbone:
+    """What `export_text` wrote, in eval mode on the CPU.
+
+    Raises:
+        FileNotFoundError: a file is not there. ValueError: one is damaged.
+    """
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name} is not there; sslfast pretrain writes it to RUN/exported")
+    transformers, load_file = (
+        require("transformers", extra="text"),
+        require("safetensors.torch", extra="train").load_file,
+    )
+    damaged = (OSError, ValueError, RuntimeError, KeyError, require("safetensors", extra="train").SafetensorError)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        options = {} if config.model_type == "gpt2" else {"add_pooling_layer": False}
+        model = transformers.AutoModel.from_config(config, **options)
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except damaged as error:
+        raise ValueError(f"{folder} does not hold an exported text model: {error!r}") from error
+    return TextBackbone(model).eval()

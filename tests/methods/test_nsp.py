@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from textruns import build, random_passages, tiny_backbone, tiny_config, write_text
+from train.toys import assert_resumes_exactly
+
+from sslfast.train import pretrain
+
+PASSAGES = random_passages(12)
+
+
+def test_half_of_the_second_segments_are_of_another_document_never_of_the_same() -> None:
+    method = build("nsp")
+    seen = set()
+    for seed in range(50):
+        pairs, labels = method.pair(PASSAGES, torch.Generator().manual_seed(seed))
+        assert (labels == 0).sum() == 6
+        assert torch.equal(pairs.tokens[:, 0], PASSAGES.tokens[:, 0])
+        for row, (label, second) in enumerate(zip(labels, pairs.tokens[:, 1])):
+            (source,) = (PASSAGES.tokens[:, 1] == second).all(dim=1).nonzero().flatten().tolist()
+            assert (source == row) if label else (PASSAGES.document[source] != PASSAGES.document[row])
+            seen.add(source)
+    assert seen == set(range(12))
+
+
+def test_passages_of_one_document_keep_their_own_segments() -> None:
+    alone = random_passages(6, documents=1)
+    pairs, labels = build("nsp").pair(alone, torch.Generator().manual_seed(0))
+    assert torch.equal(pairs.tokens, alone.tokens)
+    assert labels.all()
+
+
+def test_views_come_from_the_generator_alone() -> None:
+    method = build("nsp", mlm_weight=1.0)
+    first = method.views(PASSAGES, torch.Generator().manual_seed(3))
+    torch.rand(3)
+    assert all(map(torch.equal, first, method.views(PASSAGES, torch.Generator().manual_seed(3))))
+
+
+def test_illustration_and_refusal() -> None:
+    method = build("nsp").eval()
+    with torch.no_grad():
+        rows = method.illustrate(PASSAGES, torch.Generator().manual_seed(3))
+    assert {row[1].caption.partition(";")[0] for row in rows} == {"next", "from elsewhere"}
+    with pytest.raises(ValueError, match=r"backbone of nsp must be .*BERT, got GPT2Model"):
+        build("nsp", tiny_backbone("gpt2-tiny"))
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    config = tiny_config("nsp", write_text(tmp_path / "a.txt"), epochs=3, mlm_weight=1.0, log_every=3)
+    pretrain(config, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+
+
+def test_resumes_exactly_with_dropout(tmp_path: Path) -> None:
+    config = tiny_config("nsp", write_text(tmp_path / "a.txt"), mlm_weight=1.0)
+    assert_resumes_exactly(config, tmp_path, 7)
