@@ -1,6 +1,6 @@
 """MAE (He et al. 2021, https://arxiv.org/abs/2111.06377) on CIFAR-10, in plain PyTorch, timm's blocks and sslfast.ops.
 
-    python examples/mae.py --data ~/data                      # downloads CIFAR-10 there
+    python examples/mae.py --data ~/data --download
     torchrun --nproc-per-node 4 examples/mae.py --data ~/data # the batch is divided among the processes
     python examples/mae.py --data digits --epochs 20          # scikit-learn's digits; a minute on a CPU
 
@@ -10,7 +10,6 @@ Needs sslfast, timm, torchvision (for CIFAR-10) and scikit-learn (for digits).
 import argparse
 import math
 import os
-import time
 
 import torch
 import torch.distributed as dist
@@ -24,11 +23,11 @@ from sslfast.augment import ViewSampler
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="data", help="folder of CIFAR-10, or 'digits' (%(default)s)")
+    parser.add_argument("--data", default="data", help="folder of CIFAR-10, or digits (%(default)s)")
+    parser.add_argument("--download", action="store_true", help="fetch CIFAR-10 if it is not there")
     parser.add_argument("--epochs", type=int, default=400, help="(%(default)s)")
-    parser.add_argument("--steps", type=int, help="stop after so many steps (all of them)")
-    parser.add_argument("--batch-size", type=int, default=512, help="of all processes together (%(default)s)")
-    parser.add_argument("--lr", type=float, default=1.5e-4, help="for a batch of 256 (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=512, help="images, of all processes together (%(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=1.5e-4, help="for a batch of 256 (%(default)s)")
     parser.add_argument("--warmup-epochs", type=float, default=20, help="(%(default)s)")
     parser.add_argument("--weight-decay", type=float, default=0.05, help="(%(default)s)")
     parser.add_argument("--mask-ratio", type=float, default=0.75, help="part of the patches to hide (%(default)s)")
@@ -36,7 +35,9 @@ def parse_arguments():
     parser.add_argument("--depth", type=int, default=12, help="of the encoder (%(default)s)")
     parser.add_argument("--decoder-width", type=int, default=96, help="(%(default)s)")
     parser.add_argument("--decoder-depth", type=int, default=4, help="(%(default)s)")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 mixed precision")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--output", help="file for the trained encoder's weights")
     return parser.parse_args()
 
 
@@ -111,13 +112,11 @@ def train(arguments, images, patch, rank, processes, device):
     order = torch.Generator().manual_seed(arguments.seed)  # the same in every process
     steps_per_epoch = len(images) // arguments.batch_size
     total, warmup = arguments.epochs * steps_per_epoch, arguments.warmup_epochs * steps_per_epoch
-    peak, step = arguments.lr * arguments.batch_size / 256, 0
+    peak, step = arguments.learning_rate * arguments.batch_size / 256, 0
     for epoch in range(arguments.epochs):
-        start, losses = time.perf_counter(), []
+        losses = []
         shuffled = torch.randperm(len(images), generator=order)
         for chosen in shuffled.split(arguments.batch_size)[:steps_per_epoch]:
-            if step == arguments.steps:
-                return model
             batch = images[chosen[rank::processes].to(images.device)]
             params = sampler.sample(len(batch), (size, size), generator=generator, device=device)
             views = ops.augment(batch, params, size, mean=mean, std=std)
@@ -125,7 +124,7 @@ def train(arguments, images, patch, rank, processes, device):
             cosine = 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, total - warmup)))
             for group in optimizer.param_groups:
                 group["lr"] = peak * min(1, (step + 1) / max(1, warmup)) * cosine
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bf16):
                 loss = parallel(views, noise)
             optimizer.zero_grad()
             loss.backward()
@@ -133,8 +132,7 @@ def train(arguments, images, patch, rank, processes, device):
             losses.append(loss.detach())
             step += 1
         if rank == 0:
-            seconds = time.perf_counter() - start
-            print(f"epoch {epoch + 1}: loss {torch.stack(losses).mean():.4f}, {seconds:.1f} s", flush=True)
+            print(f"epoch {epoch + 1}/{arguments.epochs}: loss {torch.stack(losses).mean():.4f}", flush=True)
     return model
 
 
@@ -171,17 +169,23 @@ def main():
         torch.cuda.set_device(device)
     if processes > 1:
         dist.init_process_group("nccl" if cuda else "gloo")
-    if local == 0:  # one process a machine downloads
+    if arguments.batch_size % processes:
+        raise SystemExit(f"--batch-size must be a multiple of the {processes} processes, got {arguments.batch_size}")
+    if local == 0 and arguments.download:  # one process a machine
         load_data(arguments.data, train=True, download=True)
     if processes > 1:
         dist.barrier()
     sets = [load_data(arguments.data, train=train, download=False) for train in (True, False)]
     train_set, test_set = ([tensor.to(device) for tensor in pair] for pair in sets)
+    if len(train_set[0]) < arguments.batch_size:
+        raise SystemExit(f"--batch-size must be at most {len(train_set[0])}, the images, got {arguments.batch_size}")
     patch = 2 if arguments.data == "digits" else 4
     model = train(arguments, train_set[0], patch, rank, processes, device)
     if rank == 0:
         accuracy = knn_accuracy(model.encoder, train_set, test_set, statistics(train_set[0]))
-        print(f"kNN accuracy {accuracy:.2%}")
+        print(f"kNN accuracy {accuracy:.2%} on the test images")
+        if arguments.output:
+            torch.save(model.encoder.state_dict(), arguments.output)
     if processes > 1:
         dist.destroy_process_group()
 
