@@ -17,8 +17,8 @@ RECIPES = {
         "the paper's loss on a ResNet-18 for 32 px; optimizer and length are ours, there is no published recipe",
     ),
     "colorization-cifar10-cpu": Recipe(
-        ColorizationConfig(**CIFAR10_CPU | OURS | {"batch_size": 128}, epochs=4, warmup_epochs=0.25, decoder_width=64),
-        "the same with a network and a length for about ten minutes of one CPU core with bfloat16 (ours)",
+        ColorizationConfig(**CIFAR10_CPU | OURS | {"batch_size": 128}, epochs=3, warmup_epochs=0.25, decoder_width=64),
+        "the same with a network and a length for about eight minutes of one CPU core with bfloat16 (ours)",
     ),
     "colorization-imagenet": Recipe(
         ColorizationConfig(

@@ -25,12 +25,12 @@ RECIPES = {
     "inpainting-cifar10-cpu": Recipe(
         InpaintingConfig(
             **CIFAR10_CPU | OURS | {"preset": "mae", "batch_size": 128},
-            epochs=3,
+            epochs=2,
             warmup_epochs=0.25,
             mask="blocks",
             decoder_width=32,
         ),
-        "the same with a network and a length for about ten minutes of one CPU core with bfloat16 (ours)",
+        "the same with a network and a length for about six minutes of one CPU core with bfloat16 (ours)",
     ),
     "inpainting-imagenet": Recipe(
         InpaintingConfig(
