@@ -12,12 +12,12 @@ from sslfast.recipes.base import Recipe
 
 DOCS: dict[str, Any] = {
     "data": "docs",
-    "epochs": 40,
-    "batch_size": 64,
-    "learning_rate": 2e-3,
+    "epochs": 20,
+    "batch_size": 16,
+    "learning_rate": 1e-3,
     "warmup_epochs": 3,
 }
-PAIRS: dict[str, Any] = {**DOCS, "learning_rate": 1e-3}
+PAIRS: dict[str, Any] = {**DOCS, "learning_rate": 5e-4}
 
 # A size that was published, for a text like WikiText-103.
 WIKITEXT: dict[str, Any] = {
