@@ -17,7 +17,7 @@ EPOCH = ["--epochs", "1", "--warmup-epochs", "0.2", "--knn-every", "0", "--log-e
 BASELINES = {"images": {"pixels", "random_init"}, "text": {"bag_of_words", "random_init"}}
 SMALLER = {
     name: ["--image-size", "16"] for name in ("mae", "colorization", "inpainting")
-}  # than the recipes', for speed
+}  # than the recipes
 GUESSES = set(METHODS) - {"simclr", "moco", "byol", "simsiam"}
 
 
