@@ -64,6 +64,9 @@ CURVES = {
     "knn_accuracy": ("kNN accuracy on the test images", "accuracy (%)"),
     "std": ("Spread of the embeddings", "std × √dimensions"),
     "effective_rank": ("Effective rank of the embeddings", "dimensions"),
+    "accuracy": ("Accuracy of the pretext task, on single batches", "accuracy"),
+    "perplexity": ("Perplexity, on single batches", "perplexity"),
+    "psnr": ("Signal to noise in the hole, on single batches", "PSNR (dB)"),
     "lr": ("Learning rate", "learning rate"),
     "examples_per_second": ("Speed", "examples per second"),
 }
