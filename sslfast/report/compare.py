@@ -158,7 +158,7 @@ class Comparison:
         width = 0.8 / len(self.runs)
         style = {"font.size": 9, "text.parse_math": False, "text.color": INK, "svg.fonttype": "none"}
         with require("matplotlib", extra="train").rc_context(style):
-            size = (max(5.0, 1.2 + 0.34 * len(columns) * (len(self.runs) + 1)), 3.6)
+            size = (max(5.0, 3.2 + 0.34 * len(columns) * (len(self.runs) + 1)), 3.6)
             figure = require("matplotlib.figure", extra="train").Figure(figsize=size, dpi=140, layout="constrained")
             axes = figure.subplots()
             unnamed = dict(BASELINES)
@@ -181,7 +181,7 @@ class Comparison:
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", color="#d9dee5", linewidth=0.6)
             axes.set_axisbelow(True)
-            figure.legend(loc="outside lower center", ncols=4, frameon=False)
+            figure.legend(loc="outside right upper", frameon=False, fontsize=8)
             figure.savefig(path)
 
 
