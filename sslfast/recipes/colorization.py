@@ -24,7 +24,7 @@ RECIPES = {
         ColorizationConfig(
             **IMAGENET,
             preset="mae",
-            epochs=14,
+            epochs=16,
             batch_size=40,
             optimizer="adamw",
             learning_rate=3e-5,
@@ -34,6 +34,6 @@ RECIPES = {
             warmup_epochs=0,
             decoder_width=256,
         ),
-        "Zhang et al. 2016 and its solver: Adam 3e-5, betas 0.9 and 0.99, decay 1e-3, 450k steps of 40; on a ResNet-50",
+        "Zhang et al. 2016, train/solver.prototxt: Adam 3e-5, betas 0.9, 0.99, decay 1e-3, 500k steps; ResNet-50 here",
     ),
 }
