@@ -42,6 +42,6 @@ RECIPES = {
             overlap=4,
             adversarial=0.001,
         ),
-        "pathak22/context-encoder: Adam 2e-4, beta 0.5, batch 64, 128 px, overlap 4, adversarial 0.001; 20 epochs are ours",
+        "pathak22/context-encoder: Adam 2e-4, beta 0.5, batch 64, 128 px, overlap 4, adversarial 0.001; length ours",
     ),
 }
