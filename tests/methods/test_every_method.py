@@ -15,9 +15,7 @@ from sslfast.recipes import RECIPES
 
 EPOCH = ["--epochs", "1", "--warmup-epochs", "0.2", "--knn-every", "0", "--log-every", "2", "--accelerator", "cpu"]
 BASELINES = {"images": {"pixels", "random_init"}, "text": {"bag_of_words", "random_init"}}
-SMALLER = {
-    name: ["--image-size", "16"] for name in ("mae", "colorization", "inpainting")
-}  # than the recipes
+SMALLER = {name: ["--image-size", "16"] for name in ("mae", "colorization", "inpainting")}  # than the recipes
 GUESSES = set(METHODS) - {"simclr", "moco", "byol", "simsiam"}
 
 
