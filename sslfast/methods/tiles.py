@@ -13,7 +13,7 @@ from sslfast.ops import augment
 
 SIDE = 3  # tiles a side
 TILES = SIDE * SIDE
-SMALLEST = 16  # px: in a smaller image a tile shows nothing of its own
+SMALLEST = 8  # px: in a smaller image a tile shows nothing of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +71,12 @@ class TileCutter:
         """(B, C, H, W) uint8 -> (B, C, picture_size, picture_size) float32 in [0, 1].
 
         Raises:
-            ValueError: images of less than 16 px a side.
+            ValueError: images of less than 8 px a side.
         """
         height, width = images.shape[-2:]
         if min(height, width) < SMALLEST:
             raise ValueError(
-                f"images must be at least {SMALLEST} px a side to be cut into 3x3 tiles, got {height}x{width}; "
-                "photos are the embedded data that are large enough"
+                f"images must be at least {SMALLEST} px a side to be cut into 3x3 tiles, got {height}x{width}"
             )
         params = self.sampler.sample(len(images), (height, width), generator=generator, device=images.device)
         return augment(images, params, self.size)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from sslfast.methods.relative_patch import RelativePatchConfig
-from sslfast.recipes.base import CIFAR10, CIFAR10_CPU, IMAGENET, PHOTOS, Recipe
+from sslfast.recipes.base import CIFAR10, CIFAR10_CPU, DIGITS, IMAGENET, PHOTOS, Recipe
 
 # A patch of a small image shows something if it is cut from nearly the whole image, with narrow gaps.
 SMALL = {"tile_size": 12, "gap": 2, "jitter": 1, "preset": "mae", "strength": 0.25}
 SHORT = {"optimizer": "adamw", "learning_rate": 2e-3, "lr_scaling": "none", "weight_decay": 0.05}
+ENLARGED = {"image_size": 32, "preset": "mnist-like", "strength": 1.0, "batch_size": 64, "warmup_epochs": 1}
 RECIPES = {
     "relative-patch": Recipe(
+        RelativePatchConfig(**{**DIGITS, **SMALL, **SHORT, **ENLARGED, "epochs": 20}),
+        "handwritten digits that scikit-learn ships, enlarged: a minute on two CPU cores (ours)",
+    ),
+    "relative-patch-photos": Recipe(
         RelativePatchConfig(**{**PHOTOS, **SMALL, **SHORT, "epochs": 30, "batch_size": 64}),
         "crops of photographs that scikit-learn and scikit-image ship: two minutes on two CPU cores (ours)",
     ),

@@ -23,8 +23,8 @@ IMAGES = torch.randint(0, 256, (6, 3, 30, 34), dtype=torch.uint8, generator=torc
 CONFIG = Jigsaw.Config(data="photos", tile_size=8, gap=4, jitter=2, hidden_features=32, permutations=24)
 # Two permutations and no gap: the edges of the tiles say it all.
 SHORT = dataclasses.replace(
-    RECIPES["jigsaw"].config, tile_size=8, gap=0, jitter=0, strength=0.0, permutations=2, hidden_features=64, epochs=1,
-    batch_size=32, warmup_epochs=0.1, optimizer="adamw", learning_rate=2e-3, weight_decay=0.0, knn_every=0, log_every=1,
+    RECIPES["jigsaw-photos"].config, tile_size=8, gap=0, jitter=0, strength=0.0, permutations=2, hidden_features=64,
+    epochs=1, batch_size=32, warmup_epochs=0.1, optimizer="adamw", learning_rate=2e-3, weight_decay=0.0, knn_every=0, log_every=1,
     accelerator="cpu",
 )  # fmt: skip
 

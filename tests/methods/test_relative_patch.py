@@ -20,7 +20,7 @@ from sslfast.train import pretrain
 IMAGES = torch.randint(0, 256, (6, 3, 30, 34), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 CONFIG = RelativePatch.Config(data="photos", tile_size=8, gap=4, jitter=2, hidden_features=32, color_defence="none")
 SHORT = dataclasses.replace(
-    RECIPES["relative-patch"].config, tile_size=4, epochs=1, batch_size=256, warmup_epochs=0.2, knn_every=0,
+    RECIPES["relative-patch-photos"].config, tile_size=4, epochs=1, batch_size=256, warmup_epochs=0.2, knn_every=0,
     log_every=1, accelerator="cpu",
 )  # fmt: skip
 
