@@ -1,6 +1,6 @@
 """Every method on CIFAR-10 within minutes of one CPU core: trained by its recipe, judged, and timed.
 
-    python benchmarks/cifar10.py --data folder:PATH --output /tmp/runs     # all recipes *-cifar10-cpu
+    python benchmarks/cifar10.py --data folder:PATH --output runs/cifar10  # all recipes *-cifar10-cpu
     python benchmarks/cifar10.py --only simclr-cifar10-cpu moco-cifar10-cpu --data cifar10 -- --epochs 2
     python benchmarks/cifar10.py --table                                   # Markdown, beside published figures
 
