@@ -2,8 +2,7 @@
 
 N images, M = 2N views, D features, K keys of a queue, L patches of P·P·C numbers, B images a batch. Masks and indices
 are inputs, so that all peers compute the same. A backward cannot know the gradient it will be given: what forward and
-backward both need is read twice. Tensors that require grad get gradients; those of a result that is no loss come from
-one random tensor, the same for all peers.
+backward both need is read twice. A result that is no loss is given one random gradient, the same for all peers.
 """
 
 from __future__ import annotations

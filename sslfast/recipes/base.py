@@ -40,7 +40,7 @@ CIFAR10: dict[str, Any] = {
     "batch_size": 512,
     "warmup_epochs": 0,
 }
-# A network and a length for about twelve minutes of one CPU core with bfloat16.
+# A network for minutes of one CPU core with bfloat16; the recipes say how many.
 CIFAR10_CPU: dict[str, Any] = {
     "data": "cifar10",
     "image_size": 32,

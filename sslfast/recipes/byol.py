@@ -14,7 +14,7 @@ SMALL = {"projection_hidden": 512, "projection_features": 128}
 RECIPES = {
     "byol": Recipe(
         BYOLConfig(**DIGITS, **SMALL, learning_rate=0.05, weight_decay=1e-3, base_momentum=0.97),
-        "handwritten digits that scikit-learn ships: a minute on two CPU cores (ours)",
+        "handwritten digits that scikit-learn ships: two CPU minutes (ours)",
     ),
     "byol-photos": Recipe(
         BYOLConfig(**PHOTOS, **SMALL, preset="simclr", learning_rate=0.05, weight_decay=1e-3, base_momentum=0.97),
@@ -43,7 +43,7 @@ RECIPES = {
             weight_decay=1e-3,
             base_momentum=0.97,
         ),
-        "a network and a length for about twelve minutes of one CPU core with bfloat16 (ours)",
+        "a network and a length for about eleven minutes of one CPU core with bfloat16 (ours)",
     ),
     "byol-imagenet": Recipe(
         BYOLConfig(

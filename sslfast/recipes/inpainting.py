@@ -12,7 +12,7 @@ AUTHORS = {"batch_size": 64, "optimizer": "adamw", "learning_rate": 2e-4, "lr_sc
 RECIPES = {
     "inpainting": Recipe(
         InpaintingConfig(**PHOTOS | OURS | {"epochs": 20, "batch_size": 64}, decoder_width=32),
-        "crops of photographs that scikit-learn and scikit-image ship: two minutes on two CPU cores (ours)",
+        "crops of photographs that scikit-learn and scikit-image ship: four CPU minutes (ours)",
     ),
     "inpainting-digits": Recipe(
         InpaintingConfig(**DIGITS | OURS | {"batch_size": 128}, decoder_width=32),
@@ -30,7 +30,7 @@ RECIPES = {
             mask="blocks",
             decoder_width=32,
         ),
-        "the same with a network and a length for about six minutes of one CPU core with bfloat16 (ours)",
+        "the same with a network and a length for about five minutes of one CPU core with bfloat16 (ours)",
     ),
     "inpainting-imagenet": Recipe(
         InpaintingConfig(

@@ -31,7 +31,7 @@ PAPER: dict[str, Any] = {"preset": "mae", "epochs": 800, "batch_size": 512}
 RECIPES = {
     "mae": Recipe(
         MAEConfig(**{**PHOTOS, **MICRO, "epochs": 20}),
-        "crops of photographs that scikit-learn and scikit-image ship: two minutes on two CPU cores (ours)",
+        "crops of photographs that scikit-learn and scikit-image ship: two CPU minutes (ours)",
     ),
     "mae-digits": Recipe(
         MAEConfig(

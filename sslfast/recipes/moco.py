@@ -22,7 +22,7 @@ IMAGENET_MOCO: dict[str, Any] = {
 RECIPES = {
     "moco": Recipe(
         MoCoConfig(**DIGITS, **{**SHORT, "queue_size": 1024}, learning_rate=0.1, bn_splits=8),
-        "handwritten digits that scikit-learn ships: a minute on two CPU cores (ours)",
+        "handwritten digits that scikit-learn ships: a CPU minute (ours)",
     ),
     "moco-photos": Recipe(
         MoCoConfig(**PHOTOS, **{**SHORT, "queue_size": 1024}, preset="moco-v2", learning_rate=0.12, bn_splits=8),
@@ -36,7 +36,7 @@ RECIPES = {
         MoCoConfig(
             **CIFAR10_CPU, **SHORT, epochs=4, batch_size=128, warmup_epochs=0.25, bn_splits=4, learning_rate=0.12
         ),
-        "a network and a length for twelve minutes of one CPU core with bfloat16 (ours)",
+        "a network and a length for about eleven minutes of one CPU core with bfloat16 (ours)",
     ),
     "moco-imagenet": Recipe(
         MoCoConfig(**IMAGENET_MOCO),

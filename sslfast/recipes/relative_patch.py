@@ -12,11 +12,11 @@ ENLARGED = {"image_size": 32, "preset": "mnist-like", "strength": 1.0, "batch_si
 RECIPES = {
     "relative-patch": Recipe(
         RelativePatchConfig(**{**DIGITS, **SMALL, **SHORT, **ENLARGED, "epochs": 20}),
-        "handwritten digits that scikit-learn ships, enlarged: a minute on two CPU cores (ours)",
+        "handwritten digits that scikit-learn ships, enlarged: a CPU minute (ours)",
     ),
     "relative-patch-photos": Recipe(
         RelativePatchConfig(**{**PHOTOS, **SMALL, **SHORT, "epochs": 30, "batch_size": 64}),
-        "crops of photographs that scikit-learn and scikit-image ship: two minutes on two CPU cores (ours)",
+        "crops of photographs that scikit-learn and scikit-image ship (ours)",
     ),
     "relative-patch-cifar10": Recipe(
         RelativePatchConfig(**{**CIFAR10, **SMALL, "learning_rate": 0.1, "weight_decay": 1e-4}),
@@ -24,7 +24,7 @@ RECIPES = {
     ),
     "relative-patch-cifar10-cpu": Recipe(
         RelativePatchConfig(**{**CIFAR10_CPU, **SMALL, **SHORT, "batch_size": 128, "epochs": 6, "warmup_epochs": 0.5}),
-        "a small network, and about five minutes of one CPU core with bfloat16 (ours)",
+        "a small network, and about four minutes of one CPU core with bfloat16 (ours)",
     ),
     "relative-patch-imagenet": Recipe(
         RelativePatchConfig(

@@ -9,7 +9,7 @@ ROTNET = {"preset": "mae", "learning_rate": 0.1, "nesterov": True, "weight_decay
 RECIPES = {
     "rotation": Recipe(
         RotationConfig(**{**DIGITS, **ROTNET, "preset": "mnist-like", "epochs": 30, "batch_size": 64}),
-        "handwritten digits that scikit-learn ships: a minute on two CPU cores (ours)",
+        "handwritten digits that scikit-learn ships: a CPU minute (ours)",
     ),
     "rotation-photos": Recipe(
         RotationConfig(**PHOTOS, **ROTNET, batch_size=64),
@@ -21,7 +21,7 @@ RECIPES = {
     ),
     "rotation-cifar10-cpu": Recipe(
         RotationConfig(**{**CIFAR10_CPU, **ROTNET, "batch_size": 64, "epochs": 1, "warmup_epochs": 0.1}),
-        "the same with a network and a length for about ten minutes of one CPU core with bfloat16 (ours)",
+        "the same with a network and a length for about seven minutes of one CPU core with bfloat16 (ours)",
     ),
     "rotation-imagenet": Recipe(
         RotationConfig(**IMAGENET, **ROTNET, epochs=50, batch_size=192, warmup_epochs=0),
