@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslfast.data import Passages
+from sslfast.data.tokenizer import PAD
 from sslfast.methods.pairs import PairConfig, PairMethod, half
 
 
@@ -26,12 +27,17 @@ class NSP(PairMethod):
     answers = ("from elsewhere", "next")
 
     def pair(self, source: Passages, generator: torch.Generator | None) -> tuple[Passages, Tensor]:
-        """A passage keeps its own second segment if the whole batch is of one document."""
+        """A passage keeps its own second segment if the whole batch is of one document.
+
+        Whichever second segment is shown, it is cut to the shorter of its own and the other: the halves of a passage
+        are about as long, and that would tell which belong together.
+        """
         count, device = len(source), source.tokens.device
         other = source.document[:, None] != source.document  # (B, B)
         noise = torch.rand(count, count, generator=generator, device=device)
-        partner = noise.masked_fill(~other, -1).argmax(dim=1)
+        partner = noise.masked_fill(~other, -1).fill_diagonal_(-0.5).argmax(dim=1)  # itself if there is no other
         strange = half(count, generator, device) & other.any(dim=1)
-        second = source.tokens[partner, 1].where(strange[:, None], source.tokens[:, 1])
-        tokens = torch.stack([source.tokens[:, 0], second], dim=1)
-        return Passages(tokens, source.document, source.vocabulary), (~strange).long()
+        first, own = source.tokens.unbind(1)  # (B, S)
+        foreign = own[partner]
+        second = foreign.where(strange[:, None], own).masked_fill((own == PAD) | (foreign == PAD), PAD)
+        return Passages(torch.stack([first, second], dim=1), source.document, source.vocabulary), (~strange).long()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sslfast.data import Passages
+from sslfast.data.tokenizer import PAD
 from sslfast.methods.pairs import PairConfig, PairMethod, half
 
 
@@ -26,6 +27,8 @@ class SOP(PairMethod):
     answers = ("swapped", "in order")
 
     def pair(self, source: Passages, generator: torch.Generator | None) -> tuple[Passages, Tensor]:
+        """Both segments are as long as the shorter: the halves of a passage are not, and that would tell the order."""
         swapped = half(len(source), generator, source.tokens.device)
-        tokens = source.tokens.flip(1).where(swapped[:, None, None], source.tokens)
+        tokens = source.tokens.masked_fill((source.tokens == PAD).any(dim=1, keepdim=True), PAD)
+        tokens = tokens.flip(1).where(swapped[:, None, None], tokens)
         return Passages(tokens, source.document, source.vocabulary), (~swapped).long()

@@ -8,6 +8,7 @@ import torch
 from textruns import build, random_passages, tiny_backbone, tiny_config, write_text
 from train.toys import assert_resumes_exactly
 
+from sslfast.data.tokenizer import PAD
 from sslfast.train import pretrain
 
 PASSAGES = random_passages(12)
@@ -21,10 +22,23 @@ def test_half_of_the_second_segments_are_of_another_document_never_of_the_same()
         assert (labels == 0).sum() == 6
         assert torch.equal(pairs.tokens[:, 0], PASSAGES.tokens[:, 0])
         for row, (label, second) in enumerate(zip(labels, pairs.tokens[:, 1])):
-            (source,) = (PASSAGES.tokens[:, 1] == second).all(dim=1).nonzero().flatten().tolist()
-            assert (source == row) if label else (PASSAGES.document[source] != PASSAGES.document[row])
-            seen.add(source)
+            begins = ((PASSAGES.tokens[:, 1] == second) | (second == PAD)).all(dim=1)  # cut, but not changed
+            assert begins[row] if label else (begins & (PASSAGES.document != PASSAGES.document[row])).any()
+            if not label and begins.sum() == 1:
+                seen.add(begins.nonzero().item())
     assert seen == set(range(12))
+
+
+def test_lengths_do_not_depend_on_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = []
+    for strange in (False, True):
+        monkeypatch.setattr("sslfast.methods.nsp.half", lambda count, *_, value=strange: torch.full((count,), value))
+        pairs, labels = build("nsp").pair(PASSAGES, torch.Generator().manual_seed(0))
+        assert (labels == int(not strange)).all()
+        lengths.append((pairs.tokens != PAD).sum(dim=2))
+    assert torch.equal(*lengths)
+    assert lengths[0].min() > 0
+    assert (lengths[0] < (PASSAGES.tokens != PAD).sum(dim=2)).any()
 
 
 def test_passages_of_one_document_keep_their_own_segments() -> None:

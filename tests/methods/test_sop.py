@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from textruns import build, random_passages, tiny_backbone, tiny_config, write_text
 from train.toys import assert_resumes_exactly
 
-from sslfast.data.tokenizer import MASK
+from sslfast.data.tokenizer import MASK, PAD
 from sslfast.methods import SOP
 from sslfast.methods.masking import IGNORE
 from sslfast.train import pretrain
@@ -22,8 +22,11 @@ def test_half_of_the_pairs_are_swapped_and_labelled_so() -> None:
     method = build("sop")
     pairs, labels = method.pair(PASSAGES, torch.Generator().manual_seed(0))
     assert (labels == 0).sum() == 4  # of 9
-    for before, now, label in zip(PASSAGES.tokens, pairs.tokens, labels):
-        assert torch.equal(now, before if label else before.flip(0))
+    real = pairs.tokens != PAD
+    assert torch.equal(real[:, 0], real[:, 1])  # a length tells nothing of the order
+    assert torch.equal(real.sum(dim=(1, 2)), 2 * (PASSAGES.tokens != PAD).sum(dim=2).amin(dim=1))
+    for before, now, kept, label in zip(PASSAGES.tokens, pairs.tokens, real, labels):
+        assert torch.equal(now[kept], (before if label else before.flip(0))[kept])
     others = [method.pair(PASSAGES, torch.Generator().manual_seed(seed))[1] for seed in range(400)]
     often = torch.stack(others).double().mean(dim=0)
     torch.testing.assert_close(often, torch.full_like(often, 5 / 9), atol=0.1, rtol=0)
