@@ -24,14 +24,17 @@ def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
         return tokens.transpose(1, 2).unflatten(2, (height, width))
     if found.dim() != 4:
         raise ValueError(f"backbone must have a feature map (B, F, h, w), got {tuple(found.shape)}")
-    return found
+    return found.permute(0, 3, 1, 2) if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else found
 
 
 def feature_map_shape(backbone: nn.Module, in_channels: int, image_size: int) -> tuple[int, int]:
     """(F, h) of the feature map for images of this size; the backbone's buffers and mode stay as they are.
 
+    A norm after the map, like ConvNeXt's, is no part of it and stays as it was initialised.
+
     Raises:
-        ValueError: as in `feature_map`.
+        ValueError: as in `feature_map`; or the features are not the map's, pooled, because layers that a loss on the
+            map would never train come after it (MobileNetV3, VGG).
     """
     training = backbone.training
     parameter = next(backbone.parameters())
@@ -39,4 +42,9 @@ def feature_map_shape(backbone: nn.Module, in_channels: int, image_size: int) ->
     with torch.no_grad():
         found = feature_map(backbone, parameter.new_zeros(1, in_channels, image_size, image_size))
     backbone.train(training)
+    if found.shape[1] != backbone.num_features:
+        raise ValueError(
+            f"backbone must pool its feature map into its features, {type(backbone).__name__} has layers in between: "
+            f"a map of {found.shape[1]} channels, {backbone.num_features} features"
+        )
     return found.shape[1], found.shape[2]
