@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from sslfast.methods.base import Method, Panel
 from sslfast.methods.lab import annealed_mean, colour_bins, lab_to_rgb, rebalancing, rgb_to_lab, soft_encode
 from sslfast.models import PixelDecoder, feature_map, feature_map_shape
 from sslfast.ops import augment
+from sslfast.ops.across import find_group
 
 COLOURFUL = 5.0  # an image without a pixel with |a| or |b| above it has nearly no colour
 UNIT = 2**16  # of the count of colours
@@ -143,11 +145,16 @@ class Colorization(Method):
 
     @torch.no_grad()
     def _count(self, nearest: Tensor, share: Tensor, colourful: Tensor) -> None:
-        """The mean of the batches up to the hundredth, from then on one that forgets; gray images do not count."""
+        """The mean of the batches up to the hundredth, from then on one that forgets; gray images do not count.
+
+        A batch is that of all devices.
+        """
         # Integers: sums of floats depend on the order, which differs from run to run on a GPU.
         counted = (share * colourful[:, None, None, None] * UNIT).round().long()
         found = torch.zeros(len(self.prior), dtype=torch.long, device=share.device)
         found.index_add_(0, nearest.flatten(), counted.flatten())
+        if (group := find_group("colorization", "world", "all")) is not None:
+            dist.all_reduce(found, group=group)
         total = found.sum()
         self.batches += total > 0
         rate = (1 / self.batches.clamp_min(1)).clamp_min(SLOWEST) * (total > 0)

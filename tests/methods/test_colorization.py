@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
+from gloo import run_ranks
 from skimage import color
 from train.toys import assert_resumes_exactly
 
@@ -101,6 +103,31 @@ def test_frequencies_are_the_mean_of_what_training_saw_and_stay_in_evaluation() 
     before = method.prior.clone()
     method.eval()(batches[0])
     assert torch.equal(method.prior, before)
+
+
+def test_after_a_hundred_batches_the_frequencies_forget() -> None:
+    method = build()
+    views = method.views(PHOTOS, seed())
+    method._count(*views[1:])
+    found = method.prior.clone()
+    method.prior.fill_(1 / 313)
+    method.batches.fill_(1000)
+    method._count(*views[1:])
+    torch.testing.assert_close(method.prior, 0.99 / 313 + 0.01 * found)
+
+
+def _rank_prior() -> torch.Tensor:
+    """The frequencies after one step of a rank that has half of the photographs."""
+    method = build()
+    method(tuple(part[dist.get_rank() :: 2] for part in method.views(PHOTOS, seed())))
+    return method.prior
+
+
+@pytest.mark.slow
+def test_ranks_count_the_colours_of_all_as_one_process_would(tmp_path: Path) -> None:
+    method = build()
+    method(method.views(PHOTOS, seed()))
+    assert all(torch.equal(prior, method.prior) for prior in run_ranks(_rank_prior, 2, tmp_path))
 
 
 def test_losses_are_computed_in_float32_under_autocast() -> None:
