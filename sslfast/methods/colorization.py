@@ -14,7 +14,7 @@ from sslfast.augment import ViewSampler
 from sslfast.config import ImageConfig
 from sslfast.data import LUMA, normalization
 from sslfast.methods.base import Method, Panel
-from sslfast.methods.lab import annealed_mean, colour_bins, lab_to_rgb, rebalancing, rgb_to_lab, soft_encode
+from sslfast.methods.lab import annealed_mean, colour_bins, lab_to_rgb, rebalancing, rgb_to_lab, soft_encode, xyz_matrix
 from sslfast.models import PixelDecoder, feature_map, feature_map_shape
 from sslfast.ops import augment
 from sslfast.ops.across import find_group
@@ -84,7 +84,10 @@ class Colorization(Method):
         self.decoder = PixelDecoder(
             *feature_map_shape(backbone, 1, self.size), len(bins), self.size // self.stride, width=config.decoder_width
         )
+        # Constants that the steps need on the device; to copy one there would make the host wait.
         self.register_buffer("bins", bins, persistent=False)
+        self.register_buffer("luma", torch.tensor(LUMA), persistent=False)
+        self.register_buffer("xyz", xyz_matrix().float(), persistent=False)
         self.register_buffer("prior", torch.full((len(bins),), 1 / len(bins)))  # running frequencies of the colours
         self.register_buffer("batches", torch.zeros(()))  # that the prior has seen
 
@@ -120,7 +123,7 @@ class Colorization(Method):
         luma = self._question(rgb)[0]
         ab = annealed_mean(self._logits(feature_map(self.backbone, luma)), self.bins, self.temperature)
         ab = F.interpolate(ab.permute(0, 3, 1, 2), rgb.shape[-2:], mode="bilinear")
-        coloured = lab_to_rgb(torch.cat([rgb_to_lab(rgb)[:, :1], ab], dim=1))
+        coloured = lab_to_rgb(torch.cat([rgb_to_lab(rgb, self.xyz)[:, :1], ab], dim=1))
         shown = luma * self.std + self.mean
         return [
             [Panel(seen, "given", "query"), Panel(guess, "predicted colours"), Panel(original, "original")]
@@ -134,8 +137,8 @@ class Colorization(Method):
         return augment(images, params, self.size)  # (B, 3, size, size)
 
     def _question(self, rgb: Tensor) -> tuple[Tensor, ...]:
-        luma = torch.einsum("bchw,c->bhw", rgb, rgb.new_tensor(LUMA)).unsqueeze(1)
-        ab = rgb_to_lab(rgb)[:, 1:]
+        luma = torch.einsum("bchw,c->bhw", rgb, self.luma).unsqueeze(1)
+        ab = rgb_to_lab(rgb, self.xyz)[:, 1:]
         colourful = (ab.abs() > COLOURFUL).flatten(1).any(dim=1)
         squares = F.avg_pool2d(ab, self.stride).permute(0, 2, 3, 1)  # (B, h, w, 2)
         return (luma - self.mean) / self.std, *soft_encode(squares, self.bins), colourful

@@ -67,6 +67,8 @@ class Inpainting(Method):
         self.size, self.overlap, self.adversarial = config.image_size, config.overlap, config.adversarial
         self.sampler = ViewSampler(config.preset, self.size, strength=config.strength)
         self.mean, self.std = normalization(config.data)
+        variance = torch.tensor(self.std).square().view(1, -1, 1, 1)
+        self.register_buffer("variance", variance, persistent=False)  # on the device: a copy would make the host wait
         self.centred = config.mask == "center"
         self.blocks = 1 if self.centred else config.blocks
         self.side = max(1, round(self.size * math.sqrt(config.hole / self.blocks)))  # of a block, in pixels
@@ -128,7 +130,7 @@ class Inpainting(Method):
 
     def _psnr(self, error: Tensor, hole: Tensor) -> Tensor:
         """Peak signal-to-noise ratio within the holes, in dB, of images in [0, 1]."""
-        error = error * error.new_tensor(self.std).square().view(1, -1, 1, 1)
+        error = error * self.variance
         return -10 * torch.log10((hole * error).sum() / (hole.sum() * error.shape[1]))
 
     def _verdict(self, images: Tensor, filled: Tensor) -> Tensor:

@@ -17,10 +17,21 @@ GAMUT = (
 )  # fmt: skip
 
 
-def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """sRGB in [0, 1] to Lab, (B, 3, H, W) both: L in [0, 100], a and b in about [−110, 100]."""
+def xyz_matrix() -> Tensor:
+    """(3, 3) float64: from linear sRGB to XYZ in units of the white point."""
+    return torch.tensor(XYZ, dtype=torch.float64) / torch.tensor(WHITE, dtype=torch.float64)[:, None]
+
+
+def rgb_to_lab(rgb: Tensor, matrix: Tensor | None = None) -> Tensor:
+    """sRGB in [0, 1] to Lab, (B, 3, H, W) both: L in [0, 100], a and b in about [−110, 100].
+
+    Args:
+        rgb: the images.
+        matrix: `xyz_matrix()`, in the images' dtype and on their device; without it one is copied there.
+    """
+    matrix = xyz_matrix().to(rgb) if matrix is None else matrix
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    xyz = torch.einsum("dc,bchw->bdhw", rgb.new_tensor(XYZ), linear) / _column(rgb, WHITE)
+    xyz = torch.einsum("dc,bchw->bdhw", matrix, linear)
     x, y, z = torch.where(xyz > 0.008856, xyz.clamp_min(0) ** (1 / 3), 7.787 * xyz + 16 / 116).unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
@@ -30,8 +41,8 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     light, a, b = lab.unbind(1)
     y = (light + 16) / 116
     f = torch.stack([y + a / 500, y, (y - b / 200).clamp_min(0)], dim=1)
-    xyz = torch.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787) * _column(lab, WHITE)
-    inverse = torch.linalg.inv(torch.tensor(XYZ, dtype=torch.float64)).to(lab)
+    xyz = torch.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787)
+    inverse = torch.linalg.inv(xyz_matrix()).to(lab)
     linear = torch.einsum("dc,bchw->bdhw", inverse, xyz).clamp(0, 1)
     return torch.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear).clamp(0, 1)
 
@@ -70,7 +81,3 @@ def annealed_mean(logits: Tensor, bins: Tensor, temperature: float) -> Tensor:
     T → 0 is the mode, vivid but patchy; 1 the mean, smooth but gray; the paper takes 0.38.
     """
     return torch.softmax(logits / temperature, dim=-1) @ bins
-
-
-def _column(like: Tensor, values: tuple[float, ...]) -> Tensor:
-    return like.new_tensor(values).view(1, -1, 1, 1)
