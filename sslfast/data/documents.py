@@ -94,7 +94,7 @@ def _documents(text: str) -> dict[str, str]:
             else:
                 parts.append((None, []))
     found = [(title, content) for title, part in parts if (content := _one_line(" ".join(part)))]
-    return dict(zip(_names([title for title, _ in found]), (content for _, content in found)))
+    return dict(zip(_names([title for title, _ in found]), (content for _, content in found), strict=True))
 
 
 def _names(titles: Sequence[str | None]) -> list[str]:
@@ -102,7 +102,9 @@ def _names(titles: Sequence[str | None]) -> list[str]:
     names: dict[str, None] = {}
     for number, title in enumerate(titles, 1):
         name = title or f"document {number}"
-        names[name if name not in names else f"{name} ({number})"] = None
+        while name in names:
+            name = f"{name} ({number})"
+        names[name] = None
     return list(names)
 
 

@@ -46,6 +46,13 @@ def test_titles_separate_documents_and_sections_do_not(tmp_path: Path) -> None:
     assert read_documents(f"text:{path}") == wanted
 
 
+def test_no_title_takes_another_documents_name(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"= {title} =\n{title} text\n" for title in ("A", "A (3)", "A", "A (4)")))
+    documents = read_documents(f"text:{tmp_path / 'a.txt'}")
+    assert list(documents.values()) == ["A text", "A (3) text", "A text", "A (4) text"]
+    assert list(documents) == ["A", "A (3)", "A (3) (3)", "A (4)"]
+
+
 def test_blank_lines_separate_documents_without_titles(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbf" + b"\n\none\ntwo\n \n\nthree = 3\r\n")
