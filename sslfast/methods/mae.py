@@ -141,13 +141,14 @@ def _check_backbone(backbone: nn.Module, config: MAEConfig) -> None:
     vit = require("timm.models.vision_transformer", extra="train")
     if not (
         isinstance(backbone, vit.VisionTransformer)
+        and isinstance(backbone.patch_embed, vit.PatchEmbed)  # and no hybrid's, whose patches are of a feature map
         and backbone.has_class_token
         and backbone.pos_embed is not None
         and backbone.pos_embed.shape[1] == 1 + backbone.patch_embed.num_patches
     ):
         raise ValueError(
-            "backbone must be a vision transformer with a class token and positions, like vit_tiny_patch4, "
-            f"got {config.backbone}"
+            "backbone must be a vision transformer of patches of pixels with a class token and positions, like "
+            f"vit_tiny_patch4, got {config.backbone}"
         )
     patch_size, patches = backbone.patch_embed.patch_size[0], backbone.patch_embed.num_patches
     if config.image_size % patch_size:

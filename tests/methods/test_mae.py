@@ -226,6 +226,11 @@ def test_a_transformer_without_class_token_is_refused() -> None:
         MAE(timm.create_model("vit_tiny_patch16_224", **options), CONFIG)
 
 
+def test_a_hybrid_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"backbone must be .* of patches of pixels .*got vit_tiny_r_s16_p8_224"):
+        build(backbone="vit_tiny_r_s16_p8_224", image_size=64)
+
+
 TRAINED = dataclasses.replace(
     RECIPES["mae"].config, backbone="vit_micro_patch8", image_size=16, decoder_width=32, decoder_heads=2, epochs=1,
     batch_size=100, warmup_epochs=0.1, learning_rate=2e-3, log_every=1, knn_every=0, accelerator="cpu", workers=0,
