@@ -22,7 +22,10 @@ OVERLAP_WEIGHT = 10.0  # of the pixels around the hole that are predicted though
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintingConfig(ImageConfig):
-    """Inpainting's fields. The authors' code: Adam, 2e-4, beta 0.5, batch 64, 128 px, overlap 4, adversarial 0.001."""
+    """Inpainting's fields.
+
+    The authors' code: Adam, 2e-3 (discriminator 2e-4), beta 0.5, batch 64, 128 px, overlap 4, adversarial 0.001.
+    """
 
     method: ClassVar[str] = "inpainting"
 
