@@ -153,7 +153,7 @@ class TextConfig(PretrainConfig):
     data: str = "docs"
     """Text to train on: docs, Python's language reference, or text:FILE (UTF-8)."""
     backbone: str = "bert-tiny"
-    """Network to train: bert-tiny, -mini, -small, -medium or -base; gpt2-tiny, gpt2-mini or gpt2."""
+    """Network to train: bert-tiny, -mini, -small, -medium or -base."""
     tokenizer: Literal["wordpiece", "bpe"] = "wordpiece"
     """Subword tokens, learned from the training passages: BERT's lower-cased WordPiece or GPT-2's byte-level BPE."""
     vocabulary: int = 4096

@@ -26,7 +26,7 @@ SLOWEST = 0.01  # share that a batch has in the running estimate of the colours'
 
 @dataclass(frozen=True, kw_only=True)
 class ColorizationConfig(ImageConfig):
-    """Colorization's fields. The paper's: Adam, 3e-5, betas 0.9 and 0.99, decay 1e-3, batch 40, a quarter of 224 px."""
+    """Colorization's fields. The paper's: Adam, 3e-5, betas 0.9 and 0.99, decay 1e-3, batch 40, 176 px."""
 
     method: ClassVar[str] = "colorization"
     gray: ClassVar[bool] = True
@@ -40,7 +40,7 @@ class ColorizationConfig(ImageConfig):
     decoder_width: int = 128
     """Channels of the decoder."""
     gamma: float = 0.5
-    """Rebalancing of rare colours: 0 weighs them by their full inverse frequency, 1 all the same."""
+    """Rebalancing of rare colours, above 0: 1 weighs all the same, less weighs rare ones more."""
     temperature: float = 0.38
     """Temperature of the annealed mean, which turns predictions into colours in pictures."""
 

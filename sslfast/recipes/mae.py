@@ -55,6 +55,6 @@ RECIPES = {
     ),
     "mae-large-imagenet": Recipe(
         MAEConfig(**{**IMAGENET, **PAPER, "backbone": "vit_large_patch16", "batch_size": 256, "accumulate": 2}),
-        "the same with ViT-L/16: linear probe 75.8%, fine-tuned 85.9% after 1600 epochs",
+        "the same with ViT-L/16: linear probe 73.5%, fine-tuned 84.9% after these 800 epochs (table 1)",
     ),
 }
