@@ -53,6 +53,17 @@ def tiny_backbone(name: str = "bert-tiny", vocabulary: int = 50, length: int = 1
     return build_text_backbone(name, vocabulary=vocabulary, length=length)
 
 
+def overfit(method: Method, batch: tuple[torch.Tensor, ...], steps: int = 40) -> dict[str, Any]:
+    """What a method says of a batch that it has been trained on alone."""
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3)
+    for _ in range(steps):
+        method(batch)["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        return method.eval()(batch)
+
+
 def build(method: str, backbone: TextBackbone | None = None, **changes: Any) -> Method:
     cls = METHODS[method]
     default = cls.Config()

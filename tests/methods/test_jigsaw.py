@@ -150,7 +150,7 @@ def test_wrong_configuration_is_named(field: str, value: float) -> None:
         dataclasses.replace(CONFIG, **{field: value})
 
 
-def test_it_learns_on_its_embedded_default(tmp_path: Path) -> None:
+def test_it_learns_on_the_photographs(tmp_path: Path) -> None:
     pretrain(SHORT, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 75

