@@ -116,16 +116,6 @@ def test_the_targets_batch_norm_has_statistics_of_its_own() -> None:
     assert not torch.allclose(ours, theirs)
 
 
-def test_eval_mode_without_gradient_leaves_the_method_as_it_is() -> None:
-    method = build()
-    method(views(method))
-    method.eval()
-    before = {name: value.clone() for name, value in method.state_dict().items()}
-    with torch.no_grad():
-        assert method(views(method))["loss"].isfinite()
-    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
-
-
 def test_heads_of_the_recipe_for_imagenet_are_the_papers() -> None:
     backbone = nn.Flatten()
     backbone.num_features = 2048

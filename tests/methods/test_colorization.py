@@ -130,17 +130,6 @@ def test_ranks_count_the_colours_of_all_as_one_process_would(tmp_path: Path) -> 
     assert all(torch.equal(prior, method.prior) for prior in run_ranks(_rank_prior, 2, tmp_path))
 
 
-def test_losses_are_computed_in_float32_under_autocast() -> None:
-    method = build()
-    with torch.autocast("cpu", torch.bfloat16):
-        output = method(method.views(PHOTOS, seed()))
-    assert output["loss"].dtype == torch.float32
-    output["loss"].backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
-    assert output["embeddings"].shape == (15, 64)
-    assert not output["embeddings"].requires_grad
-
-
 def test_illustration_is_gray_predicted_original() -> None:
     method = build().eval()
     with torch.no_grad():
