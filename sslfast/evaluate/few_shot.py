@@ -122,7 +122,7 @@ def _repeat(
     found = {}
     for n in sorted(set(shots)):
         # Seeds of different draws shall share no stream with those of a neighbouring seed.
-        seeds = [task.seed * 10_007 + draw for draw in range(draws)]
+        seeds = [(task.seed * 10_007 + draw) % 2**63 for draw in range(draws)]
         accuracies = [accuracy(draw_shots(labels, n, seed=seed, classes=classes), seed) for seed in seeds]
         std = statistics.stdev(accuracies) if draws > 1 else 0.0
         found[str(n)] = {"mean": statistics.fmean(accuracies), "std": std, "accuracies": accuracies}
