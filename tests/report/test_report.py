@@ -92,7 +92,7 @@ def test_headline_is_the_results_beside_both_baselines(evaluated):
     for result in results.values():
         for accuracy in (result["accuracy"], *result["baselines"].values()):
             assert f"{100 * accuracy:.1f}%" in page.text
-    assert "random weights" in page.text
+    assert "random init" in page.text
     assert "raw pixels" in page.text
     assert re.search(
         r"Also possible:\s+sslfast evaluate .* --protocol few-shot few-shot-finetune finetune pretext\n", page.text
