@@ -83,8 +83,9 @@ class Comparison:
         return found
 
     def write(self, path: Path) -> None:
-        """Write the table (.csv, .md) or the picture (.png, .svg, .pdf) to a file, by its ending."""
+        """Write the table (.csv, .md) or the picture (.png, .svg, .pdf) to a file, by its ending; makes its folder."""
         self.check(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".csv":
             with open(path, "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, FIELDS)

@@ -120,7 +120,7 @@ def test_text_has_its_own_baseline(tmp_path):
 
 
 def test_files_are_written_by_their_ending(runs, tmp_path):
-    names = [tmp_path / f"compare.{ending}" for ending in ("csv", "md", "png", "svg")]
+    names = [tmp_path / "new" / f"compare.{ending}" for ending in ("csv", "md", "png", "svg")]
     assert main(["compare", *map(str, runs), "--output", *map(str, names)]) == 0
     rows = list(csv.DictReader(names[0].open()))
     assert [(row["run"], row["protocol"], row["value"]) for row in rows[:1]] == [("one", "linear", "0.912")]
