@@ -35,6 +35,8 @@ def test_pretrain_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert re.search(r"knn on digits +\d+\.\d\d%", capsys.readouterr().out)
     results = json.loads((run / "results.json").read_text())
     assert results["knn"]["k"] == 5
+    assert main(["evaluate", str(run), "--max-iter", "3", "--limit", "200", "--device", "cpu"]) == 0
+    assert "not converged within --max-iter: linear on digits, raw pixels, random init\n" in capsys.readouterr().out
     several = "--protocol few-shot pretext --shots 1 5 --draws 2 --limit 300 --device cpu"
     assert main(["evaluate", str(run), *several.split()]) == 0
     shown = capsys.readouterr().out
