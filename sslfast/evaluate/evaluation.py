@@ -74,8 +74,8 @@ class Evaluation:
     ) -> None:
         self.run = run = Run(Path(run))
         self.data = data or run.config["data"]
-        self.must_fit = isinstance(baselines_from, str | Path)
-        sources = [baselines_from] if self.must_fit else baselines_from or ()
+        self._must_fit = isinstance(baselines_from, str | Path)
+        sources = [baselines_from] if self._must_fit else baselines_from or ()
         self.baselines_from = [Run(Path(source)) for source in sources]
         read_results(run.folder)  # a damaged file shows before anything is computed
         root = None if data_root is None else Path(data_root)
@@ -145,7 +145,7 @@ class Evaluation:
             try:
                 return source, _baselines_of(source, name, about)
             except ValueError:
-                if self.must_fit:
+                if self._must_fit:
                     raise
         if self.baselines_from:
             LOGGER.info("%s: none of %d runs has the same baselines", name, len(self.baselines_from))
@@ -201,9 +201,9 @@ def evaluate(run: str | Path, protocol: str, **options: Any) -> dict[str, Any]:
 
         evaluate("runs/simclr", "knn", data="cifar100", k=20)
 
-    The baselines are the same protocol on the backbone as it was initialised, before training, and where a protocol
-    needs features only, on raw pixels (of at most 32 x 32). There is no choosing among epochs: what is judged is the
-    end of the run.
+    The baselines are the same protocol on the backbone as the run's seed initialises it, and where a protocol needs
+    features only, on raw pixels (of at most 32 x 32) or, for text, on a bag of words. There is no choosing among
+    epochs: what is judged is the end of the run.
 
     Args:
         run: the run folder.
