@@ -28,8 +28,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from benchmarks.measure import processor  # noqa: E402
-from sslfast.evaluate import Run, read_results  # noqa: E402
-from sslfast.evaluate.features import fingerprint  # noqa: E402
+from sslfast.cli.pretrain import read as pretrain  # noqa: E402
+from sslfast.config import differences  # noqa: E402
+from sslfast.evaluate import Run, read_results, standard_result  # noqa: E402
 from sslfast.recipes import RECIPES  # noqa: E402
 
 RESULTS = HERE / "results" / "cifar10.csv"
@@ -57,10 +58,11 @@ PUBLISHED: dict[str, tuple[tuple[str, str], ...]] = {
 def main() -> int:
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
-    recipes = [name for name in RECIPES if name.endswith("-cifar10-cpu")]
+    known = [name for name, recipe in RECIPES.items() if recipe.config.modality == "images"]
+    recipes = [name for name in known if name.endswith("-cifar10-cpu")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10", help="cifar10, or folder:PATH with its images (%(default)s)")
-    parser.add_argument("--only", nargs="+", choices=list(RECIPES), default=recipes, metavar="RECIPE", help="(all)")
+    parser.add_argument("--only", nargs="+", choices=known, default=recipes, metavar="RECIPE", help="(all)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="OMP_NUM_THREADS of training and evaluation (1)")
     parser.add_argument("--output", type=Path, default=Path("runs", "cifar10"), help="folder of the runs (%(default)s)")
@@ -74,10 +76,13 @@ def main() -> int:
     failed = []
     for recipe in arguments.only:
         folder = arguments.output / (recipe if arguments.seed == 0 else f"{recipe}-seed{arguments.seed}")
-        if not arguments.again and recorded(read(arguments.results), recipe, arguments.seed, folder):
-            print(f"{recipe}: has its row already", flush=True)
-            continue
         options = ["--data", arguments.data, "--seed", str(arguments.seed), *words[end + 1 :]]
+        if not arguments.again:
+            if changed := other_options(recipe, folder, options):
+                parser.error(f"{folder} was trained otherwise ({changed}): choose another --output, or --again")
+            if recorded(read(arguments.results), recipe, arguments.seed, folder):
+                print(f"{recipe}: has its row already", flush=True)
+                continue
         environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
         try:
             train(recipe, folder, options, environment, again=arguments.again)
@@ -106,8 +111,7 @@ def train(recipe: str, folder: Path, options: list[str], environment: dict[str, 
         return
     earlier = json.loads((folder / COST).read_text()) if begun and (folder / COST).is_file() else {}
     spent = earlier if begun else {"cpu_seconds": 0.0, "wall_seconds": 0.0}
-    if begun:
-        (folder / COST).unlink(missing_ok=True)  # if this process is killed, nobody knows the time
+    (folder / COST).unlink(missing_ok=True)  # if this process is killed, nobody knows the time
     command = [sys.executable, "-m", "sslfast", "pretrain", recipe, *options, "--output", str(folder)]
     command += ["--resume"] if begun else ["--overwrite"] if (folder / "config.json").is_file() else []
     cpu, wall = children(), time.monotonic()
@@ -119,25 +123,20 @@ def train(recipe: str, folder: Path, options: list[str], environment: dict[str, 
         raise subprocess.CalledProcessError(code, command)
 
 
+def other_options(recipe: str, folder: Path, options: list[str]) -> str:
+    """What a finished run in this folder was trained by that these options would change; empty if nothing."""
+    if not (folder / "config.json").is_file() or not Run(folder).finished:
+        return ""
+    return "; ".join(differences(Run(folder).settings.to_dict(), pretrain([recipe, *options]).training.to_dict()))
+
+
 def judge(folder: Path, environment: dict[str, str]) -> None:
     """Evaluate the run by every protocol that results.json does not have yet, its baselines once for all runs."""
-    if missing := [protocol for protocol in PROTOCOLS if protocol not in read_results(folder)]:
+    if missing := [protocol for protocol in PROTOCOLS if not standard_result(folder, protocol)]:
         command = [sys.executable, "-m", "sslfast", "evaluate", str(folder), "--protocol", *missing]
-        source = same_beginning(folder)
-        command += ["--baselines-from", str(source)] if source else []
+        others = sorted(str(path.parent) for path in folder.parent.glob("*/results.json") if path.parent != folder)
+        command += ["--baselines-from", *others] if others else []
         subprocess.run(command, env=environment, check=True)
-
-
-def same_beginning(folder: Path) -> Path | None:
-    """Another run beside this one, judged already on the same data, that began with the same backbone."""
-    run = Run(folder)
-    wanted = {"data": run.config["data"], "run_seed": run.config["seed"], **run.modality.describe()}
-    wanted = json.loads(json.dumps(wanted | {"initial_sha256": fingerprint(run.initial_backbone())}))
-    for other in sorted(path.parent for path in folder.parent.glob("*/results.json")):
-        results = read_results(other)
-        if other != folder and all(wanted.items() <= results.get(name, {}).items() for name in PROTOCOLS):
-            return other
-    return None
 
 
 def children() -> float:
@@ -149,7 +148,8 @@ def children() -> float:
 def row(recipe: str, folder: Path, threads: int) -> dict[str, object]:
     """What the run folder says, as a row of the CSV."""
     run, results = Run(folder), read_results(folder)
-    config, device = run.config, run.environment["device"]["type"]
+    config, trained_on = run.config, run.environment["device"]
+    device, threads = trained_on["type"], trained_on.get("threads", threads)
     cost = json.loads((folder / COST).read_text()) if (folder / COST).is_file() else {}
     minutes = {name: f"{cost[key] / 60:.1f}" if cost else "" for name, key in MINUTES.items()}
     percent = {
@@ -161,7 +161,7 @@ def row(recipe: str, folder: Path, threads: int) -> dict[str, object]:
     found = {
         "recipe": recipe, "method": config["method"], "data": config["data"].partition(":")[0],
         "backbone": config["backbone"], "epochs": config["epochs"],
-        "batch": config["batch_size"] * config["accumulate"] * run.environment["device"]["processes"],
+        "batch": config["batch_size"] * config["accumulate"] * trained_on["processes"],
         "precision": config["precision"], "threads": threads, **minutes, "seed": config["seed"],
         **{name: f"{100 * value:.2f}" for name, value in percent.items()}, "last_loss": f"{losses[-1]:.4f}",
         "commit": (run.environment["commit"] or "")[:9], "device": device, "processor": processor(device),
@@ -202,7 +202,18 @@ def append(path: Path, row: dict[str, object]) -> None:
 def table(rows: list[dict[str, str]]) -> str:
     """The last row of every recipe and seed, as Markdown, and what was published under it."""
     latest = {(row["recipe"], row["seed"]): row for row in rows}.values()
-    names = ["recipe", "network", "epochs", "CPU min", "linear %", "random", "pixels", "kNN %", "random", "pixels"]
+    names = [
+        "recipe",
+        "network",
+        "epochs",
+        "CPU min",
+        "linear %",
+        "random init",
+        "pixels",
+        "kNN %",
+        "random init",
+        "pixels",
+    ]
     lines = ["| " + " | ".join(names) + " |", "|---|---|" + "---:|" * (len(names) - 2)]
     for row in latest:
         name = row["recipe"] if row["seed"] == "0" else f"{row['recipe']} (seed {row['seed']})"

@@ -26,7 +26,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from sslfast.config import ImageConfig
-from sslfast.evaluate import Run, evaluate, read_results
+from sslfast.evaluate import Run, evaluate, read_results, standard_result
 from sslfast.methods import METHODS
 from sslfast.recipes import recipe_for
 from sslfast.train import ensure_trained
@@ -186,10 +186,8 @@ def measure(finding: str, setting: str, config: ImageConfig, folder: Path) -> Me
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:10]
     path = folder / f"{config.method}-{digest}"
     ensure_trained(config, path)
-    results = {other: read_results(other).get("linear") for other in sorted(folder.iterdir())}
-    same = {"data": config.data, "backbone": config.backbone, "image_size": config.image_size, "run_seed": config.seed}
-    twins = [other for other, entry in results.items() if entry and same.items() <= entry.items()]
-    result = results[path] or evaluate(path, "linear", workers=0, baselines_from=next(iter(twins), None))
+    others = [other for other in sorted(folder.iterdir()) if read_results(other) and other != path]
+    result = standard_result(path, "linear") or evaluate(path, "linear", workers=0, baselines_from=others)
     last = Run(path).metrics[-1]
     return Measured(
         finding, setting, config.seed, result["accuracy"], result["baselines"]["random_init"],
@@ -258,8 +256,8 @@ def draw(path: Path, found: list[Measured], names: list[str]) -> None:
         untrained = 100 * statistics.fmean(measured.random for measured in found if measured.finding == name)
         level = untrained if accuracy else METHODS[finding.method].least_std
         axes.axhline(level, color="#8c95a1", linestyle="--", linewidth=1)
-        axes.annotate("untrained" if accuracy else "alarm", (1, level), xycoords=("axes fraction", "data"), ha="right",
-                      va="bottom", fontsize=7, color="#5c6571")  # fmt: skip
+        axes.annotate("random init" if accuracy else "alarm", (1, level), xycoords=("axes fraction", "data"),
+                      ha="right", va="bottom", fontsize=7, color="#5c6571")  # fmt: skip
         axes.set_xlim(-0.5, len(values) - 0.5)
         if not accuracy:
             axes.set_ylim(0, 1.05)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
+from pathlib import Path
 
 import torch
 
 from sslfast import _C, __version__
 from sslfast.ops import registry
 
-PACKAGES = ("torch", "triton", "numpy", "torchvision", "timm", "lightning-fabric", "scikit-learn", "transformers")
+PACKAGES = ("torch", "triton", "numpy", "torchvision", "timm", "lightning-fabric", "scikit-learn", "transformers",
+            "tokenizers")  # fmt: skip
 
 
 def versions() -> dict[str, str | None]:
@@ -23,6 +26,23 @@ def versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = None
     return found
+
+
+def installed() -> dict[str, str]:
+    """The same without what is not installed."""
+    return {package: version for package, version in versions().items() if version is not None}
+
+
+def commit() -> str | None:
+    """The commit of the source tree sslfast runs from, if it is one and git is there."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
 
 
 def devices() -> list[str]:

@@ -83,6 +83,8 @@ class PretrainConfig:
             "checkpoint_every": 0,
         }  # fmt: skip
         self.check_at_least(**at_least)
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be below 2^63, got {self.seed}")
         if self.momentum >= 1:
             raise ValueError(f"momentum must be below 1, got {self.momentum}")
         if not all(0 <= beta < 1 for beta in self.betas):

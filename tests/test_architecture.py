@@ -18,8 +18,8 @@ KERNELS = Path(sslfast.kernels.__file__).parent
 FLOORS = [
     ("kernels", "_C", "_version"),
     ("ops",),
-    ("losses", "key_queue", "ema", "compat", "augment", "_extras", "_info"),
-    ("data", "models", "config"),
+    ("losses", "key_queue", "ema", "compat", "augment", "_extras", "_files", "_info"),
+    ("data", "models", "config", "schedule"),
     ("modality",),
     ("methods",),
     ("evaluate", "recipes"),

@@ -35,6 +35,8 @@ def test_pretrain_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert re.search(r"knn on digits +\d+\.\d\d%", capsys.readouterr().out)
     results = json.loads((run / "results.json").read_text())
     assert results["knn"]["k"] == 5
+    assert main(["evaluate", str(run), "--max-iter", "3", "--limit", "200", "--device", "cpu"]) == 0
+    assert "not converged within --max-iter: linear on digits, raw pixels, random init\n" in capsys.readouterr().out
     several = "--protocol few-shot pretext --shots 1 5 --draws 2 --limit 300 --device cpu"
     assert main(["evaluate", str(run), *several.split()]) == 0
     shown = capsys.readouterr().out
@@ -55,6 +57,7 @@ WRONG = [
     ("pretrain simclr --epoch 3", r"Unrecognized options: --epoch, 3; perhaps --epochs"),
     ("pretrain simclr --epochs three", r"--epochs: invalid literal for int\(\) with base 10: 'three'"),
     ("pretrain simclr --epochs 0", r"epochs must be at least 1, got 0"),
+    ("pretrain simclr --seed 99999999999999999999999", r"seed must be below 2\^63, got 9999"),
     ("pretrain simclr --epochs", r"Missing value for argument '--epochs'"),
     ("pretrain simclr --optimizer adam", r"invalid choice 'adam' for argument '--optimizer'.*lars"),
     ("pretrain simclr --temperature -1", r"temperature must be above 0, got -1"),
@@ -64,10 +67,12 @@ WRONG = [
     ("pretrain simclr --output {tmp}/new --resume", r"no checkpoint to resume from"),
     ("pretrain simclr --output {tmp}/new --data cifar10 --data-root {tmp}", r"cifar10"),
     ("pretrain simclr --output {tmp}/full", r"not empty: continue it with --resume or replace it with --overwrite"),
+    ("pretrain clm --output {tmp}/new --download", r"download: images have this, docs is text"),
     ("evaluate", r"run"),
     ("evaluate {tmp}/new", r"no run folder .*new"),
     ("evaluate {tmp}/full --protocol magic", r"invalid choice 'magic'.*linear"),
     ("report {tmp}/full", r"is not a run"),
+    ("compare {tmp}/full --output", r"--output wants one or several files"),
     ("compare", r"runs must name at least one run folder"),
     ("compare {tmp}/full", r"is not a run"),
     ("compare {tmp}/full --output x.html", r"output must end in .csv, .md, .png, .svg or .pdf, got x.html"),

@@ -23,7 +23,8 @@ USAGE = """usage: sslfast calibrate NAME [--strengths S S …] [OPTIONS]
 Train a method that learns from images once for every strength of its augmentation, and show which strength suits it.
 
 NAME is a method or a recipe as for sslfast pretrain, whose options this command has too; sslfast calibrate NAME --help
-explains them. --epochs makes the trainings shorter.
+explains them. --epochs makes the trainings shorter. Strengths are judged on a fifth of the training images, held out
+from the probes: the test images are left for sslfast evaluate.
 """
 
 
@@ -61,7 +62,8 @@ def calibrate(arguments: Sequence[str]) -> int:
     if not isinstance(recipe.config, ImageConfig):
         raise UsageError(f"{name} learns from {recipe.config.modality}: only the augmentation of images has a strength")
     default = Calibrate(recipe.config, SweepOptions(Path("runs", f"{recipe_name}-calibrate")))
-    about = f"Train by the recipe {recipe_name} at several strengths of the augmentation, and show which suits it."
+    about = f"Train by the recipe {recipe_name} at several strengths of the augmentation, and show which suits it, "
+    about += "judged on a fifth of the training images that is held out from the probes."
     chosen = parse(Calibrate[type(recipe.config)], options, command=f"calibrate {name}", about=about, default=default)
 
     sweep, command = chosen.sweep, shlex.join(["sslfast", "calibrate", *arguments])

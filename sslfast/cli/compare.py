@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from sslfast._extras import require
-from sslfast.cli.parse import parse
+from sslfast.cli.parse import UsageError, parse
 
 tyro = require("tyro", extra="train")
 
@@ -29,6 +29,8 @@ def compare(arguments: Sequence[str]) -> int:
     chosen = parse(Compare, arguments, command="compare", about=about)
     from sslfast.report.compare import Comparison
 
+    if not chosen.output:
+        raise UsageError("--output wants one or several files")
     for path in chosen.output:
         Comparison.check(path)
     comparison = Comparison(chosen.runs)

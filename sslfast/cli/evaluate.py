@@ -46,8 +46,9 @@ class Evaluate:
     """Processes that decode images which do not fit in memory."""
     skip_corrupt: bool = False
     """Go on without image files that cannot be read, and name them in results.json; always if the training did."""
-    baselines_from: Path | None = None
-    """Take the baselines from this run's results.json, if they are the same, instead of computing them again."""
+    baselines_from: tuple[Path, ...] = ()
+    """Take the baselines from the results.json of the first of these runs that has the same, instead of computing them
+    again."""
     k: int | None = None
     """knn: neighbours that vote; 200, or 20 below 10,000 training images, if not given."""
     temperature: float | None = None
@@ -121,17 +122,21 @@ def evaluate(arguments: Sequence[str]) -> int:
 
 def _show(result: dict[str, Any]) -> None:
     """A result's headline beside its baselines, and what else it measured."""
+    from sslfast.report.names import BASELINES
+
     metric = result["metric"]
     form = "{:7.2%}" if metric == "accuracy" else "{:7.4f}"
     name = f"{result['protocol']} on {result['data']}" + ("" if metric == "accuracy" else f", {metric}")
     rows = {name: form.format(result[metric]) + (f" ± {result['std']:.2%}" if "std" in result else "")}
-    names = {"pixels": "raw pixels", "random_init": "random network", "bag_of_words": "bag of words"}
-    rows |= {names.get(key, key): form.format(value) for key, value in result["baselines"].items()}
+    rows |= {BASELINES.get(key, key): form.format(value) for key, value in result["baselines"].items()}
     rows |= {f"  {n} a class": f"{row['mean']:7.2%} ± {row['std']:.2%}" for n, row in result.get("shots", {}).items()}
     rows |= {f"  {key}": f"{value:7.4f}" for key, value in result.get("metrics", {}).items() if key != metric}
     width = max(map(len, rows))
     for row, value in rows.items():
         print(f"{row:{width}}  {value}")
+    details = {name: result, **{BASELINES.get(key, key): row for key, row in result["baseline_details"].items()}}
+    if stopped := [who for who, detail in details.items() if detail.get("converged") is False]:
+        print(f"not converged within --max-iter: {', '.join(stopped)}")
     if "unreadable" in result:
         print(f"{len(result['unreadable'])} image files could not be read and were skipped; results.json names them")
 

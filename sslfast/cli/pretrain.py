@@ -55,15 +55,7 @@ def pretrain(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE.format(recipes=table()), end="")
         return 0 if arguments else 2
-    name, options = arguments[0], list(arguments[1:])
-    if name.startswith("-"):
-        raise UsageError(f"pretrain wants the name of a method or recipe before {name}: {', '.join(RECIPES)}")
-    recipe_name, recipe = recipe_for(name, data_option(options))
-    default = Pretrain(recipe.config, RunOptions(Path("runs", recipe_name)))
-    kind = Pretrain[type(recipe.config)]
-    about = f"Train by the recipe {recipe_name}: {recipe.about}."
-    chosen = parse(kind, options, command=f"pretrain {name}", about=about, default=default)
-
+    chosen = read(arguments)
     from sslfast import train
 
     run = chosen.run
@@ -90,6 +82,22 @@ def pretrain(arguments: Sequence[str]) -> int:
             print(f"skipped   {summary.skipped} unreadable image files, named in {summary.run / 'train.log'}")
         print(f"next      sslfast evaluate {shlex.quote(str(summary.run))} --protocol linear")
     return 0
+
+
+def read(arguments: Sequence[str]) -> Pretrain:
+    """What `sslfast pretrain` with these arguments, at least one, would do.
+
+    Raises:
+        UsageError: they do not fit. ValueError: a field is out of its range.
+    """
+    name, options = arguments[0], list(arguments[1:])
+    if name.startswith("-"):
+        raise UsageError(f"pretrain wants the name of a method or recipe before {name}: {', '.join(RECIPES)}")
+    recipe_name, recipe = recipe_for(name, data_option(options))
+    default = Pretrain(recipe.config, RunOptions(Path("runs", recipe_name)))
+    kind = Pretrain[type(recipe.config)]
+    about = f"Train by the recipe {recipe_name}: {recipe.about}."
+    return parse(kind, options, command=f"pretrain {name}", about=about, default=default)
 
 
 def resume_command(command: Sequence[str]) -> list[str]:

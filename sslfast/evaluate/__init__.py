@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sslfast.evaluate.evaluation import Evaluation, evaluate
+from sslfast.evaluate.evaluation import Evaluation, evaluate, standard_result
 from sslfast.evaluate.features import extract_features
 from sslfast.evaluate.geometry import alignment, uniformity
 from sslfast.evaluate.knn import knn_accuracy
@@ -24,5 +24,6 @@ __all__ = [
     "knn_accuracy",
     "linear_probe",
     "read_results",
+    "standard_result",
     "uniformity",
 ]

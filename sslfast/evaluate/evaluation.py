@@ -5,18 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sslfast._version import __version__
+from sslfast._info import commit, installed
+from sslfast.data import normalization
 from sslfast.evaluate.features import fingerprint
 from sslfast.evaluate.protocols import PROTOCOLS, settings_of
 from sslfast.evaluate.results import merge_result, read_results
@@ -25,8 +24,8 @@ from sslfast.evaluate.task import Task, choose_device
 
 LOGGER = logging.getLogger("sslfast")
 MOST_CLASSES, MOST_CONFUSED = 100, 20  # classes up to which results.json has an accuracy each, a confusion matrix
-PACKAGES = ("torch", "scikit-learn", "numpy")
-OWN = ("method", "weights_sha256", "epoch", "epochs", "step")  # of an entry, what says nothing about its baselines
+# Of an entry, what says nothing about its baselines.
+OWN = ("method", "weights_sha256", "init_from", "epoch", "epochs", "step")
 
 
 class Evaluation:
@@ -49,10 +48,12 @@ class Evaluation:
         workers: processes that decode images which are not in memory.
         skip_corrupt: go on without image files that cannot be read, as training does if the run was told so.
         baselines_from: another run, whose baselines are taken over from its results.json instead of computed, which
-            everything that determines them must allow. "pretext" computes its own nevertheless.
+            everything that determines them must allow; of a sequence of runs the first one that allows it, and if none
+            does, they are computed. "pretext" computes its own nevertheless.
 
     Raises:
-        ValueError: an argument is out of range; a file of the run is damaged.
+        ValueError: an argument is out of range; a file of the run is damaged; the baselines of the one run that
+            `baselines_from` names are others.
         FileNotFoundError: `run` is not a run, or the examples are not there.
     """
 
@@ -69,11 +70,14 @@ class Evaluation:
         seed: int | None = None,
         workers: int = 4,
         skip_corrupt: bool = False,
-        baselines_from: str | Path | None = None,
+        baselines_from: str | Path | Sequence[str | Path] | None = None,
     ) -> None:
         self.run = run = Run(Path(run))
         self.data = data or run.config["data"]
-        self.baselines_from = None if baselines_from is None else Run(Path(baselines_from))
+        self._must_fit = isinstance(baselines_from, str | Path)
+        sources = [baselines_from] if self._must_fit else baselines_from or ()
+        self.baselines_from = [Run(Path(source)) for source in sources]
+        read_results(run.folder)  # a damaged file shows before anything is computed
         root = None if data_root is None else Path(data_root)
         options = {"data": self.data, "root": root, "download": download, "skip_corrupt": skip_corrupt}
         modality = run.modality
@@ -94,6 +98,7 @@ class Evaluation:
         needs, task = PROTOCOLS[protocol].needs, self.task
         judge = partial(PROTOCOLS[protocol].judge, task=task, **settings)
         if needs == "method":
+            self._check_channels()
             network, untrained = self.run.method(), {"random_init": self.run.initial_method()}
             judge = partial(judge, task=replace(task, batch_size=self.run.config["batch_size"]))
         else:
@@ -101,8 +106,7 @@ class Evaluation:
             untrained = self._untrained if needs == "features" else {"random_init": self._untrained["random_init"]}
         name = protocol if self.data == self.run.config["data"] else f"{protocol}@{self.data}"
         about = self._about(network, untrained["random_init"]) | {"settings": settings}
-        source = self.baselines_from if needs != "method" else None
-        taken = _baselines_of(source, name, about) if source else None
+        source, taken = self._taken(name, about) if needs != "method" else (None, None)
 
         LOGGER.info("%s: this run", protocol)
         found = judge(network)
@@ -125,7 +129,7 @@ class Evaluation:
             **found,
             # What is the same for all networks is said once, above.
             "baseline_details": {
-                key: {name: value for name, value in baseline.items() if value != found.get(name)}
+                key: {k: value for k, value in baseline.items() if k == "converged" or value != found.get(k)}
                 for key, baseline in baselines.items()
             },
             **({"unreadable": unreadable} if unreadable else {}),  # skipped, as in training
@@ -134,6 +138,29 @@ class Evaluation:
         }
         merge_result(self.run.folder, name, result)
         return result
+
+    def _taken(self, name: str, about: dict[str, Any]) -> tuple[Run | None, Callable[..., dict[str, Any]] | None]:
+        """The first run of `baselines_from` that has these baselines, and what gives them."""
+        for source in self.baselines_from:
+            try:
+                return source, _baselines_of(source, name, about)
+            except ValueError:
+                if self._must_fit:
+                    raise
+        if self.baselines_from:
+            LOGGER.info("%s: none of %d runs has the same baselines", name, len(self.baselines_from))
+        return None, None
+
+    def _check_channels(self) -> None:
+        """Refuse images that the method's views cannot be made of."""
+        if self.run.settings.modality != "images" or self.data == self.run.config["data"]:
+            return
+        has, wants = self.task.test.shape[0], len(normalization(self.run.config["data"])[0])
+        if has != wants:
+            raise ValueError(
+                f"data {self.data} has {has} channels, but the method was trained on {wants}: "
+                "its pretext task cannot be judged there"
+            )
 
     @cached_property
     def _backbone(self) -> nn.Module:
@@ -157,14 +184,15 @@ class Evaluation:
             "method": run.config["method"],
             "backbone": run.config["backbone"],
             "weights_sha256": fingerprint(network),
+            **({"init_from": began} if (began := run.environment.get("init_from")) else {}),
             "initial_sha256": fingerprint(initial),
             "epoch": epoch,
             "epochs": run.config["epochs"],
             "step": step,
             "seed": task.seed,
             "run_seed": run.config["seed"],
-            "versions": {"sslfast": __version__, "python": platform.python_version()}
-            | {package: metadata.version(package) for package in PACKAGES},
+            "versions": installed(),
+            "commit": commit(),
         }
 
 
@@ -173,9 +201,9 @@ def evaluate(run: str | Path, protocol: str, **options: Any) -> dict[str, Any]:
 
         evaluate("runs/simclr", "knn", data="cifar100", k=20)
 
-    The baselines are the same protocol on the backbone as it was initialised, before training, and where a protocol
-    needs features only, on raw pixels (of at most 32 x 32). There is no choosing among epochs: what is judged is the
-    end of the run.
+    The baselines are the same protocol on the backbone as the run's seed initialises it, and where a protocol needs
+    features only, on raw pixels (of at most 32 x 32) or, for text, on a bag of words. There is no choosing among
+    epochs: what is judged is the end of the run.
 
     Args:
         run: the run folder.
@@ -197,6 +225,18 @@ def evaluate(run: str | Path, protocol: str, **options: Any) -> dict[str, Any]:
     settings = {name: value for name, value in options.items() if name not in own}
     settings_of(protocol, settings)
     return Evaluation(run, **{name: options[name] for name in options if name in own}).judge(protocol, **settings)
+
+
+def standard_result(run: str | Path, protocol: str) -> dict[str, Any] | None:
+    """The entry of results.json that `evaluate(run, protocol)` writes for a finished run; None if there is no such.
+
+    So an entry of an earlier epoch, of a part of the examples, or by other settings does not count.
+    """
+    entry = read_results(run).get(protocol)
+    if entry is None:
+        return None
+    terms = {"limit": None, "seed": entry["run_seed"], "epoch": entry["epochs"], "settings": settings_of(protocol, {})}
+    return entry if terms.items() <= entry.items() else None
 
 
 def _baselines_of(source: Run, name: str, about: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -223,13 +263,13 @@ def _baselines_of(source: Run, name: str, about: dict[str, Any]) -> Callable[[di
 
 
 def _by_class(task: Task, predictions: Tensor) -> dict[str, Any]:
-    """Each class's accuracy, and the confusion matrix (rows: true class, columns: predicted), if they are small."""
+    """Each class's accuracy (None without test examples) and the confusion matrix, (true, predicted), if small."""
     classes = task.test.classes
     if len(classes) > MOST_CLASSES:
         return {}
     labels = task.test.labels[task.indices(task.test)]
     size = len(classes)
     counts = torch.bincount(labels * size + predictions, minlength=size * size).view(size, size)
-    accuracy = (counts.diagonal() / counts.sum(dim=1).clamp_min(1)).tolist()
-    by_class = {"class_accuracy": {name: round(value, 6) for name, value in zip(classes, accuracy)}}
+    found = zip(classes, counts.diagonal().tolist(), counts.sum(dim=1).tolist())
+    by_class = {"class_accuracy": {name: round(right / all_, 6) if all_ else None for name, right, all_ in found}}
     return by_class | ({"confusion": counts.tolist()} if size <= MOST_CONFUSED else {})

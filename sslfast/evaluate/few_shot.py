@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from sslfast.evaluate.linear import linear_probe
 from sslfast.evaluate.task import Task
 
 SHOTS = (1, 5, 10, 20)
+FEW = FineTuning(epochs=50, train_batch_size=64, warmup_epochs=5.0)
 
 
 def few_shot(
@@ -60,32 +62,23 @@ def few_shot_finetune(
     *,
     shots: Sequence[int] | None = None,
     draws: int = 5,
-    epochs: int = 50,
-    learning_rate: float = 1e-3,
-    train_batch_size: int = 64,
-    weight_decay: float = 0.05,
-    layer_decay: float | None = None,
-    warmup_epochs: float = 5.0,
-    label_smoothing: float = 0.0,
+    **settings: Any,
 ) -> dict[str, Any]:
     """The protocol: as `few_shot`, with the same draws, but all of the network is trained, as in `finetune`.
+
+    Args:
+        network, task: as for `finetune`.
+        shots, draws: as in `few_shot`.
+        settings: fields of `FineTuning`, which otherwise are those of `FEW`.
 
     Returns:
         "shots", "accuracy" and "std" as of `few_shot`; "features" F.
     """
-    settings = FineTuning(
-        epochs=epochs,
-        learning_rate=learning_rate,
-        train_batch_size=train_batch_size,
-        weight_decay=weight_decay,
-        layer_decay=layer_decay,
-        warmup_epochs=warmup_epochs,
-        label_smoothing=label_smoothing,
-    )
+    tuning = replace(FEW, **settings)
     indices = task.indices(task.train)
 
     def accuracy(chosen: Tensor, seed: int) -> float:
-        return tune_and_test(network, task, indices[chosen], settings, seed=seed)["accuracy"]
+        return tune_and_test(network, task, indices[chosen], tuning, seed=seed)["accuracy"]
 
     return {**_repeat(accuracy, task.train.labels[indices], task, shots, draws), "features": network.num_features}
 
@@ -122,7 +115,7 @@ def _repeat(
     found = {}
     for n in sorted(set(shots)):
         # Seeds of different draws shall share no stream with those of a neighbouring seed.
-        seeds = [task.seed * 10_007 + draw for draw in range(draws)]
+        seeds = [(task.seed * 10_007 + draw) % 2**63 for draw in range(draws)]
         accuracies = [accuracy(draw_shots(labels, n, seed=seed, classes=classes), seed) for seed in seeds]
         std = statistics.stdev(accuracies) if draws > 1 else 0.0
         found[str(n)] = {"mean": statistics.fmean(accuracies), "std": std, "accuracies": accuracies}

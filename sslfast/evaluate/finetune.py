@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from sslfast._extras import require
 from sslfast.data import batches
 from sslfast.evaluate.task import Task
+from sslfast.schedule import warmup_cosine
 
 LOGGER = logging.getLogger("sslfast")
 LAYER_DECAY = 0.75  # of vision transformers, as MAE fine-tunes ViT-B; other networks have none
@@ -26,17 +28,26 @@ SILENCE = 10  # seconds at least between two lines about the progress
 class FineTuning:
     """How a network is trained with labels; see `finetune`.
 
+    Args:
+        epochs: passes over the training examples.
+        learning_rate: the peak, as it is, whatever the batch.
+        train_batch_size: examples a step.
+        weight_decay: not of biases, norms, and what the network exempts.
+        layer_decay: in (0, 1]; None is 0.75 for timm's vision transformers and 1 for other networks.
+        warmup_epochs: epochs over which the learning rate rises.
+        label_smoothing: in [0, 1).
+
     Raises:
         ValueError: a setting is out of range.
     """
 
-    epochs: int
-    learning_rate: float
-    train_batch_size: int
-    weight_decay: float
-    layer_decay: float | None
-    warmup_epochs: float
-    label_smoothing: float
+    epochs: int = 20
+    learning_rate: float = 1e-3
+    train_batch_size: int = 128
+    weight_decay: float = 0.05
+    layer_decay: float | None = None
+    warmup_epochs: float = 1.0
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "train_batch_size": 1, "weight_decay": 0, "warmup_epochs": 0}
@@ -51,18 +62,7 @@ class FineTuning:
             raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
 
 
-def finetune(
-    network: nn.Module,
-    task: Task,
-    *,
-    epochs: int = 20,
-    learning_rate: float = 1e-3,
-    train_batch_size: int = 128,
-    weight_decay: float = 0.05,
-    layer_decay: float | None = None,
-    warmup_epochs: float = 1.0,
-    label_smoothing: float = 0.0,
-) -> dict[str, Any]:
+def finetune(network: nn.Module, task: Task, **settings: Any) -> dict[str, Any]:
     """The protocol: train a copy of the network with a linear head on all training examples, then test it.
 
     AdamW; the learning rate rises linearly and falls by half a cosine; layer k of L has learning_rate·layer_decay^(L-k)
@@ -72,32 +72,17 @@ def finetune(
     Args:
         network: what `task.inputs` returns -> (B, network.num_features); it stays as it is.
         task: the examples; `task.seed` is that of the head, the order, dropout and augmentation.
-        epochs: passes over the training examples.
-        learning_rate: the peak, as it is, whatever the batch.
-        train_batch_size: examples a step.
-        weight_decay: not of biases, norms, and what the network exempts.
-        layer_decay: in (0, 1]; None is 0.75 for timm's vision transformers and 1 for other networks.
-        warmup_epochs: epochs over which the learning rate rises.
-        label_smoothing: in [0, 1).
+        settings: fields of `FineTuning`.
 
     Returns:
         "accuracy" in [0, 1], "train_loss" of the last epoch (nats), the "layer_decay" used, "updates" of the weights,
         "features" F, "predictions" (N_test,).
 
     Raises:
-        ValueError: a setting is out of range, or the network has no num_features.
+        TypeError: there is no such setting. ValueError: one is out of range, or the network has no num_features.
         FloatingPointError: the loss is not finite.
     """
-    settings = FineTuning(
-        epochs=epochs,
-        learning_rate=learning_rate,
-        train_batch_size=train_batch_size,
-        weight_decay=weight_decay,
-        layer_decay=layer_decay,
-        warmup_epochs=warmup_epochs,
-        label_smoothing=label_smoothing,
-    )
-    return tune_and_test(network, task, task.indices(task.train), settings, seed=task.seed)
+    return tune_and_test(network, task, task.indices(task.train), FineTuning(**settings), seed=task.seed)
 
 
 def tune_and_test(network: nn.Module, task: Task, chosen: Tensor, settings: FineTuning, *, seed: int) -> dict[str, Any]:
@@ -130,13 +115,8 @@ def _train(
     steps = len(chosen) // batch
     total = settings.epochs * steps
     warmup = min(total, round(settings.warmup_epochs * steps))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
     optimizer = torch.optim.AdamW(groups)
+    factor = partial(warmup_cosine, peak=1.0, total=total, warmup=warmup)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     shuffle = torch.Generator().manual_seed(seed)
     generator = torch.Generator(task.device).manual_seed(seed)

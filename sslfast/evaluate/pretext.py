@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from sslfast.methods import Method
 
 def pretext(method: Method, task: Task) -> dict[str, Any]:
     """The protocol: the means over the test examples of the loss and of every scalar that the method logs.
+
+    A perplexity is the exponential of a mean, so of perplexities the geometric mean is taken.
 
     In eval mode, on full batches of `task.batch_size` examples in random order, for the loss of a contrastive method
     depends on the batch; a test split smaller than that is one batch. Views are drawn from `task.seed`, the same ones
@@ -39,9 +42,12 @@ def pretext(method: Method, task: Task) -> dict[str, Any]:
             output = method(method.views(source, generator))
             for name, value in output.items():
                 if isinstance(value, Tensor) and value.ndim == 0:
-                    sums[name] = sums.get(name, 0.0) + value.item()
+                    term = value.log() if name == "perplexity" else value
+                    sums[name] = sums.get(name, 0.0) + term.item()
             count += 1
     metrics = {name: value / count for name, value in sums.items()}
+    if "perplexity" in metrics:
+        metrics["perplexity"] = math.exp(metrics["perplexity"])
     return {
         "loss": metrics["loss"],
         **({"accuracy": metrics["accuracy"]} if "accuracy" in metrics else {}),

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sslfast.evaluate.few_shot import few_shot, few_shot_finetune
-from sslfast.evaluate.finetune import finetune
+from sslfast.evaluate.few_shot import FEW, few_shot, few_shot_finetune
+from sslfast.evaluate.finetune import FineTuning, finetune
 from sslfast.evaluate.knn import knn
 from sslfast.evaluate.linear import linear
 from sslfast.evaluate.pretext import pretext
@@ -22,26 +22,29 @@ class Protocol:
         judge: takes a network, a task and its own settings as keywords, and returns JSON values: "accuracy" (or, where
             there is none, "loss") and how it went; also "predictions" (N_test,) if it makes one for every test example.
         needs: of a network its "features" only; its "weights", which it trains; or the whole "method".
+        tuning: the defaults of the settings by which it trains, if it does.
     """
 
     judge: Callable[..., dict[str, Any]]
     needs: Literal["features", "weights", "method"] = "features"
+    tuning: FineTuning | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """Every setting and its default."""
         parameters = inspect.signature(self.judge).parameters.values()
-        return {
+        own = {
             parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
         }
+        return own | (vars(self.tuning) if self.tuning else {})
 
 
 PROTOCOLS: dict[str, Protocol] = {
     "linear": Protocol(linear),
     "knn": Protocol(knn),
     "few-shot": Protocol(few_shot),
-    "few-shot-finetune": Protocol(few_shot_finetune, "weights"),
-    "finetune": Protocol(finetune, "weights"),
+    "few-shot-finetune": Protocol(few_shot_finetune, "weights", FEW),
+    "finetune": Protocol(finetune, "weights", FineTuning()),
     "pretext": Protocol(pretext, "method"),
 }
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
+
+from sslfast._files import write_text
 
 FILE = "results.json"
 LOCK = ".results.lock"
@@ -45,10 +46,5 @@ def merge_result(run: str | Path, name: str, result: dict[str, Any]) -> Path:
         text = json.dumps({**read_results(run), name: result}, indent=2, allow_nan=False)
         # A row of numbers stays on one line.
         text = re.sub(r"\[[\s\d.,eE+-]+\]", lambda row: re.sub(r"\s+", " ", row[0]), text)
-        temporary = run / f"{FILE}.tmp"
-        with open(temporary, "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, run / FILE)
+        write_text(run / FILE, text + "\n")
     return run / FILE

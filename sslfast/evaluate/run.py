@@ -112,7 +112,10 @@ class Run:
         return backbone.eval()
 
     def initial_backbone(self) -> nn.Module:
-        """The backbone as training began with it, in eval mode on the CPU: the same weights to the bit."""
+        """The backbone as the seed initialises it, in eval mode on the CPU.
+
+        Training began with the same weights to the bit, unless it took others by `init_from`.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
             return self.modality.build_backbone().eval()
@@ -132,7 +135,7 @@ class Run:
         return method.eval()
 
     def initial_method(self) -> Method:
-        """The whole method as training began with it, in eval mode on the CPU: the same weights to the bit."""
+        """The whole method as the seed initialises it, in eval mode on the CPU; see `initial_backbone`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
             return METHODS[self.config["method"]](self.modality.build_backbone(), self.settings).eval()

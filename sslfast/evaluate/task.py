@@ -31,7 +31,7 @@ class Task:
         workers: processes that decode images which are not in memory.
 
     Raises:
-        ValueError: batch_size or limit is below 1.
+        ValueError: batch_size or limit is below 1, or seed not in [0, 2^63).
     """
 
     train: ExampleSet
@@ -50,6 +50,8 @@ class Task:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be at least 0 and below 2^63, got {self.seed}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
 

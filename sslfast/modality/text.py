@@ -48,6 +48,9 @@ class Text(Modality):
         download: bool = False,
         skip_corrupt: bool = False,
     ) -> TokenSet:
+        given = {"data_root": root is not None, "download": download, "skip_corrupt": skip_corrupt}
+        if unfit := [name for name, is_given in given.items() if is_given]:
+            raise ValueError(f"{', '.join(unfit)}: images have this, {data or self.config.data} is text")
         return load_text(data or self.config.data, split, tokenizer=self.tokenizer, length=self.config.length)
 
     def save(self, folder: Path) -> None:

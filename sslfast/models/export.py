@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sslfast._extras import require
+from sslfast._files import replacing, write_text
 from sslfast.models.backbone import build_backbone
 
 WEIGHTS, CONFIG = "backbone.safetensors", "config.json"
@@ -51,8 +52,10 @@ def export_backbone(backbone: nn.Module, folder: str | Path, *, config: Mapping[
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
-    require("safetensors.torch", extra="train").save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(dict(config), indent=2) + "\n")
+    save_file = require("safetensors.torch", extra="train").save_file
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    write_text(folder / CONFIG, json.dumps(dict(config), indent=2) + "\n")  # last: it says that the weights are there
     return folder
 
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from sslfast._extras import require
 from sslfast.augment import ViewSampler
 from sslfast.config import ImageConfig
-from sslfast.evaluate import Run, Task, alignment, extract_features, knn_accuracy, linear_probe, uniformity
+from sslfast.evaluate import Run, alignment, extract_features, knn_accuracy, linear_probe, uniformity
 from sslfast.evaluate.task import choose_device
 from sslfast.ops import augment
 from sslfast.report.figures import BLUE, GRAY, TEN
+from sslfast.report.names import BASELINES
 from sslfast.train import ensure_trained
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
@@ -26,10 +27,10 @@ ERRORS = 2  # standard errors of the best accuracy within which another one is a
 
 @dataclass(frozen=True)
 class Point:
-    """What a network is worth. Accuracies in [0, 1]; `strength` is None for the untrained one.
+    """What a network is worth on the held-out images. Accuracies in [0, 1]; `strength` is None for random init.
 
-    alignment and uniformity are those of backbone features of the test images, alignment between two views of the
-    published strength, whatever strength the network was trained with.
+    alignment and uniformity are those of backbone features, alignment between two views of the published strength,
+    whatever strength the network was trained with.
     """
 
     strength: float | None
@@ -41,11 +42,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A sweep: its points in rising order of strength, the untrained network, how many images the accuracies are of."""
+    """A sweep: its points in rising order of strength, random init, how many images the accuracies are of."""
 
     points: tuple[Point, ...]
     untrained: Point
-    test_images: int
+    held_out: int
 
     @property
     def best(self) -> Point:
@@ -57,11 +58,11 @@ class Calibration:
         """For every point "too weak", "right" or "too strong", as far as its linear probe carries it.
 
         Right is what lies between the weakest and the strongest point that the best one does not beat by more than two
-        standard errors of its accuracy, √(p (1 − p) / images). That is the error of the test images; how much another
-        seed of the training would change is not in it.
+        standard errors of its accuracy, √(p (1 − p) / images). That is the error of the held-out images; how much
+        another seed of the training would change is not in it.
         """
         p = self.best.linear
-        least = p - ERRORS * (p * (1 - p) / self.test_images) ** 0.5
+        least = p - ERRORS * (p * (1 - p) / self.held_out) ** 0.5
         good = [k for k, point in enumerate(self.points) if point.linear >= least]
         names = ("too weak", "right", "too strong")
         return [names[(k >= good[0]) + (k > good[-1])] for k in range(len(self.points))]
@@ -75,10 +76,12 @@ def calibrate(
     download: bool = False,
     command: str | None = None,
 ) -> Calibration:
-    """Train by `config` once for every strength and judge what came out, beside the untrained network.
+    """Train by `config` once for every strength and judge what came out, beside random init.
 
-    The runs are the folders output/strength-S; those that are finished are not trained again. Linear probe and kNN are
-    those of `evaluate`, with its defaults.
+    The runs are the folders output/strength-S; those that are finished are not trained again. Linear probe and kNN have
+    the defaults of `evaluate`, but no test image is looked at, since the figures are there to choose by: they learn
+    from four fifths of the training images and are judged on the fifth that is held out from them. The networks
+    themselves, which see no labels, are trained on all training images.
 
     Args:
         config: of the method; its own strength and knn_every play no part.
@@ -103,8 +106,8 @@ def calibrate(
         run = output / f"strength-{strength:g}"
         ensure_trained(replace(config, strength=strength, knn_every=0), run, download=download, command=command)
         points.append(judge(Run(run), strength=strength))
-    test_images = len(Run(run).modality.load("test"))
-    sweep = Calibration(tuple(points), judge(Run(run), Run(run).initial_backbone()), test_images)
+    held_out = len(hold_out(len(Run(run).modality.load("train")), config.seed)[1])
+    sweep = Calibration(tuple(points), judge(Run(run), Run(run).initial_backbone()), held_out)
     write(sweep, output / "calibrate.csv")
     title = f"{config.method} with {config.backbone} on {config.data.rpartition('/')[2]}, preset {config.preset}"
     draw(sweep, output / "calibrate.png", title=title)
@@ -112,25 +115,31 @@ def calibrate(
 
 
 def judge(run: Run, backbone: nn.Module | None = None, *, strength: float | None = None) -> Point:
-    """What a backbone, the run's last one if None, is worth on the run's data."""
-    config = run.settings
-    train, test = (run.modality.load(split) for split in ("train", "test"))
-    task = Task(train, test, run.modality.inputs, choose_device(None), workers=config.workers)
+    """What a backbone, the run's last one if None, is worth on the images of the run's data that are held out."""
+    config, device = run.settings, choose_device(None)
+    images = run.modality.load("train")
+    rest, held = hold_out(len(images), config.seed)
     backbone = (backbone or run.backbone()).to(memory_format=torch.channels_last)
-    features = task.features(backbone)
-    generator = torch.Generator(task.device).manual_seed(config.seed)
-    options: dict[str, Any] = {"device": task.device, "workers": task.workers}
-    samplers = ViewSampler.pair(config.preset, config.image_size)
-    z1, z2 = (
-        extract_features(backbone, test, inputs=_views(run, sampler, generator), **options)[0] for sampler in samplers
-    )
+    options: dict[str, Any] = {"device": device, "workers": config.workers}
+    x, y = extract_features(backbone, images, inputs=run.modality.inputs, **options)
+    features = x[rest], y[rest], x[held], y[held]
+    generator = torch.Generator(device).manual_seed(config.seed)
+    views = (_views(run, sampler, generator) for sampler in ViewSampler.pair(config.preset, config.image_size))
+    z1, z2 = (extract_features(backbone, images, inputs=view, indices=held, **options)[0] for view in views)
     return Point(
         strength,
         linear=linear_probe(*features)["accuracy"],
         knn=knn_accuracy(*features),
         alignment=alignment(z1, z2),
-        uniformity=uniformity(features[2]),
+        uniformity=uniformity(x[held]),
     )
+
+
+def hold_out(images: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Training images to learn from, and a fifth of them to judge on: indices, ascending."""
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+    held = max(1, images // 5)
+    return order[held:].sort().values, order[:held].sort().values
 
 
 def _views(run: Run, sampler: ViewSampler, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
@@ -145,22 +154,23 @@ def _views(run: Run, sampler: ViewSampler, generator: torch.Generator) -> Callab
 
 
 def write(sweep: Calibration, path: Path) -> None:
-    """A row a strength; the last one, without a strength, is the untrained network."""
+    """A row a strength; the last one, without a strength, is random init."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*asdict(sweep.untrained), "zone"])
         writer.writeheader()
-        for point, zone in zip((*sweep.points, sweep.untrained), (*sweep.zones, "untrained")):
+        for point, zone in zip((*sweep.points, sweep.untrained), (*sweep.zones, BASELINES["random_init"])):
             writer.writerow({**asdict(point), "zone": zone})
 
 
 def table(sweep: Calibration) -> str:
     """The same as aligned text, accuracies in percent."""
-    lines = [f"{'strength':>9}  {'linear':>7}  {'kNN':>7}  {'alignment':>9}  {'uniformity':>10}"]
+    lines = [f"on {sweep.held_out} held-out training images"]
+    lines += [f"{'strength':>11}  {'linear':>7}  {'kNN':>7}  {'alignment':>9}  {'uniformity':>10}"]
     for point, zone in zip((*sweep.points, sweep.untrained), (*sweep.zones, "")):
-        name = "untrained" if point.strength is None else f"{point.strength:g}"
+        name = BASELINES["random_init"] if point.strength is None else f"{point.strength:g}"
         best = ", the best" if point is sweep.best else ""
         figures = f"{point.linear:7.2%}  {point.knn:7.2%}  {point.alignment:9.4f}  {point.uniformity:10.3f}"
-        lines.append(f"{name:>9}  {figures}  {zone}{best}".rstrip())
+        lines.append(f"{name:>11}  {figures}  {zone}{best}".rstrip())
     return "\n".join(lines)
 
 
@@ -175,7 +185,7 @@ def draw(sweep: Calibration, path: Path, *, title: str) -> None:
             _line(accuracy, sweep, name, colour, label, percent=True)
         _zones(accuracy, sweep)
         accuracy.axvline(sweep.best.strength, color=BLUE, linewidth=1, linestyle=":")
-        accuracy.set(ylabel="accuracy on the test images, %")
+        accuracy.set(ylabel="accuracy on held-out training images, %")
         accuracy.legend(frameon=False, fontsize=8)
         for axes, name, better in zip(others, ("alignment", "uniformity"), ("views closer", "more evenly spread")):
             _line(axes, sweep, name, BLUE, name)
@@ -190,9 +200,10 @@ def _line(axes: Any, sweep: Calibration, name: str, colour: str, label: str, *, 
     factor = 100 if percent else 1
     strengths = [point.strength for point in sweep.points]
     axes.plot(strengths, [factor * getattr(point, name) for point in sweep.points], "o-", color=colour, label=label)
-    axes.axhline(factor * getattr(sweep.untrained, name), color=colour, linestyle="--", linewidth=1, alpha=0.7)
-    axes.annotate("untrained", (1, factor * getattr(sweep.untrained, name)), xycoords=("axes fraction", "data"),
-                  ha="right", va="bottom", fontsize=7.5, color=colour)  # fmt: skip
+    level = factor * getattr(sweep.untrained, name)
+    axes.axhline(level, color=colour, linestyle="--", linewidth=1, alpha=0.7)
+    axes.annotate(BASELINES["random_init"], (1, level), xycoords=("axes fraction", "data"), ha="right",
+                  va="bottom", fontsize=7.5, color=colour)  # fmt: skip
 
 
 def _zones(axes: Any, sweep: Calibration) -> None:

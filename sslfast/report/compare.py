@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,8 +46,9 @@ class Comparison:
         self.labels = [
             run.folder.resolve().name if names[run.folder.resolve().name] == 1 else str(run.folder) for run in self.runs
         ]
-        sizes = {column: Counter(_size(r[column]) for r in self.results if column in r) for column in self.columns}
-        self.usual = {column: counts.most_common(1)[0][0] for column, counts in sizes.items()}
+        self.usual = {
+            column: _most([_terms(r[column]) for r in self.results if column in r]) for column in self.columns
+        }
 
     def text(self) -> str:
         """The table for a terminal, with what its marks mean below it."""
@@ -81,8 +83,9 @@ class Comparison:
         return found
 
     def write(self, path: Path) -> None:
-        """Write the table (.csv, .md) or the picture (.png, .svg, .pdf) to a file, by its ending."""
+        """Write the table (.csv, .md) or the picture (.png, .svg, .pdf) to a file, by its ending; makes its folder."""
         self.check(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".csv":
             with open(path, "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, FIELDS)
@@ -116,11 +119,11 @@ class Comparison:
             config = run.config
             method = METHOD_NAMES.get(config["method"], config["method"])
             cells = [self._cell(results.get(column), column) for column in self.columns]
-            rows.append([label, method, config["backbone"], str(config["epochs"]), *cells])
+            rows.append([label, method, config["backbone"], _epochs(run, results), *cells])
         return rows
 
     def _cell(self, result: dict[str, Any] | None, column: tuple[str, str]) -> str:
-        """As 55.5% ± 0.3 (35.4%)*: the value, its deviation, the untrained network's, other sizes."""
+        """As 55.5% ± 0.3 (35.4%)*: the value, its deviation, random init's, a star for other terms."""
         if result is None:
             return NOTHING
         metric = result.get("metric", "accuracy")
@@ -128,22 +131,21 @@ class Comparison:
         text += f" ± {100 * result['std']:.1f}" if "std" in result else ""
         if "random_init" in result["baselines"]:
             text += f" ({headline(metric, result['baselines']['random_init'])})"
-        return text + ("" if _size(result) == self.usual[column] else "*")
+        return text + ("" if _terms(result) == self.usual[column] else "*")
 
     def _notes(self) -> list[str]:
-        notes = ["In parentheses: the same network with random weights."]
+        notes = [f"In parentheses: {BASELINES['random_init']}, the same network before training."]
         for column in self.columns:
-            pixels = {r[column]["baselines"].get("pixels") for r in self.results if column in r} - {None}
-            if pixels:
-                values = ", ".join(headline("accuracy", value) for value in sorted(pixels))
-                notes.append(f"Raw pixels, {self._title(column)}: {values}.")
-            for label, results in zip(self.labels, self.results):
-                if column in results and _size(results[column]) != self.usual[column]:
-                    train, test = _size(results[column])
-                    usual = " and ".join(map(str, self.usual[column]))
-                    notes.append(
-                        f"* {self._title(column)}, {label}: {train} training and {test} test examples, not {usual}."
-                    )
+            there = {label: results[column] for label, results in zip(self.labels, self.results) if column in results}
+            for key in (key for key in BASELINES if key != "random_init"):
+                if found := {result["baselines"].get(key) for result in there.values()} - {None}:
+                    values = ", ".join(headline("accuracy", value) for value in sorted(found))
+                    notes.append(f"{BASELINES[key].capitalize()}, {self._title(column)}: {values}.")
+            usual = self.usual[column]
+            for label, terms in ((label, _terms(result)) for label, result in there.items()):
+                names = [name for name in {**usual, **terms} if terms.get(name) != usual.get(name)]
+                other = [f"{name} {terms.get(name)}, not {usual.get(name)}" for name in names]
+                notes += [f"* {self._title(column)}, {label}: {'; '.join(other)}."] if other else []
         return notes
 
     def _draw(self, path: Path) -> None:
@@ -162,7 +164,7 @@ class Comparison:
             figure = require("matplotlib.figure", extra="train").Figure(figsize=size, dpi=140, layout="constrained")
             axes = figure.subplots()
             unnamed = dict(BASELINES)
-            marks = {"random_init": ("_", 1.6), "pixels": ("x", 1.0)}
+            marks = {"random_init": ("_", 1.6), "pixels": ("x", 1.0), "bag_of_words": ("+", 1.0)}
             for k, (label, results) in enumerate(zip(self.labels, self.results)):
                 there = [(i, results[column]) for i, column in enumerate(columns) if column in results]
                 x = [i + (k - (len(self.runs) - 1) / 2) * width for i, _ in there]
@@ -185,5 +187,22 @@ class Comparison:
             figure.savefig(path)
 
 
-def _size(result: dict[str, Any]) -> tuple[int, int]:
-    return result["train_examples"], result["test_examples"]
+def _terms(result: dict[str, Any]) -> dict[str, Any]:
+    """What two results of a protocol must share to be comparable; the seed where the protocol draws something."""
+    names = ["train_examples", "test_examples"]
+    if result["limit"] is not None or result["protocol"] not in ("linear", "knn"):
+        names.append("seed")
+    return {name: result[name] for name in names} | result["settings"]
+
+
+def _most(terms: list[dict[str, Any]]) -> dict[str, Any]:
+    """The terms that are there most often."""
+    counts = Counter(json.dumps(own, sort_keys=True) for own in terms)
+    return json.loads(counts.most_common(1)[0][0])
+
+
+def _epochs(run: Run, results: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """The epochs of training, as 3/100 if the weights judged are those after the third."""
+    whole = run.config["epochs"]
+    judged = sorted({result["epoch"] for result in results.values()}) or [whole]
+    return ", ".join(str(whole) if epoch == whole else f"{epoch}/{whole}" for epoch in judged)

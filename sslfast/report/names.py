@@ -28,7 +28,7 @@ PROTOCOL_NAMES = {
     "finetune": "Fine-tuning",
     "pretext": "Pretext task",
 }
-BASELINES = {"random_init": "random weights", "pixels": "raw pixels", "bag_of_words": "bag of words"}
+BASELINES = {"random_init": "random init", "pixels": "raw pixels", "bag_of_words": "bag of words"}
 
 
 def headline(metric: str, value: float) -> str:

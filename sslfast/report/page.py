@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from sslfast._extras import require
+from sslfast._files import write_text
 from sslfast._version import __version__
 from sslfast.evaluate.protocols import PROTOCOLS
 from sslfast.evaluate.run import Run
@@ -62,9 +62,7 @@ def build(
         sections={title: section for title, section in sections.items() if section},
         version=__version__,
     )
-    temporary = run / f"{FILE}.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, run / FILE)
+    write_text(run / FILE, page)
     return run / FILE
 
 

@@ -185,7 +185,8 @@ def confusion(material: Material) -> Section | None:
         return None
     counts = torch.tensor(linear["confusion"])
     svg = figures.confusion(counts.numpy(), list(linear["class_accuracy"]))
-    worst = min(linear["class_accuracy"].items(), key=lambda item: item[1])
+    judged = {name: value for name, value in linear["class_accuracy"].items() if value is not None}
+    worst = min(judged.items(), key=lambda item: item[1])
     text = (
         f"Linear probe, {linear['test_examples']} test examples; shades are shares of the true class. "
         f"Hardest: {worst[0]}, {worst[1]:.1%} right."

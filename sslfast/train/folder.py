@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sslfast._version import __version__
+from sslfast._files import write_text
+from sslfast._info import commit, installed
 
 CHECKPOINT = Path("checkpoints", "last.ckpt")
 EXPORTED = "exported"
 # Everything a run leaves behind, evaluation and report included; --overwrite removes these and nothing else.
 CONTENTS = ("config.json", "environment.json", "train.log", "metrics.jsonl", "tensorboard", "checkpoints", EXPORTED,
             "results.json", ".results.lock", "report.html", "tokenizer.json")  # fmt: skip
-PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "scikit-learn")
 
 
 def check_folder(run: Path, *, resume: bool, overwrite: bool) -> None:
@@ -53,31 +51,36 @@ def clear_folder(run: Path) -> None:
 def write_config(run: Path, config: dict[str, Any]) -> None:
     """Write config.json, and `run` itself if it is not there."""
     run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_text(run / "config.json", json.dumps(config, indent=2) + "\n")
 
 
-def write_environment(run: Path, *, device: torch.device, processes: int, command: str | None) -> None:
-    """Write environment.json: versions, device, command and commit."""
+def write_environment(
+    run: Path,
+    *,
+    device: torch.device,
+    processes: int,
+    command: str | None,
+    init_from: dict[str, str] | None = None,
+    resume: bool = False,
+) -> None:
+    """Write environment.json: versions, device, command and commit, and the weights that training began with.
+
+    With `resume` what is there stays, and the same of this process is added to its list "resumed".
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    packages = installed()
     environment = {
-        "sslfast": __version__,
-        "commit": _commit(),
+        "sslfast": packages.pop("sslfast"),
+        "commit": commit(),
         "command": command,
-        "python": platform.python_version(),
+        "python": packages.pop("python"),
         "platform": platform.platform(),
-        "packages": {package: metadata.version(package) for package in PACKAGES},
+        "packages": packages,
         "device": {"type": device.type, "name": name, "processes": processes, "threads": torch.get_num_threads()},
+        **({"init_from": init_from} if init_from else {}),
     }
-    (run / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
-
-
-def _commit() -> str | None:
-    """The commit of the source tree sslfast runs from, if it is one and git is there."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        answer = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
+    path = run / "environment.json"
+    if resume and path.is_file():
+        first = json.loads(path.read_text())
+        environment = {**first, "resumed": [*first.get("resumed", []), environment]}
+    write_text(path, json.dumps(environment, indent=2) + "\n")

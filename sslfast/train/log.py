@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import Any
 
 from sslfast._extras import require
+from sslfast._files import write_text
 
 LOGGER = logging.getLogger("sslfast")
 
 
 def truncate_metrics(path: Path, step: int) -> None:
-    """Drop, in one atomic replacement, the lines after `step` and a last line that was cut off in the middle."""
+    """Drop the lines after `step` and a last line that was cut off in the middle."""
     if not path.exists():
         return
     kept = []
@@ -25,9 +26,7 @@ def truncate_metrics(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             continue
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    write_text(path, "".join(kept))
 
 
 class RunLog:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from sslfast.evaluate.knn import knn
 from sslfast.evaluate.task import Task
 from sslfast.methods import METHODS
 from sslfast.modality import modality_of
+from sslfast.schedule import scaled_learning_rate, warmup_cosine
 from sslfast.train.checkpoint import set_rng_state
 from sslfast.train.folder import EXPORTED
 from sslfast.train.launch import epoch_order, seed_everything, view_generator
 from sslfast.train.log import RunLog
 from sslfast.train.monitor import collapsed, embedding_statistics
 from sslfast.train.optim import build_optimizer, set_learning_rate
-from sslfast.train.schedule import scaled_learning_rate, warmup_cosine
 from sslfast.train.state import save_state
 from sslfast.train.stop import Interrupted, StopRequest
 
@@ -50,8 +51,10 @@ class Training:
     ) -> None:
         self.fabric, self.config, self.run = fabric, config, run
         self.modality = modality_of(config, run if resume else None)
-        self.train_set = self.modality.load("train", download=download)
-        self.test_set = self.modality.load("test", download=download) if config.knn_every else None
+        # One process of a machine downloads, the others find it there.
+        with fabric.rank_zero_first(local=True) if download else nullcontext():
+            self.train_set = self.modality.load("train", download=download)
+            self.test_set = self.modality.load("test", download=download) if config.knn_every else None
 
         self.batch = config.batch_size * config.accumulate * fabric.world_size
         self.steps_per_epoch = len(self.train_set) // self.batch

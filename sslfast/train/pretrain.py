@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sslfast.config import PretrainConfig, differences
 from sslfast.evaluate import Run
+from sslfast.evaluate.features import fingerprint
 from sslfast.methods import METHODS
 from sslfast.train.folder import CHECKPOINT, check_folder, clear_folder, write_config, write_environment
 from sslfast.train.launch import launch
@@ -32,7 +33,7 @@ def pretrain(
         init_from: start with the weights of a checkpoint, or those of an exported backbone (.safetensors).
         overwrite: remove the earlier run that is in `run`.
         download: fetch the images if they are not there.
-        command: how the run was started, for its environment.json.
+        command: how the run was started, or resumed, for its environment.json.
 
     Returns:
         What came out; None on other ranks than 0.
@@ -50,16 +51,20 @@ def pretrain(
     check_folder(run, resume=resume, overwrite=overwrite)  # every process, before one of them can write
     fabric = launch(config)
     training = Training(fabric, config, run, resume=resume, download=download)
+    begun: dict[str, str] | None = None
     if resume:
         restore_state(training)
     elif init_from:
         initialise(training, Path(init_from))
+        # By the SHA-256 that results.json of the run it came from has.
+        begun = {"path": str(init_from), "weights_sha256": fingerprint(training.method.backbone)}
     if fabric.is_global_zero:
         if overwrite:
             clear_folder(run)
         write_config(run, config.to_dict())
         training.modality.save(run)
-        write_environment(run, device=fabric.device, processes=fabric.world_size, command=command)
+        devices = {"device": fabric.device, "processes": fabric.world_size}
+        write_environment(run, **devices, command=command, init_from=begun, resume=resume)
     fabric.barrier()
     return training.fit()
 

@@ -47,12 +47,21 @@ def test_a_recipe_becomes_a_run_and_a_row_once(tmp_path: Path) -> None:
         (run.with_name(name) / "results.json").unlink()
     config = (run.with_name("other") / "config.json").read_text()
     (run.with_name("other") / "config.json").write_text(config.replace('"seed": 0', '"seed": 1'))
-    assert cifar10.same_beginning(run.with_name("other")) is None
-    assert cifar10.same_beginning(run.with_name("same")) == run
-    cifar10.judge(run.with_name("same"), environment)
-    again = json.loads((run.with_name("same") / "results.json").read_text())
-    assert again["knn"]["baselines_from"] == str(run)
-    assert again["knn"]["accuracy"] == results["knn"]["accuracy"]
+    for name, source in (("other", None), ("same", str(run))):
+        cifar10.judge(run.with_name(name), environment)
+        again = json.loads((run.with_name(name) / "results.json").read_text())["knn"]
+        assert again["accuracy"] == results["knn"]["accuracy"]
+        assert again.get("baselines_from") == source
+
+    (run / "results.json").write_text(json.dumps({**results, "knn": {**results["knn"], "limit": 50, "accuracy": 0}}))
+    cifar10.judge(run, environment)
+    assert json.loads((run / "results.json").read_text())["knn"]["accuracy"] == results["knn"]["accuracy"]
+    options = ["--data", "digits", "--seed", "0", "--epochs", "1", "--knn-every", "0"]
+    assert cifar10.other_options("simclr", run, [*options, "--workers", "0"]) == ""
+    assert cifar10.other_options("simclr", run, [*options, "--momentum", "0.5"]) == "momentum: 0.9 -> 0.5"
+    refused = subprocess.run([*command, "--epochs", "3"], env=environment, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "epochs: 1 -> 3" in refused.stderr
 
 
 def fake_pretrain(monkeypatch: pytest.MonkeyPatch, codes: list[int]) -> list[list[str]]:
@@ -82,6 +91,19 @@ def test_the_time_of_an_interrupted_run_is_summed(tmp_path: Path, monkeypatch: p
     assert "--resume" not in started[0]
     assert started[1][-1] == "--resume"
     assert json.loads((run / "cost.json").read_text())["cpu_seconds"] == 2
+
+
+def test_the_time_of_a_run_before_is_not_that_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_pretrain(monkeypatch, [0])
+    cifar10.train("simclr", tmp_path, [], {}, again=False)
+
+    def killed(command: list[str], env: dict[str, str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cifar10.subprocess, "call", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cifar10.train("simclr", tmp_path, [], {}, again=True)
+    assert not (tmp_path / "cost.json").exists()
 
 
 def test_the_time_of_a_killed_run_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sslfast.evaluate import Evaluation, evaluate, read_results
+from sslfast.evaluate import Evaluation, evaluate, read_results, standard_result
 from sslfast.evaluate import task as tasks
 
 
@@ -43,6 +43,17 @@ def test_features_of_a_network_that_has_changed_are_computed_again(run, extracti
     assert not evaluation.task.features(backbone)[0].equal(first)
 
 
+def test_a_result_on_other_terms_is_not_the_standard_one(run):
+    assert standard_result(run, "knn") is None
+    entry = evaluate(run, "knn")
+    assert standard_result(run, "knn") == entry
+    for changes in ({"limit": 50}, {"k": 3}, {"seed": 8}):
+        evaluate(run, "knn", **changes)
+        assert standard_result(run, "knn") is None, changes
+    (run / "results.json").write_text(json.dumps({"knn": {**entry, "epoch": 1}}))
+    assert standard_result(run, "knn") is None
+
+
 def test_baselines_of_another_run_are_taken_if_they_are_the_same(run, tmp_path, extractions):
     own = evaluate(run, "knn", limit=100)
     other = Path(shutil.copytree(run, tmp_path / "other"))
@@ -56,6 +67,11 @@ def test_baselines_of_another_run_are_taken_if_they_are_the_same(run, tmp_path, 
         evaluate(other, "knn", limit=99, baselines_from=run)
     with pytest.raises(ValueError, match=r"are others: settings .*'k': None.*, not .*'k': 5"):
         evaluate(other, "knn", limit=100, k=5, baselines_from=run)
+    extractions.clear()
+    assert "baselines_from" not in evaluate(other, "knn", limit=99, baselines_from=[run])  # none of several fits
+    assert len(extractions) == 6
+    third = shutil.copytree(run, tmp_path / "third")
+    assert evaluate(third, "knn", limit=99, baselines_from=[run, other])["baselines_from"] == str(other)
     with pytest.raises(ValueError, match="has no result of linear"):
         evaluate(other, "linear", limit=100, baselines_from=run)
     config = json.loads((other / "config.json").read_text())

@@ -1,22 +1,23 @@
 from __future__ import annotations
 
+import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from runs import SMALL
 from torch import nn
 
+from sslfast.cli import evaluate as cli
 from sslfast.data import TensorImages
 from sslfast.evaluate import Task, evaluate, read_results
 from sslfast.evaluate.features import fingerprint
+from sslfast.evaluate.few_shot import FEW
 from sslfast.evaluate.finetune import FineTuning, _groups, finetune
 from sslfast.modality import modality_of
 from sslfast.modality.images import to_inputs
 from sslfast.models import build_backbone
-
-SETTINGS = {"epochs": 1, "learning_rate": 1e-3, "train_batch_size": 64, "weight_decay": 0.05, "layer_decay": None,
-            "warmup_epochs": 0.0, "label_smoothing": 0.0}  # fmt: skip
 
 
 class Mean(nn.Module):
@@ -84,7 +85,7 @@ def test_the_seed_decides_and_augmentation_is_used_in_training_only():
 def test_layers_of_a_vision_transformer_learn_the_slower_the_deeper_they_are():
     network = build_backbone("vit_tiny_patch16_224", image_size=32)
     model = nn.Sequential(network, nn.Linear(network.num_features, 10))
-    groups, decay = _groups(model, FineTuning(**SETTINGS))
+    groups, decay = _groups(model, FineTuning())
     assert decay == 0.75
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
@@ -96,7 +97,7 @@ def test_layers_of_a_vision_transformer_learn_the_slower_the_deeper_they_are():
     assert rates[id(model[1].weight)] == 1e-3
     assert decays[id(network.pos_embed)] == decays[id(network.norm.weight)] == decays[id(model[1].bias)] == 0
     assert decays[id(model[1].weight)] == 0.05
-    one, _ = _groups(model, FineTuning(**{**SETTINGS, "layer_decay": 1.0}))
+    one, _ = _groups(model, FineTuning(layer_decay=1.0))
     assert {group["lr"] for group in one} == {1e-3}
 
 
@@ -140,3 +141,16 @@ def test_wrong_settings_are_named(changes, words):
         finetune(Mean(), bright_task(), **changes)
     with pytest.raises(ValueError, match="network must have num_features, which Flatten lacks"):
         finetune(nn.Flatten(), bright_task())
+
+
+def test_help_says_the_defaults():
+    said = Path(cli.__file__).read_text()
+    for name, default in vars(FineTuning()).items():
+        words = re.search(rf'    {name}: [^\n]*\n    """(.*?)"""', said, re.DOTALL)[1]
+        few = getattr(FEW, name)
+        wanted = (
+            f"{default:g} if not given" + (f", few-shot-finetune: {few:g}" if few != default else "")
+            if default is not None
+            else "if not given"
+        )
+        assert wanted in " ".join(words.split()), name

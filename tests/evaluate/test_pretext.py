@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from textruns import tiny_config, write_text
 from torch import nn
 
 from sslfast.data import TensorImages
@@ -9,6 +12,7 @@ from sslfast.evaluate import Run, Task, evaluate
 from sslfast.evaluate.features import fingerprint
 from sslfast.evaluate.pretext import pretext
 from sslfast.methods import Method
+from sslfast.train import pretrain
 from sslfast.train.launch import launch
 from sslfast.train.loop import Training
 
@@ -71,3 +75,13 @@ def test_the_initial_method_is_the_one_training_began_with(run, tmp_path):
     assert fingerprint(Run(run).initial_method()) == fingerprint(
         Training(launch(config), config, tmp_path / "x").method
     )
+
+
+@pytest.mark.parametrize("method", ["mlm", "clm"])
+def test_perplexity_is_the_exponential_of_the_mean_loss(method, tmp_path):
+    pytest.importorskip("transformers")
+    config = tiny_config(method, write_text(tmp_path / "a.txt", words=600), epochs=1)
+    pretrain(config, tmp_path / "run")
+    result = evaluate(tmp_path / "run", "pretext")
+    assert result["examples"] >= 2 * result["batch_size"]
+    assert result["metrics"]["perplexity"] == pytest.approx(math.exp(result["metrics"]["loss"]), rel=1e-5)

@@ -29,7 +29,7 @@ def both(evaluated):
 
 
 @pytest.mark.parametrize("protocol", ["linear", "knn"])
-def test_result_is_complete(both, protocol):
+def test_result_is_complete(both, evaluated, protocol):
     result = both[protocol]
     assert result["protocol"] == protocol
     assert 0.5 < result["accuracy"] <= 1
@@ -39,7 +39,9 @@ def test_result_is_complete(both, protocol):
     assert (result["epoch"], result["epochs"], result["step"], result["seed"]) == (2, 2, 10, 3)
     assert (result["method"], result["backbone"], result["data"]) == ("simclr", "resnet20", "digits")
     assert result["features"] == 64
-    assert result["versions"].keys() == {"sslfast", "python", "torch", "scikit-learn", "numpy"}
+    assert result["versions"].keys() >= {"sslfast", "python", "torch", "torchvision", "timm", "scikit-learn", "numpy"}
+    assert result["commit"] == Run(evaluated).environment["commit"]
+    assert "init_from" not in result
     confusion = torch.tensor(result["confusion"])
     assert confusion.sum() == 360
     assert confusion.diagonal().sum().item() / 360 == pytest.approx(result["accuracy"])
@@ -70,7 +72,7 @@ def test_baselines_are_the_same_protocol_on_pixels_and_on_the_initial_network(bo
     baselines = both["linear"]["baselines"]
     assert baselines["pixels"] == linear_probe(*pixels)["accuracy"]
     assert baselines["random_init"] == pytest.approx(linear_probe(*features)["accuracy"], abs=1.5 / 360)
-    assert both["linear"]["baseline_details"]["pixels"].keys() == {"train_accuracy", "iterations"}
+    assert both["linear"]["baseline_details"]["pixels"].keys() == {"train_accuracy", "iterations", "converged"}
 
 
 def test_initial_backbone_is_the_one_training_began_with(trained, tmp_path):
@@ -102,7 +104,8 @@ def test_options_reach_the_protocol_and_a_clipped_k_is_said(run):
     result = evaluate(run, "knn", k=500, temperature=0.5, limit=100, seed=1)
     assert (result["k"], result["k_requested"], result["temperature"]) == (100, 500, 0.5)
     assert (result["train_examples"], result["test_examples"], result["limit"], result["seed"]) == (100, 100, 100, 1)
-    assert evaluate(run, "linear", C=None, max_iter=3, limit=200)["converged"] is False
+    short = evaluate(run, "linear", C=None, max_iter=3, limit=200)
+    assert not any(entry["converged"] for entry in (short, *short["baseline_details"].values()))
     assert read_results(run).keys() == {"knn", "linear"}
 
 
@@ -111,6 +114,27 @@ def test_another_data_set_has_an_entry_of_its_own(run):
     assert result["data"] == "photos"
     assert result["accuracy"] > 2 / 12
     assert read_results(run).keys() == {"knn@photos"}
+
+
+def test_a_pretext_task_needs_images_of_the_runs_channels(run):
+    with pytest.raises(ValueError, match="data photos has 3 channels, but the method was trained on 1"):
+        evaluate(run, "pretext", data="photos")
+
+
+def test_a_class_without_test_examples_has_no_accuracy(run):
+    result = evaluate(run, "knn", limit=5)
+    rows = dict(zip(result["class_accuracy"], result["confusion"]))
+    assert len(rows) == 10
+    assert {name for name, value in result["class_accuracy"].items() if value is None} == {
+        name for name, row in rows.items() if sum(row) == 0
+    }
+
+
+def test_a_damaged_results_file_is_said_before_anything_is_computed(run, monkeypatch):
+    (run / "results.json").write_text("{")
+    monkeypatch.setattr(Run, "backbone", lambda self: pytest.fail("computed"))
+    with pytest.raises(ValueError, match=r"results\.json is damaged"):
+        evaluate(run, "knn")
 
 
 def test_a_network_that_does_not_stay_frozen_leaves_no_result(run, monkeypatch):
@@ -134,6 +158,8 @@ def test_wrong_arguments_are_named(run, tmp_path):
         evaluate(run, "svm")
     with pytest.raises(TypeError, match="protocol knn has no option C; it has k, temperature"):
         evaluate(run, "knn", C=1.0)
+    with pytest.raises(ValueError, match=r"seed must be at least 0 and below 2\^63, got 9999"):
+        evaluate(run, "knn", seed=99999999999999999999999)
     with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         evaluate(run, "knn", limit=0)
     with pytest.raises(ValueError, match="device 'abacus' cannot be used here"):

@@ -114,6 +114,13 @@ def test_exported_weights_begin_a_run_with_the_same_tokens_only(
         pretrain(other, tmp_path / "other", init_from=weights)
 
 
+def test_what_only_images_have_is_refused(trained: tuple[PretrainConfig, Path]) -> None:
+    modality = Run(trained[1]).modality
+    for options, name in (({"root": Path("x")}, "data_root"), ({"download": True}, "download")):
+        with pytest.raises(ValueError, match=f"{name}: images have this, text:"):
+            modality.load("train", **options)
+
+
 def test_accuracy_during_training_is_logged(trained: tuple[PretrainConfig, Path]) -> None:
     lines = [json.loads(line) for line in (trained[1] / "metrics.jsonl").read_text().splitlines()]
     assert 0 <= lines[-1]["knn_accuracy"] <= 1

@@ -15,10 +15,11 @@ from sslfast.augment import ViewSampler
 from sslfast.cli import main
 from sslfast.config import PretrainConfig
 from sslfast.data import normalization
-from sslfast.evaluate import Run, alignment, evaluate
+from sslfast.evaluate import Run, alignment, knn_accuracy, linear_probe
+from sslfast.modality.images import Images
 from sslfast.ops import augment
 from sslfast.report import calibrate as sweeps
-from sslfast.report.calibrate import Calibration, Point, calibrate
+from sslfast.report.calibrate import Calibration, Point, calibrate, hold_out
 
 NORMALIZED = dict(zip(("mean", "std"), normalization("digits")))
 
@@ -49,22 +50,35 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Calibration]:
     return folder, calibrate(SMALL, folder, strengths=(1, 0))
 
 
-def test_points_are_what_evaluation_says_of_the_runs(swept: tuple[Path, Calibration]) -> None:
+def test_points_are_probes_of_training_images_held_out(swept: tuple[Path, Calibration]) -> None:
     folder, sweep = swept
     assert [point.strength for point in sweep.points] == [0, 1]
     assert [Run(folder / f"strength-{name}").config["strength"] for name in "01"] == [0, 1]
-    assert sweep.test_images == 360
-    run = folder / "strength-1"
-    for protocol in ("linear", "knn"):
-        result = evaluate(run, protocol, device="cpu", workers=0)
-        assert getattr(sweep.points[1], protocol) == result["accuracy"]
-        assert getattr(sweep.untrained, protocol) == result["baselines"]["random_init"]
+    rest, held = hold_out(1437, SMALL.seed)
+    assert len(held) == sweep.held_out == 287
+    assert sorted([*rest.tolist(), *held.tolist()]) == list(range(1437))
+    run = Run(folder / "strength-1")
+    images = run.modality.load("train")
+    for backbone, point in ((run.backbone(), sweep.points[1]), (run.initial_backbone(), sweep.untrained)):
+        with torch.no_grad():
+            x, y = backbone(run.modality.inputs(images.images)), images.labels
+        split = x[rest], y[rest], x[held], y[held]
+        assert point.linear == pytest.approx(linear_probe(*split)["accuracy"], abs=1.5 / 287)
+        assert point.knn == pytest.approx(knn_accuracy(*split), abs=1.5 / 287)
+
+
+def test_no_test_image_is_looked_at(swept: tuple[Path, Calibration], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, sweep = swept
+    load = Images.load
+    monkeypatch.setattr(Images, "load", lambda self, split, **options: load(self, {"train": "train"}[split], **options))
+    assert calibrate(SMALL, folder, strengths=(0, 1)) == sweep
 
 
 def test_alignment_is_measured_between_views_of_strength_one(swept: tuple[Path, Calibration]) -> None:
     folder, sweep = swept
     run = Run(folder / "strength-0")  # whatever strength it was trained with
-    images, generator = run.modality.load("test").images, torch.Generator().manual_seed(SMALL.seed)
+    _, held = hold_out(1437, SMALL.seed)
+    images, generator = run.modality.load("train").images[held], torch.Generator().manual_seed(SMALL.seed)
     sampler = ViewSampler(SMALL.preset, 8)
     z1, z2 = (
         torch.cat([
@@ -82,11 +96,12 @@ def test_files_hold_the_sweep(swept: tuple[Path, Calibration]) -> None:
         rows = list(csv.DictReader(file))
     assert [row["strength"] for row in rows] == ["0.0", "1.0", ""]
     assert [float(row["linear"]) for row in rows[:2]] == [point.linear for point in sweep.points]
-    assert [row["zone"] for row in rows] == [*sweep.zones, "untrained"]
+    assert [row["zone"] for row in rows] == [*sweep.zones, "random init"]
     with Image.open(folder / "calibrate.png") as picture:
         assert picture.width > 600
     lines = sweeps.table(sweep).splitlines()
-    assert len(lines) == 4
+    assert lines[0] == "on 287 held-out training images"
+    assert len(lines) == 5
     assert sum("the best" in line for line in lines) == 1
 
 
@@ -116,7 +131,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["calibrate", "simclr", *quick, "--strengths", "0.5", "--output", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "0.5" in shown
-    assert "untrained" in shown
+    assert "random init" in shown
     assert (tmp_path / "strength-0.5" / "exported").is_dir()
     assert "sslfast calibrate simclr" in (tmp_path / "strength-0.5" / "environment.json").read_text()
     for wrong, words in [

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from sslfast.evaluate import evaluate
-from sslfast.report import build, figures
+from sslfast.report import build, figures, sections
+from sslfast.report.material import Material
+from sslfast.report.page import _accuracies
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 REFERENCES = {"src", "href", "xlink:href", "srcset", "data", "poster", "action"}
@@ -92,11 +94,25 @@ def test_headline_is_the_results_beside_both_baselines(evaluated):
     for result in results.values():
         for accuracy in (result["accuracy"], *result["baselines"].values()):
             assert f"{100 * accuracy:.1f}%" in page.text
-    assert "random weights" in page.text
+    assert "random init" in page.text
     assert "raw pixels" in page.text
     assert re.search(
         r"Also possible:\s+sslfast evaluate .* --protocol few-shot few-shot-finetune finetune pretext\n", page.text
     )
+
+
+def test_probes_that_did_not_converge_are_all_named(run):
+    notes = _accuracies("linear", evaluate(run, "linear", max_iter=3, limit=200))["notes"]
+    for who in ("this run", "raw pixels", "random init"):
+        assert f"{who} not converged" in notes
+
+
+def test_a_class_without_test_images_is_not_the_hardest(run):
+    result = evaluate(run, "linear", limit=5)
+    judged = {name: accuracy for name, accuracy in result["class_accuracy"].items() if accuracy is not None}
+    hardest = re.search(r"Hardest: (\d), ", sections.confusion(Material(run)).text)[1]
+    assert 0 < len(judged) < 10
+    assert judged[hardest] == min(judged.values())
 
 
 def test_pictures_are_pictures_with_a_description(evaluated):

@@ -11,7 +11,8 @@ from torch import Tensor
 from toys import TINY, Collapsing, toy_config, training
 
 from sslfast.data import load_images, normalization
-from sslfast.evaluate import extract_features, knn_accuracy
+from sslfast.evaluate import Run, extract_features, knn_accuracy
+from sslfast.evaluate.features import fingerprint
 from sslfast.methods import METHODS
 from sslfast.modality import modality_of
 from sslfast.models import build_backbone, load_backbone
@@ -162,6 +163,23 @@ def test_init_from_takes_weights_of_a_checkpoint_or_an_export(tmp_path: Path) ->
         initialise(wider, tmp_path / "first" / "checkpoints" / "last.ckpt")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         initialise(whole, tmp_path / "nowhere.ckpt")
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_resumed_run_still_says_how_it_began(tmp_path: Path) -> None:
+    config = toy_config()
+    pretrain(config, tmp_path / "first")
+    weights = tmp_path / "first" / "exported" / "backbone.safetensors"
+    pretrain(config, tmp_path / "run", init_from=weights, command="begun")
+    for command in ("again", "once more"):
+        pretrain(config, tmp_path / "run", resume=True, command=command)
+    environment = Run(tmp_path / "run").environment
+    assert environment["command"] == "begun"
+    same = training(config, tmp_path)
+    initialise(same, weights)
+    sha256 = fingerprint(same.method.backbone)
+    assert environment["init_from"] == {"path": str(weights), "weights_sha256": sha256}
+    assert [resumption["command"] for resumption in environment["resumed"]] == ["again", "once more"]
 
 
 @pytest.mark.usefixtures("toy")

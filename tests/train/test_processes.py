@@ -34,7 +34,16 @@ def torchrun(config: ImageConfig, run: Path) -> dict[str, torch.Tensor]:
     """The state of the method after `sslfast pretrain` in two processes, each with half the batch."""
     half = dataclasses.replace(config, batch_size=config.batch_size // 2)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, plain_views.__file__, "pretrain", config.method, *flags(half), "--output", str(run)]
+    command = [
+        *launcher,
+        plain_views.__file__,
+        "pretrain",
+        config.method,
+        *flags(half),
+        "--output",
+        str(run),
+        "--download",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sslfast.train.schedule import scaled_learning_rate, warmup_cosine
+from sslfast.schedule import scaled_learning_rate, warmup_cosine
 
 
 def test_warm_up_rises_in_equal_steps_to_the_peak() -> None:
