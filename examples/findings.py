@@ -35,9 +35,9 @@ POINT = 0.01  # of accuracy: what a difference must exceed to count at all
 ERRORS = 2  # standard errors it must exceed too
 RULES = f"""\
 Measured is the linear probe's accuracy on the test images in %, mean ± standard deviation over the seeds. A finding is
-reproduced if the difference, paired by seed, is above {100 * POINT:g} point and above {ERRORS} of its standard errors;
-"the opposite" if so the other way round; with one seed the point alone decides. One about collapse is reproduced if the collapse alarm rang in every run
-without the part and in none with it."""
+reproduced if the difference, paired by seed, is above {100 * POINT:g} point and above {ERRORS} of its standard errors
+(of one seed the point alone decides); "the opposite" if so the other way round. One about collapse is reproduced if
+the collapse alarm rang in every run without the part and in none with it."""
 
 
 @dataclass(frozen=True)

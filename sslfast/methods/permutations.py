@@ -1,4 +1,4 @@
-"""The permutations of nine tiles that a jigsaw is shuffled by: a fixed list, made once and kept in permutations.txt."""
+"""The permutations that a jigsaw is shuffled by: of nine tiles a fixed list, made once and kept in permutations.txt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 FILE = Path(__file__).with_name("permutations.txt")
-MOST = 1000
+MOST = {4: 24, 9: 1000}  # tiles -> length of their list
 
 
 def greedy_permutations(count: int, length: int = 9) -> np.ndarray:
@@ -35,13 +35,16 @@ def greedy_permutations(count: int, length: int = 9) -> np.ndarray:
     return candidates[chosen]
 
 
-def load_permutations(count: int) -> Tensor:
-    """The first `count` of the 1000 shipped permutations, (count, 9) int64.
+def load_permutations(count: int, length: int = 9) -> Tensor:
+    """The first `count` permutations of the greedy list, (count, length) int64: of nine tiles the shipped ones.
 
     Raises:
-        ValueError: count is not in 2..1000.
+        ValueError: length is not 4 or 9, or there are not `count` permutations in the list.
     """
-    if not 2 <= count <= MOST:
-        raise ValueError(f"permutations must be in 2..{MOST}, got {count}")
-    lines = FILE.read_text().split()[:count]
-    return torch.tensor([[int(digit) for digit in line] for line in lines])
+    if length not in MOST:
+        raise ValueError(f"length must be one of {', '.join(map(str, MOST))}, got {length}")
+    if not 2 <= count <= MOST[length]:
+        raise ValueError(f"permutations must be in 2..{MOST[length]} for {length} tiles, got {count}")
+    if length == 9:
+        return torch.tensor([[int(digit) for digit in line] for line in FILE.read_text().split()[:count]])
+    return torch.from_numpy(greedy_permutations(count, length)).long()

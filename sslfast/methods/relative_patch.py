@@ -10,15 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslfast.data import normalization
 from sslfast.methods.base import Method, Panel
-from sslfast.methods.tiles import TileConfig, TileCutter, cut
+from sslfast.methods.tiles import Normalize, TileConfig, TileCutter, cut
 from sslfast.models import ProjectionHead
 
-CENTRE = 4
-NEIGHBOURS = (0, 1, 2, 3, 5, 6, 7, 8)  # class -> tile
 PLACES = ("top left", "top", "top right", "left", "right", "bottom left", "bottom", "bottom right")
-GREEN_MAGENTA = (-1.0, 2.0, -1.0)
 NOISE = 0.01  # of the standard deviation of the channel that is kept
 
 ColorDefence = Literal["drop", "project", "none"]
@@ -42,6 +38,8 @@ class RelativePatchConfig(TileConfig):
 class RelativePatch(Method):
     """On which of eight sides of a patch another one of the same picture lies.
 
+    The first is the centre of 3x3 patches; of 2x2 it is any of the four.
+
     Args:
         backbone: (B, C, H, W) -> (B, backbone.num_features), for patches and for whole images.
         config: the run's.
@@ -56,18 +54,20 @@ class RelativePatch(Method):
         super().__init__()
         self.cutter = TileCutter(config, backbone)
         self.backbone = backbone
-        self.head = ProjectionHead(2 * backbone.num_features, config.hidden_features, len(NEIGHBOURS))
+        self.head = ProjectionHead(2 * backbone.num_features, config.hidden_features, len(PLACES))
         self.color_defence = config.color_defence
-        self.mean, self.std = normalization(config.data)
-        self.register_buffer("neighbours", torch.tensor(NEIGHBOURS), persistent=False)
+        self.normalize = Normalize(config.data, gray=config.gray)
+        pairs, places = tile_pairs(config.grid)
+        self.register_buffer("neighbours", pairs, persistent=False)
+        self.register_buffer("places", places, persistent=False)
 
     def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Pairs (B, 2, C, tile_size, tile_size) of a centre and a neighbour, normalised; the neighbour's place (B,)."""
+        """Pairs (B, 2, C, tile_size, tile_size) of a patch and a neighbour, normalised; the neighbour's place (B,)."""
         _, _, patches, place = self._pairs(images, generator)
         return self._inputs(patches, generator), place
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        """Cross-entropy over the eight places; `embeddings` are the features of the centres."""
+        """Cross-entropy over the eight places; `embeddings` are the features of the first patches."""
         patches, place = batch
         features, logits = self._predict(patches)
         return {
@@ -77,49 +77,59 @@ class RelativePatch(Method):
         }
 
     def illustrate(self, source: Tensor, generator: torch.Generator | None = None) -> list[list[Panel]]:
-        """A row an image: the centre, the neighbour with its place and the guess, and where both are in the picture."""
+        """A row an image: the patch, its neighbour with the place and the guess, and where both are in the picture."""
         pictures, corners, patches, place = self._pairs(source, generator)
         guess = self._predict(self._inputs(patches, generator))[1].argmax(dim=1)
         framed = _frame(_frame(pictures, corners[:, 0], self.cutter.tile, 0.0), corners[:, 1], self.cutter.tile, 1.0)
         return [
             [
-                Panel(centre, "the centre", "query"),
+                Panel(first, "the patch", "query"),
                 Panel(neighbour, f"lies {PLACES[true]}, guessed {PLACES[said]}", "hit" if said == true else "miss"),
-                Panel(picture, "the picture: centre in black, neighbour in white"),
+                Panel(picture, "the picture: the patch in black, its neighbour in white"),
             ]
-            for (centre, neighbour), picture, true, said in zip(patches, framed, place.tolist(), guess.tolist())
+            for (first, neighbour), picture, true, said in zip(patches, framed, place.tolist(), guess.tolist())
         ]
 
     def _predict(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 2, F) and logits (B, 8), from one forward pass of centres and neighbours."""
+        """Features (B, 2, F) and logits (B, 8), from one forward pass of patches and neighbours."""
         features = self.backbone(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
         return features, self.head(features.flatten(1)).float()
 
     def _pairs(self, images: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pictures in [0, 1]; corners (B, 2, 2) of centre and neighbour; both patches; the neighbour's place."""
+        """Pictures in [0, 1]; corners (B, 2, 2) of patch and neighbour; both of them; the neighbour's place."""
         pictures = self.cutter.pictures(images, generator)
         batch, device = len(images), images.device
-        place = torch.randint(len(NEIGHBOURS), (batch,), generator=generator, device=device)
-        tiles = torch.stack([torch.full_like(place, CENTRE), self.neighbours[place]], dim=1)  # (B, 2)
+        drawn = torch.randint(len(self.neighbours), (batch,), generator=generator, device=device)
+        tiles = self.neighbours[drawn]  # (B, 2)
         corners = self.cutter.corners(batch, generator, device).gather(1, tiles[..., None].expand(-1, -1, 2))
-        return pictures, corners, cut(pictures, corners, self.cutter.tile), place
+        return pictures, corners, cut(pictures, corners, self.cutter.tile), self.places[drawn]
 
     def _inputs(self, patches: Tensor, generator: torch.Generator | None) -> Tensor:
         """Patches in [0, 1] -> what the backbone gets: on the scale of the images it is evaluated on."""
         if patches.shape[2] == 3 and self.color_defence == "project":
             patches = project_colors(patches)
-        column = (-1, 1, 1)
-        patches = (patches - patches.new_tensor(self.mean).view(column)) / patches.new_tensor(self.std).view(column)
+        patches = self.normalize(patches)
         if patches.shape[2] == 3 and self.color_defence == "drop":
             patches = drop_colors(patches, generator)
         return patches
 
 
+def tile_pairs(grid: int) -> tuple[Tensor, Tensor]:
+    """Pairs of neighbouring tiles, (P, 2) int64, and the place of the second seen from the first, (P,) int64.
+
+    Of 3x3 tiles the first is the centre, P is 8 (Doersch et al. 2015); of 2x2 it is any, P is 12.
+    """
+    tiles = range(grid**2)
+    pairs = [(a, b) for a in (tiles if grid == 2 else [4]) for b in tiles if a != b]
+    nine = [3 * (b // grid - a // grid) + (b % grid - a % grid) + 4 for a, b in pairs]  # 4 would be the tile itself
+    return torch.tensor(pairs), torch.tensor([place - (place > 4) for place in nine])
+
+
 def project_colors(patches: Tensor) -> Tensor:
     """(…, 3, h, w) without its part along the green-magenta axis a = (-1, 2, -1): x − a(a·x)/(a·a); gray stays gray."""
-    axis = patches.new_tensor(GREEN_MAGENTA)
-    along = torch.einsum("c,...chw->...hw", axis, patches) / axis.square().sum()
-    return patches - along.unsqueeze(-3) * axis.view(3, 1, 1)
+    red, green, blue = patches.unbind(dim=-3)
+    along = (2 * green - red - blue) / 6  # a·x / a·a
+    return torch.stack([red + along, green - 2 * along, blue + along], dim=-3)
 
 
 def drop_colors(patches: Tensor, generator: torch.Generator | None = None) -> Tensor:

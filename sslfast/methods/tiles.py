@@ -1,4 +1,4 @@
-"""Pictures cut into 3x3 tiles, with a gap between them and a jitter of each."""
+"""Pictures cut into a square of tiles, with a gap between them and a jitter of each."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from torch import Tensor, nn
 
 from sslfast.augment import ViewSampler, presets
 from sslfast.config import ImageConfig
+from sslfast.data import normalization
 from sslfast.ops import augment
 
-SIDE = 3  # tiles a side
-TILES = SIDE * SIDE
+GRIDS = (2, 3)
 SMALLEST = 8  # px: in a smaller image a tile shows nothing of its own
 
 
 @dataclass(frozen=True, kw_only=True)
 class TileConfig(ImageConfig):
-    """What methods that cut pictures into 3x3 tiles have in common."""
+    """What methods that cut pictures into tiles have in common."""
 
     preset: str = "mae"
     """Augmentation of the picture that is cut: mae is crop and flip, as published; see show-views for the others."""
+    grid: int = 3
+    """Tiles a side, 2 or 3: as published 3; of images of 32 px, a tile shows an object's part if there are only 2."""
     tile_size: int = 16
-    """Side of a tile, in pixels. The picture that is cut has 3 tile_size + 2 gap + 2 jitter a side."""
+    """Side of a tile, in pixels. The picture that is cut has grid tile_size + (grid - 1) gap + 2 jitter a side."""
     gap: int = 4
     """Pixels between two tiles before the jitter, so that no line goes on from one to the next; 2 jitter at least."""
     jitter: int = 2
@@ -33,6 +35,8 @@ class TileConfig(ImageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.grid not in GRIDS:
+            raise ValueError(f"grid must be one of {', '.join(map(str, GRIDS))}, got {self.grid}")
         self.check_at_least(tile_size=4, gap=0, jitter=0, hidden_features=1)
         if self.gap < 2 * self.jitter:
             raise ValueError(f"gap must be at least 2 x jitter, or tiles overlap, got {self.gap} and {self.jitter}")
@@ -40,7 +44,7 @@ class TileConfig(ImageConfig):
     @property
     def picture_size(self) -> int:
         """Side of the picture that is cut, in pixels."""
-        return SIDE * self.tile_size + (SIDE - 1) * self.gap + 2 * self.jitter
+        return self.grid * self.tile_size + (self.grid - 1) * self.gap + 2 * self.jitter
 
 
 class TileCutter:
@@ -64,7 +68,8 @@ class TileCutter:
         preset = presets.preset(config.preset)
         if grayscale is not None:
             preset = replace(preset, grayscale=grayscale)
-        self.tile, self.gap, self.jitter, self.size = config.tile_size, config.gap, config.jitter, config.picture_size
+        self.grid, self.tile, self.gap, self.jitter = config.grid, config.tile_size, config.gap, config.jitter
+        self.size = config.picture_size
         self.sampler = ViewSampler(preset, self.size, strength=config.strength)
 
     def pictures(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -75,19 +80,28 @@ class TileCutter:
         """
         height, width = images.shape[-2:]
         if min(height, width) < SMALLEST:
-            raise ValueError(
-                f"images must be at least {SMALLEST} px a side to be cut into 3x3 tiles, got {height}x{width}"
-            )
+            raise ValueError(f"images must be at least {SMALLEST} px a side to be cut into tiles, got {height}x{width}")
         params = self.sampler.sample(len(images), (height, width), generator=generator, device=images.device)
         return augment(images, params, self.size)
 
     def corners(self, batch: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        """Top left corners of the tiles of `batch` pictures, (B, 9, 2) int64: row and column, row by row."""
-        grid = self.jitter + (self.tile + self.gap) * torch.arange(SIDE, device=device)
-        moved = torch.randint(
-            -self.jitter, self.jitter + 1, (batch, TILES, 2), generator=generator, device=device
-        )  # (B, 9, 2)
-        return torch.cartesian_prod(grid, grid) + moved
+        """Top left corners of the T = grid² tiles of `batch` pictures, (B, T, 2) int64: row, column; row by row."""
+        along = self.jitter + (self.tile + self.gap) * torch.arange(self.grid, device=device)
+        shape = (batch, self.grid**2, 2)
+        moved = torch.randint(-self.jitter, self.jitter + 1, shape, generator=generator, device=device)
+        return torch.cartesian_prod(along, along) + moved
+
+
+class Normalize(nn.Module):
+    """Pixels in [0, 1], (…, C, H, W), by the data set's mean and deviation, as the images that are evaluated."""
+
+    def __init__(self, data: str, *, gray: bool = False) -> None:
+        super().__init__()
+        for name, values in zip(("mean", "std"), normalization(data, gray=gray)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels - self.mean) / self.std
 
 
 def cut(pictures: Tensor, corners: Tensor, size: int) -> Tensor:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from train.toys import assert_resumes_exactly
 
+from sslfast.data import normalization
 from sslfast.methods import Jigsaw
 from sslfast.methods.jigsaw import normalize_tiles
 from sslfast.methods.permutations import greedy_permutations, load_permutations
@@ -58,6 +60,18 @@ def test_every_prefix_of_the_list_is_a_set_of_large_distances(count: int, least:
     assert distance.float().mean() >= mean
 
 
+def test_four_tiles_have_all_their_permutations() -> None:
+    chosen = load_permutations(24, length=4)
+    assert sorted(chosen.tolist()) == [list(order) for order in itertools.permutations(range(4))]
+    assert torch.equal(load_permutations(5, length=4), chosen[:5])
+    for count, length, words in (
+        (25, 4, r"must be in 2\.\.24 for 4 tiles, got 25"),
+        (2, 5, "length must be one of 4, 9"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load_permutations(count, length)
+
+
 def test_greedy_choice_against_brute_force() -> None:
     chosen = greedy_permutations(10, length=4)
     assert len(np.unique(chosen, axis=0)) == 10
@@ -67,10 +81,11 @@ def test_greedy_choice_against_brute_force() -> None:
         greedy_permutations(25, length=4)
 
 
-def test_views_are_the_tiles_in_the_order_of_their_class() -> None:
-    method = build()
+@pytest.mark.parametrize("grid", [2, 3])
+def test_views_are_the_tiles_in_the_order_of_their_class(grid: int) -> None:
+    method = build(grid=grid)
     tiles, label = method.views(IMAGES, draw())
-    assert tiles.shape == (6, 9, 3, 8, 8)
+    assert tiles.shape == (6, grid**2, 3, 8, 8)
     generator = draw()
     pictures = method.cutter.pictures(IMAGES, generator)
     in_order = cut(pictures, method.cutter.corners(6, generator, torch.device("cpu")), 8)
@@ -99,25 +114,35 @@ def test_every_tile_is_normalised_by_itself() -> None:
     assert torch.equal(normalize_tiles(torch.full((2, 9, 3, 8, 8), 0.25)), torch.zeros(2, 9, 3, 8, 8))
 
 
+def test_tiles_can_be_on_the_scale_of_the_images_that_are_evaluated() -> None:
+    tiles, label = build(tile_normalization="data").views(IMAGES, draw())
+    _, shuffled, again = build()._puzzles(IMAGES, draw())
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalization("photos"))
+    assert torch.equal(label, again)
+    assert torch.allclose(tiles * std + mean, shuffled, atol=1e-5)
+
+
 def test_pictures_are_turned_gray_as_a_defence() -> None:
     for grayscale, share in ((0.0, 0.0), (1.0, 1.0)):
         tiles, _ = build(grayscale=grayscale).views(IMAGES, draw())
         assert (tiles == tiles[:, :, :1]).flatten(1).all(dim=1).float().mean() == share
 
 
-def test_loss_is_the_cross_entropy_of_the_permutations() -> None:
-    method = build()
+@pytest.mark.parametrize("grid", [2, 3])
+def test_loss_is_the_cross_entropy_of_the_permutations(grid: int) -> None:
+    method = build(grid=grid)
     tiles, label = method.views(IMAGES, draw())
     output = method((tiles, label))
-    features = method.backbone(tiles.reshape(54, 3, 8, 8)).reshape(6, 9 * 64)
+    features = method.backbone(tiles.reshape(-1, 3, 8, 8)).reshape(6, grid**2 * 64)
     logits = method.head(features)
     assert output["loss"].item() == pytest.approx(F.cross_entropy(logits, label).item(), rel=1e-5)
     assert output["embeddings"].shape == (6, 64)
     assert not output["embeddings"].requires_grad
 
 
-def test_illustration_puts_the_puzzle_together_by_the_guess() -> None:
-    method = build(jitter=0).eval()
+@pytest.mark.parametrize("grid", [2, 3])
+def test_illustration_puts_the_puzzle_together_by_the_guess(grid: int) -> None:
+    method = build(jitter=0, grid=grid).eval()
     with torch.no_grad():
         method.head[-1].weight.zero_()
         method.head[-1].bias.zero_()[5] = 1.0  # always the sixth permutation
@@ -126,10 +151,10 @@ def test_illustration_puts_the_puzzle_together_by_the_guess() -> None:
     assert [row[1].mark == "hit" for row in rows] == (label == 5).tolist()
     puzzle, answer, picture = rows[label.tolist().index(5)]
     assert puzzle.mark == "query"
-    assert "9 of 9" in answer.caption
-    assert answer.content.shape == (3, 27, 27)
-    for row in range(3):
-        for column in range(3):
+    assert f"{grid**2} of {grid**2}" in answer.caption
+    assert answer.content.shape == (3, 9 * grid, 9 * grid)
+    for row in range(grid):
+        for column in range(grid):
             tile = answer.content[:, 9 * row : 9 * row + 8, 9 * column : 9 * column + 8]
             assert torch.equal(tile, picture.content[:, 12 * row : 12 * row + 8, 12 * column : 12 * column + 8])
     assert not torch.equal(puzzle.content, answer.content)
@@ -139,6 +164,8 @@ def test_illustration_puts_the_puzzle_together_by_the_guess() -> None:
 def test_wrong_configuration_is_named(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(CONFIG, **{field: value})
+    with pytest.raises(ValueError, match=r"permutations must be in 2\.\.24 with grid 2, got 25"):
+        dataclasses.replace(CONFIG, grid=2, permutations=25)
 
 
 def test_it_learns_on_the_photographs(tmp_path: Path) -> None:

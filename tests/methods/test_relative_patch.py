@@ -58,6 +58,19 @@ def test_views_are_drawn_from_the_generator_alone() -> None:
         assert not torch.equal(first[0], other[0])
 
 
+def test_of_four_patches_any_is_the_first() -> None:
+    method = build(jitter=0, grid=2)
+    pictures, corners, patches, place = method._pairs(IMAGES.repeat(100, 1, 1, 1), draw())
+    assert torch.equal(patches, cut(pictures, corners, 8))
+    moved = corners[:, 1] - corners[:, 0]
+    words = {(-12, 0): "top", (12, 0): "bottom", (0, -12): "left", (0, 12): "right", (-12, -12): "top left",
+             (-12, 12): "top right", (12, -12): "bottom left", (12, 12): "bottom right"}  # fmt: skip
+    assert [PLACES[p] for p in place.tolist()] == [words[row, column] for row, column in moved.tolist()]
+    pairs, times = corners.flatten(1).unique(dim=0, return_counts=True)
+    assert len(pairs) == 12
+    assert times.min() > 25  # 50 each
+
+
 def test_patches_are_on_the_scale_of_the_images_that_are_evaluated() -> None:
     method = build()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalization("photos"))

@@ -33,6 +33,15 @@ def test_tiles_are_the_picture_at_their_corners() -> None:
             assert torch.equal(tiles[b, t], pictures[b, :, row : row + 8, column : column + 8])
 
 
+def test_a_grid_of_two_is_four_tiles() -> None:
+    cutter = TileCutter(dataclasses.replace(CONFIG, grid=2, jitter=0), BACKBONE)
+    assert cutter.size == 21
+    corners = cutter.corners(1, generator(), torch.device("cpu"))
+    assert corners.tolist() == [[[0, 0], [0, 13], [13, 0], [13, 13]]]
+    with pytest.raises(ValueError, match="grid must be one of 2, 3, got 4"):
+        dataclasses.replace(CONFIG, grid=4)
+
+
 def test_jitter_takes_every_value_in_its_bounds_for_every_tile_of_its_own() -> None:
     cutter = TileCutter(CONFIG, BACKBONE)
     corners = cutter.corners(400, generator(), torch.device("cpu"))
