@@ -127,7 +127,7 @@ FINDINGS: dict[str, Finding] = {
         {"25 %": {"mask_ratio": 0.25}, "75 %": {"mask_ratio": 0.75}},
         better="75 %",
         worse="25 %",
-        common={"epochs": 2.0},
+        common={"epochs": 1.25},
     ),
 }
 
