@@ -203,17 +203,8 @@ def table(rows: list[dict[str, str]]) -> str:
     """The last row of every recipe and seed, as Markdown, and what was published under it."""
     latest = {(row["recipe"], row["seed"]): row for row in rows}.values()
     names = [
-        "recipe",
-        "network",
-        "epochs",
-        "CPU min",
-        "linear %",
-        "random init",
-        "pixels",
-        "kNN %",
-        "random init",
-        "pixels",
-    ]
+        "recipe", "network", "epochs", "CPU min", "linear %", "random init", "pixels", "kNN %", "random init", "pixels",
+    ]  # fmt: skip
     lines = ["| " + " | ".join(names) + " |", "|---|---|" + "---:|" * (len(names) - 2)]
     for row in latest:
         name = row["recipe"] if row["seed"] == "0" else f"{row['recipe']} (seed {row['seed']})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ class Panel(NamedTuple):
     mark: str = ""
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """Networks, and the loss they are trained with; it knows nothing about devices, loops or files.
 
     A subclass has its own `Config`, a `PretrainConfig` with the method's fields, sets `self.backbone`, and writes
@@ -42,13 +43,14 @@ class Method(nn.Module):
     backbone: nn.Module
     """What is exported and evaluated: (B, C, H, W) -> (B, F)."""
 
+    @abstractmethod
     def views(self, source: Any, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """What the networks get to see of a batch as the data set has it: images are uint8 (B, C, H, W) on the device.
 
         All of a method's randomness that is not dropout is drawn here, from `generator`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, batch: tuple[Tensor, ...]) -> dict[str, Any]:
         """The loss of one batch of `views`.
 
@@ -56,7 +58,6 @@ class Method(nn.Module):
             "loss", a scalar to differentiate; "embeddings", (B, D) without gradient, which the collapse alarm watches;
             any other scalar tensor is logged under its key, e.g. "accuracy" of a pretext task.
         """
-        raise NotImplementedError
 
     def illustrate(self, source: Any, generator: torch.Generator | None = None) -> list[list[Panel]]:
         """What the method asks of its networks and what they answer, a row an example of `source`; empty if nothing.

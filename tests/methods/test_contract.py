@@ -68,6 +68,7 @@ def test_every_trained_parameter_gets_a_gradient_with_bfloat16_and_the_loss_stay
         if parameter.requires_grad:
             assert parameter.grad is not None, key
             assert parameter.grad.isfinite().all(), key
+            assert parameter.grad.any(), key
 
 
 @every_method
