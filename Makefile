@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test lint bench bench-regression clean
+.PHONY: demo test test-gpu-emulated lint bench bench-regression clean
 
 demo: $(VENV)/demo.stamp  ## train SimCLR on the embedded digits, evaluate it, write the report
 	$(BIN)/sslfast pretrain simclr --data digits --output $(RUN) --overwrite
@@ -14,6 +14,9 @@ demo: $(VENV)/demo.stamp  ## train SimCLR on the embedded digits, evaluate it, w
 
 test: $(VENV)/dev.stamp  ## the whole test suite
 	$(BIN)/python -m pytest
+
+test-gpu-emulated: $(VENV)/dev.stamp  ## all tests of Triton kernels in the interpreter, more like a GPU; half an hour
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m pytest -p tensor_core tests/ops/test_*_triton.py
 
 lint: $(VENV)/dev.stamp  ## style, and the formatting that ruff would give
 	$(BIN)/ruff check .

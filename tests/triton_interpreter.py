@@ -13,7 +13,8 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 _dot, _cast = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl
 
 
-def _widened(x: TensorHandle) -> TensorHandle:
+def widened(x: TensorHandle) -> TensorHandle:
+    """bfloat16 as float32."""
     if x.dtype.scalar != tl.bfloat16:
         return x
     bits = torch.from_numpy(np.ascontiguousarray(x.data))
@@ -21,7 +22,7 @@ def _widened(x: TensorHandle) -> TensorHandle:
 
 
 def _create_dot(self, a, b, *rest):
-    return _dot(self, _widened(a), _widened(b), *rest)
+    return _dot(self, widened(a), widened(b), *rest)
 
 
 def _cast_impl(self, source, target):

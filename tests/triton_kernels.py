@@ -41,10 +41,21 @@ def shrink_tiles(monkeypatch, rows: int = 32, columns: int = 16) -> None:
         monkeypatch.setattr(softmax, name, value)
 
 
-def run_interpreted(path: str) -> None:
+def run_interpreted(path: str | Path, *options: str) -> None:
     """All that `runs` in a file, on CPU tensors in an own process: Triton decides at import whether it interprets."""
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(Path(path).resolve())]
+    plugins = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": plugins}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        *options,
+        str(Path(path).resolve()),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 

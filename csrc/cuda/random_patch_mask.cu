@@ -92,9 +92,13 @@ void launch(Source source, int64_t batch, int64_t patches, int64_t kept, int64_t
     if (shared > 48 << 10)
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)),
               "random_patch_mask");
-    kernel<<<unsigned(batch), std::min(size / 2, kMaxThreads), shared, static_cast<cudaStream_t>(stream)>>>(
-        source, int(patches), size, int(kept), keep, restore, mask);
-    check(cudaGetLastError(), "random_patch_mask");
+    cudaLaunchConfig_t launch = {};
+    launch.gridDim = dim3(unsigned(batch));
+    launch.blockDim = dim3(unsigned(std::min(size / 2, kMaxThreads)));
+    launch.dynamicSmemBytes = shared;
+    launch.stream = static_cast<cudaStream_t>(stream);
+    check(cudaLaunchKernelEx(&launch, kernel, source, int(patches), size, int(kept), keep, restore, mask),
+          "random_patch_mask");
 }
 
 }  // namespace

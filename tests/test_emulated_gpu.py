@@ -1,0 +1,25 @@
+"""Tests of Triton kernels again, in an interpreter that plugins beside this file make stricter and more like a GPU: a
+few here, all by `make test-gpu-emulated`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+from triton_kernels import run_interpreted
+
+OPS = Path(__file__).parent / "ops"
+
+
+@pytest.mark.parametrize(
+    ("file", "cases"),
+    [
+        ("test_nt_xent_triton.py", "test_ragged_shapes and 20-129"),
+        ("test_info_nce_triton.py", "test_temperatures and 100.0-90"),
+    ],
+)
+def test_dots_on_tensor_cores(file, cases):
+    run_interpreted(OPS / file, "-p", "tensor_core", "-k", cases)
