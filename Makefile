@@ -29,7 +29,7 @@ bench-regression: $(VENV)/dev.stamp  ## sslfast's own speed against the last run
 	$(BIN)/python -m pytest benchmarks/regression --benchmark-autosave --benchmark-compare
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info sslfast/*.so
+	rm -rf $(VENV) build dist *.egg-info sslfast/_C/*.so
 
 # Installed anew when what decides the installation changes; Python sources are used in place.
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(wildcard csrc/*.cpp csrc/*/*)

@@ -1,4 +1,4 @@
-"""Builds sslfast._C from csrc/ with CMake and Ninja; everything declarative is in pyproject.toml."""
+"""Builds the modules of sslfast._C from csrc/ with CMake and Ninja; everything declarative is in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def tool(name: str) -> str:
 
 
 class CMakeBuild(build_ext):
-    def build_extension(self, extension: Extension) -> None:
+    def build_extensions(self) -> None:
         import pybind11
 
-        target = Path(self.get_ext_fullpath(extension.name)).resolve()
-        build = Path(self.build_temp).resolve()
-        build.mkdir(parents=True, exist_ok=True)
+        target = Path(self.get_ext_fullpath(MODULES[0].name)).resolve()
+        # Kept, so that only what changed is compiled again; setuptools' own folder is new at every installation.
+        build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}-{self.plat_name}"
         options = {
             "CMAKE_BUILD_TYPE": "Release",
             "CMAKE_MAKE_PROGRAM": tool("ninja"),
@@ -48,10 +48,14 @@ class CMakeBuild(build_ext):
 PACKAGES = find_packages(include=["sslfast*"]) + ["sslfast.kernels"]
 PACKAGES += [f"sslfast.kernels.{name}" for name in find_packages("kernels")]
 
+# CMake decides which of them there are: by the architecture, the compiler, and whether it finds nvcc.
+NAMES = ("baseline", "avx2", "avx512", "avx512_bf16", "cuda")
+MODULES = [Extension(f"sslfast._C.{name}", sources=[], optional=True) for name in NAMES]
+
 setup(
     packages=PACKAGES,
     package_dir={"sslfast.kernels": "kernels"},
     package_data={"sslfast": ["templates/*.j2", "methods/*.txt"]},
-    ext_modules=[Extension("sslfast._C", sources=[])],
+    ext_modules=MODULES,
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -1,4 +1,4 @@
-// What Python sees of the C++ core: raw addresses, sizes and numbers, no tensors.
+// What Python sees of the CPU kernels: raw addresses, sizes and numbers, no tensors.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -11,16 +11,13 @@
 #include "cpu/ema.h"
 #include "cpu/gather_patches.h"
 #include "cpu/gather_tokens.h"
+#include "cpu/instruction_sets.h"
 #include "cpu/masked_patch_loss.h"
 #include "cpu/memory.h"
 #include "cpu/negative_cosine_similarity.h"
 #include "cpu/nt_xent.h"
 #include "cpu/random_patch_mask.h"
 #include "cpu/restore_tokens.h"
-#ifdef SSLFAST_HAS_CUDA
-#include "cuda/ema.h"
-#include "cuda/random_patch_mask.h"
-#endif
 
 namespace py = pybind11;
 using address = std::uintptr_t;
@@ -32,15 +29,14 @@ T* at(address a) {
     return reinterpret_cast<T*>(a);
 }
 
-}  // namespace
-
-PYBIND11_MODULE(_C, m) {
-    m.doc() = "C++ core of sslfast: kernels over raw addresses; called by sslfast.kernels only.";
-#ifdef SSLFAST_HAS_CUDA
-    m.attr("has_cuda") = true;
+void bind(py::module_& m) {
+    m.doc() = "CPU kernels of sslfast over raw addresses; called by sslfast.kernels only.";
+#ifdef _OPENMP
+    m.attr("has_openmp") = true;
 #else
-    m.attr("has_cuda") = false;
+    m.attr("has_openmp") = false;
 #endif
+    m.def("instruction_sets", &sslfast::cpu::instruction_sets);
     const auto nogil = py::call_guard<py::gil_scoped_release>();
     namespace cpu = sslfast::cpu;
 
@@ -103,7 +99,7 @@ PYBIND11_MODULE(_C, m) {
         cpu::augment(at<uint8_t>(images), params, all, at<void>(views));
     }, nogil);
 
-    py::class_<cpu::Memory>(m, "Memory", py::buffer_protocol())
+    py::class_<cpu::Memory>(m, "Memory", py::buffer_protocol(), py::module_local())
         .def(py::init<int64_t>())
         .def_static("release", &cpu::Memory::release)
         .def_buffer([](cpu::Memory& memory) {
@@ -141,7 +137,7 @@ PYBIND11_MODULE(_C, m) {
 
     using numbers = std::vector<int64_t>;
     using floats = std::vector<float>;
-    py::class_<cpu::Images>(m, "Images")
+    py::class_<cpu::Images>(m, "Images", py::module_local())
         .def(py::init([](address data, int type, const numbers& strides, const numbers& shape, int64_t patch_size,
                          floats scale, floats offset) {
             return cpu::Images{at<void>(data), type, strides.at(0), strides.at(1), strides.at(2), strides.at(3),
@@ -164,27 +160,12 @@ PYBIND11_MODULE(_C, m) {
         cpu::masked_patch_loss_backward({at<void>(pred), type, at<uint8_t>(mask)}, images, at<float>(mean),
                                         at<float>(rstd), factor, at<void>(dpred));
     }, nogil);
-#ifdef SSLFAST_HAS_CUDA
-    namespace cuda = sslfast::cuda;
-
-    m.attr("ema_chunk") = cuda::kEmaChunk;
-    m.def("ema_update_cuda", [](address pairs, address chunks, int64_t chunk_count, double momentum,
-                                address momentum_at, bool momentum_is_double, uint64_t step, address step_at,
-                                address stream) {
-        cuda::ema_update(at<sslfast::EmaPair>(pairs), at<uint64_t>(chunks), chunk_count, momentum,
-                         at<void>(momentum_at), momentum_is_double, step, at<uint64_t>(step_at), at<void>(stream));
-    }, nogil);
-
-    m.def("random_patch_mask_from_seed_cuda", [](address seed, int64_t batch, int64_t patches, int64_t kept,
-                                                 address keep, address restore, address mask, address stream) {
-        cuda::random_patch_mask_from_seed(at<uint64_t>(seed), batch, patches, kept, at<int64_t>(keep),
-                                          at<int64_t>(restore), at<bool>(mask), at<void>(stream));
-    }, nogil);
-    m.def("random_patch_mask_from_noise_cuda", [](address noise, int type, int64_t image_stride, int64_t patch_stride,
-                                                  int64_t batch, int64_t patches, int64_t kept, address keep,
-                                                  address restore, address mask, address stream) {
-        cuda::random_patch_mask_from_noise(at<void>(noise), type, image_stride, patch_stride, batch, patches, kept,
-                                           at<int64_t>(keep), at<int64_t>(restore), at<bool>(mask), at<void>(stream));
-    }, nogil);
-#endif
 }
+
+}  // namespace
+
+// Every module is linked with this one object; Python calls the function that has the name of the module.
+PYBIND11_MODULE(baseline, m) { bind(m); }
+PYBIND11_MODULE(avx2, m) { bind(m); }
+PYBIND11_MODULE(avx512, m) { bind(m); }
+PYBIND11_MODULE(avx512_bf16, m) { bind(m); }

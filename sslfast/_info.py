@@ -74,6 +74,9 @@ def info() -> str:
     lines += [f"  {name:18}{version or 'not installed'}" for name, version in versions().items()]
     lines += ["devices"] + [f"  {device}" for device in devices()]
     lines += [
+        "CPU C++ kernels",
+        f"  {_C.loaded}, the best of {', '.join(_C.INSTRUCTION_SETS)}",
+        "  OpenMP: " + ("as many threads as torch" if _C.has_openmp else "not found at build time, one thread"),
         "CUDA C++ kernels",
         "  compiled in" if _C.has_cuda else "  not compiled (no nvcc at build time)",
     ]

@@ -3,6 +3,17 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sslfast import _C
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--instruction-set", choices=_C.INSTRUCTION_SETS, help="of the C++ kernels; default: the best")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if name := config.getoption("--instruction-set"):
+        _C.load(name)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need a GPU are deselected, visibly, where there is none."""

@@ -1,10 +1,12 @@
-"""The CUDA kernels are compiled where there is nvcc, and left out, with a word, where there is none."""
+"""The modules of the C++ core: which there are, which serves, and what is left out where a tool is missing."""
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,18 +16,58 @@ from sslfast import _C
 ROOT = Path(__file__).parents[1]
 
 
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_best_instruction_set_of_this_cpu_serves():
+    best = run("from sslfast import _C; print(_C.loaded, *_C.INSTRUCTION_SETS)").split()
+    assert best[0] == best[1]
+    assert best[-1] == "baseline"
+    assert set(best) <= {"avx512_bf16", "avx512", "avx2", "baseline"}
+    if platform.machine() == "x86_64" and "avx2" in Path("/proc/cpuinfo").read_text():
+        assert "avx2" in best
+
+
+@pytest.mark.parametrize("name", _C.INSTRUCTION_SETS)
+def test_every_instruction_set_can_be_asked_for_and_has_the_same_functions(name):
+    code = (
+        f"from sslfast import _C; before = set(vars(_C)); _C.load({name!r}); assert set(vars(_C)) == before;"
+        f"print(_C.loaded, _C.gather_tokens is _C.{name}.gather_tokens)"
+    )
+    assert run(code).split() == [name, "True"]
+
+
+def test_an_instruction_set_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"name must be one of .*baseline, got 'sse9'"):
+        _C.load("sse9")
+
+
+def test_modules_show_python_their_initialisation_and_the_linker_nothing_else():
+    """What std:: instantiates would else be shared between modules, and might be code that this CPU cannot run."""
+    if shutil.which("nm") is None:
+        pytest.skip("no nm on the PATH")
+    modules = [import_module(f"sslfast._C.{name}") for name in _C.INSTRUCTION_SETS] + [_C.cuda] * _C.has_cuda
+    for module in modules:
+        shown = subprocess.run(["nm", "-D", "--defined-only", module.__file__], capture_output=True, text=True).stdout
+        names = [line.split()[-1] for line in shown.splitlines()]
+        assert names
+        assert all(name.startswith("PyInit_") for name in names), names
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on the PATH")
 def test_cuda_kernels_are_in_the_module():
     assert _C.has_cuda
-    assert _C.ema_update_cuda
+    assert _C.cuda.ema_update
 
 
 @pytest.mark.slow
-def test_without_nvcc_they_are_left_out(tmp_path):
+def test_without_nvcc_and_openmp_they_are_left_out(tmp_path):
     pybind11 = pytest.importorskip("pybind11")  # of the build, not of the package
     cmake = Path(sys.executable).with_name("cmake")
     options = {
         "CMAKE_CUDA_COMPILER": "NOTFOUND",
+        "CMAKE_DISABLE_FIND_PACKAGE_OpenMP": "ON",
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": pybind11.get_cmake_dir(),
     }
@@ -34,6 +76,12 @@ def test_without_nvcc_they_are_left_out(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "no working nvcc found, building without the CUDA C++ kernels" in done.stdout
-    makefile = (tmp_path / "CMakeFiles/_C.dir/build.make").read_text()
-    assert "csrc/cpu/ema.cpp" in makefile
-    assert "csrc/cuda" not in makefile
+    assert "the compiler has no OpenMP, the CPU kernels will use one thread" in done.stdout
+    assert not (tmp_path / "CMakeFiles/cuda.dir").exists()
+    for name in ("baseline", *_C.INSTRUCTION_SETS):
+        makefile = (tmp_path / f"CMakeFiles/{name}.dir/build.make").read_text()
+        assert "csrc/cpu/ema.cpp" in makefile
+        assert "csrc/cuda" not in makefile
+        flags = (tmp_path / f"CMakeFiles/{name}.dir/flags.make").read_text().split()
+        assert "-fopenmp-simd" in flags
+        assert "-fopenmp" not in flags

@@ -20,8 +20,8 @@ struct EmaPair {
 // f(Target{}, Source{}) for the types of a pair.
 template <typename F>
 SSLFAST_INLINE void with_types(int64_t types, F f) {
-    with_type(types / 3, [&](auto target) SSLFAST_INLINED {
-        with_type(types % 3, [&](auto source) SSLFAST_INLINED { f(target, source); });
+    with_type(types / 3, [&](auto target) {
+        with_type(types % 3, [&](auto source) { f(target, source); });
     });
 }
 

@@ -3,10 +3,8 @@
 
 #ifdef __CUDACC__
 #define SSLFAST_INLINE __host__ __device__ __forceinline__
-#define SSLFAST_INLINED
 #define SSLFAST_UNROLL _Pragma("unroll")
 #else
 #define SSLFAST_INLINE __attribute__((always_inline)) inline
-#define SSLFAST_INLINED __attribute__((always_inline))  // of a lambda, which is no function of the clone it stands in
 #define SSLFAST_UNROLL _Pragma("GCC unroll 16")
 #endif

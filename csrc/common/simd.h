@@ -6,22 +6,18 @@
 
 #include "common/inline.h"
 
-// A function so marked is compiled for AVX-512, AVX2 and the baseline, and the loader picks by the CPU it runs on.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define SSLFAST_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define SSLFAST_MULTIVERSION
-#endif
-
 namespace sslfast {
 
-// Sixteen floats in registers, for loops whose vectors must not be left to the compiler. In parts of the size of a register
-// of AVX2, or of NEON: wider ones would go through memory.
-#ifdef __x86_64__
+// As many floats as a register holds, for loops whose vectors must not be left to the compiler.
+#if defined(__AVX512F__)
+typedef float Part __attribute__((vector_size(64)));
+#elif defined(__AVX2__)
 typedef float Part __attribute__((vector_size(32)));
 #else
 typedef float Part __attribute__((vector_size(16)));
 #endif
+
+// Sixteen floats in one or more registers.
 inline constexpr int64_t kLanes = 16, kWidth = sizeof(Part) / sizeof(float), kParts = kLanes / kWidth;
 struct Lanes {
     Part part[kParts];

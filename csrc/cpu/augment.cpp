@@ -226,7 +226,6 @@ SSLFAST_INLINE void finish(const float* view, const ViewBatch& all, float thresh
     }
 }
 
-SSLFAST_MULTIVERSION
 void make_view(const uint8_t* image, const ViewRows& params, const ViewBatch& all, int64_t i, Workspace& work,
                void* views) {
     const int64_t pixels = all.rows * all.columns, elements = all.channels * pixels;

@@ -5,7 +5,6 @@
 namespace sslfast::cpu {
 namespace {
 
-SSLFAST_MULTIVERSION
 void normalize_row(const float* z, int64_t dim, float* u, float* scale) {
     float largest = 0;
 #pragma omp simd reduction(max : largest)
@@ -22,7 +21,6 @@ void normalize_row(const float* z, int64_t dim, float* u, float* scale) {
 }
 
 // A row becomes its exponentials; returns their sum.
-SSLFAST_MULTIVERSION
 float exponentials(float* cosine, int64_t cols, Inverse k, float shift) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -33,13 +31,11 @@ float exponentials(float* cosine, int64_t cols, Inverse k, float shift) {
     return sum;
 }
 
-SSLFAST_MULTIVERSION
 void fixed_weights(float* cosine, int64_t cols, Inverse k, float a_i, const float* b) {
 #pragma omp simd
     for (int64_t j = 0; j < cols; ++j) cosine[j] = k.exponential(cosine[j], 1) * (a_i + b[j]);
 }
 
-SSLFAST_MULTIVERSION
 void running_weights(float* cosine, int64_t cols, Inverse k, float a_i, float m_i, const float* b, const float* n) {
 #pragma omp simd
     for (int64_t j = 0; j < cols; ++j)
@@ -47,7 +43,6 @@ void running_weights(float* cosine, int64_t cols, Inverse k, float a_i, float m_
 }
 
 // du + weight * positive, and its product with u.
-SSLFAST_MULTIVERSION
 float add_positive(float* du, const float* u, int64_t dim, float weight, const float* positive) {
     float along = 0;
 #pragma omp simd reduction(+ : along)
@@ -58,7 +53,6 @@ float add_positive(float* du, const float* u, int64_t dim, float weight, const f
     return along;
 }
 
-SSLFAST_MULTIVERSION
 void project_row(float* du, const float* u, int64_t dim, float along, float factor) {
 #pragma omp simd
     for (int64_t d = 0; d < dim; ++d) du[d] = (du[d] - along * u[d]) * factor;
@@ -71,7 +65,6 @@ void normalize_rows(const float* z, int64_t rows, int64_t dim, float* u, float* 
     for (int64_t i = 0; i < rows; ++i) normalize_row(z + i * dim, dim, u + i * dim, scale + i);
 }
 
-SSLFAST_MULTIVERSION
 float row_maximum(const float* cosine, int64_t cols, float* column) {
     float largest = kLeast;
 #pragma omp simd reduction(max : largest)
@@ -83,7 +76,6 @@ float row_maximum(const float* cosine, int64_t cols, float* column) {
     return largest;
 }
 
-SSLFAST_MULTIVERSION
 float fixed_row_sum(const float* cosine, int64_t cols, Inverse k, float* column_sum) {
     float sum = 0;
     if (column_sum) {
@@ -100,7 +92,6 @@ float fixed_row_sum(const float* cosine, int64_t cols, Inverse k, float* column_
     return sum;
 }
 
-SSLFAST_MULTIVERSION
 float running_row_sum(const float* cosine, int64_t cols, Inverse k, float row, const float* column, float* column_sum) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)

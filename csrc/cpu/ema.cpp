@@ -41,9 +41,8 @@ SSLFAST_INLINE void update(const EmaPair& pair, int64_t first, int64_t last, Ble
     }
 }
 
-SSLFAST_MULTIVERSION
 void update_chunk(const EmaPair& pair, int64_t first, int64_t last, Blend blend, uint32_t tensor, uint64_t step) {
-    with_types(pair.types, [&](auto target, auto source) SSLFAST_INLINED {
+    with_types(pair.types, [&](auto target, auto source) {
         update<decltype(target), decltype(source)>(pair, first, last, blend, tensor, step);
     });
 }

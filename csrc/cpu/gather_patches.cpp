@@ -11,7 +11,6 @@ SSLFAST_INLINE void line(const float* grad, int64_t channels, int64_t p, float s
     for (int64_t x = 0; x < p; ++x) store(static_cast<T*>(out) + x, grad ? grad[x * channels] * scale : 0.0f);
 }
 
-SSLFAST_MULTIVERSION
 void store_line(const float* grad, int64_t channels, int64_t p, float scale, int type, void* out) {
     switch (type) {
         case kFloat: return line<float>(grad, channels, p, scale, out);

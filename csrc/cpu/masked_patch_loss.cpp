@@ -14,7 +14,6 @@ struct Statistics {
 };
 
 // By deviations from a first mean: nothing cancels, and their own mean corrects it.
-SSLFAST_MULTIVERSION
 Statistics statistics(const float* x, int64_t size) {
     float sum = 0, first = 0, second = 0;
 #pragma omp simd reduction(+ : sum)
@@ -42,7 +41,6 @@ SSLFAST_INLINE float squares(const void* pred, const float* x, int64_t size, Sta
     return sum;
 }
 
-SSLFAST_MULTIVERSION
 float squared_error(const void* pred, int type, const float* x, int64_t size, Statistics t) {
     switch (type) {
         case kBf16: return squares<Bf16>(pred, x, size, t);
@@ -60,7 +58,6 @@ SSLFAST_INLINE void errors(const void* pred, const float* x, int64_t size, Stati
     }
 }
 
-SSLFAST_MULTIVERSION
 void scaled_error(const void* pred, int type, const float* x, int64_t size, Statistics t, float factor, void* out) {
     switch (type) {
         case kFloat: return errors<float>(pred, x, size, t, factor, out);

@@ -51,19 +51,17 @@ SSLFAST_INLINE void gradient(double grad, double cosine, const T* x, double x_sc
     for (int64_t d = 0; d < dim; ++d) store(out + d, across * to_float(y[d]) + along * to_float(x[d]));
 }
 
-SSLFAST_MULTIVERSION
 void forward_row(const void* all_p, const void* all_z, int type, int64_t i, int64_t dim, float* loss) {
-    with_type(type, [&](auto zero) SSLFAST_INLINED {
+    with_type(type, [&](auto zero) {
         using T = decltype(zero);
         const T *p = static_cast<const T*>(all_p) + i * dim, *z = static_cast<const T*>(all_z) + i * dim;
         *loss = float(-row_of(p, z, dim).cosine);
     });
 }
 
-SSLFAST_MULTIVERSION
 void backward_row(double grad, const void* all_p, const void* all_z, int type, int64_t i, int64_t dim, void* dp,
                   void* dz) {
-    with_type(type, [&](auto zero) SSLFAST_INLINED {
+    with_type(type, [&](auto zero) {
         using T = decltype(zero);
         const T *p = static_cast<const T*>(all_p) + i * dim, *z = static_cast<const T*>(all_z) + i * dim;
         const Row row = row_of(p, z, dim);

@@ -39,7 +39,6 @@ SSLFAST_INLINE void round(const float* row, int64_t size, void* out) {
 
 }  // namespace
 
-SSLFAST_MULTIVERSION
 void read_patch(const Images& images, int64_t b, int64_t l, float* out) {
     const int64_t across = images.width / images.patch_size;
     const int64_t top = l / across * images.patch_size, left = l % across * images.patch_size;
@@ -60,7 +59,6 @@ void prefetch_patch(const Images& images, int64_t b, int64_t l) {
         for (int64_t c = 0; c < planes; ++c) prefetch(line + size * c * images.stride_c, size * p * images.stride_w);
 }
 
-SSLFAST_MULTIVERSION
 void store_row(const float* row, int64_t size, int type, void* out) {
     switch (type) {
         case kFloat: return round<float>(row, size, out);

@@ -18,7 +18,6 @@ SSLFAST_INLINE void add(const void* x, const float* pos, int64_t dim, void* out)
 }
 
 // A row plus its position; the mask token is of float32 whatever the type of the others.
-SSLFAST_MULTIVERSION
 void add_row(const void* x, bool masked, int type, const float* pos, int64_t dim, void* out) {
     switch (type) {
         case kFloat: return add<float, float>(x, pos, dim, out);
@@ -33,7 +32,6 @@ SSLFAST_INLINE void accumulate(const void* x, int64_t dim, double* sum) {
     for (int64_t d = 0; d < dim; ++d) sum[d] += double(to_float(static_cast<const T*>(x)[d]));
 }
 
-SSLFAST_MULTIVERSION
 void accumulate_row(const void* x, int type, int64_t dim, double* sum) {
     switch (type) {
         case kFloat: return accumulate<float>(x, dim, sum);

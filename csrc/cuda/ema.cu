@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kThreads, 4) ema_update_kernel(
                                       : double(*static_cast<const float*>(momentum_at));
     if (step_at) step = *step_at;
     const Blend blend(momentum);
-    with_types(pair.types, [&](auto target, auto source) SSLFAST_INLINED {
+    with_types(pair.types, [&](auto target, auto source) {
         update<decltype(target), decltype(source)>(pair, first, last, blend, tensor, step);
     });
 }

@@ -23,7 +23,7 @@ def update(table: array, device: torch.device, momentum: float | Tensor, step: i
             uploaded.record_stream(stream)
         momentum, momentum_at = (0.0, momentum) if isinstance(momentum, Tensor) else (momentum, None)
         step, step_at = (0, step) if isinstance(step, Tensor) else (step, None)
-        _C.ema_update_cuda(
+        _C.cuda.ema_update(
             uploaded.data_ptr(), uploaded[table.buffer_info()[1] :].data_ptr(), chunks,
             momentum, 0 if momentum_at is None else momentum_at.data_ptr(),
             momentum_at is not None and momentum_at.dtype == torch.float64,
@@ -37,7 +37,7 @@ def _upload(table: bytes, device: torch.device) -> tuple[Tensor, int]:
     if torch.cuda.is_current_stream_capturing():
         raise RuntimeError("ema_update_: before a CUDA graph captures it, it must have run once on the same tensors")
     pairs = torch.frombuffer(bytearray(table), dtype=torch.int64).view(-1, 4)
-    chunks = chunk_map(pairs[:, 2], _C.ema_chunk)
+    chunks = chunk_map(pairs[:, 2], _C.cuda.ema_chunk)
     return torch.cat([pairs.flatten(), chunks]).to(device), len(chunks)
 
 

@@ -14,7 +14,7 @@ def from_seed(seed: Tensor, batch: int, num_patches: int, num_keep: int) -> tupl
     """keep (B, K), restore (B, L) and mask (B, L); keys from Philox under the 0-dim int64 seed."""
     outputs = _empty(seed.device, batch, num_patches, num_keep)
     with torch.cuda.device(seed.device):
-        _C.random_patch_mask_from_seed_cuda(seed.data_ptr(), batch, num_patches, num_keep, *_addresses(outputs))
+        _C.cuda.random_patch_mask_from_seed(seed.data_ptr(), batch, num_patches, num_keep, *_addresses(outputs))
     return outputs
 
 
@@ -22,7 +22,7 @@ def from_noise(noise: Tensor, num_keep: int) -> tuple[Tensor, Tensor, Tensor]:
     """The same from noise (B, L), float32, bfloat16 or float16, in the order of torch.argsort(noise, stable=True)."""
     outputs = _empty(noise.device, *noise.shape, num_keep)
     with torch.cuda.device(noise.device):
-        _C.random_patch_mask_from_noise_cuda(
+        _C.cuda.random_patch_mask_from_noise(
             noise.data_ptr(), TYPES[noise.dtype], *noise.stride(), *noise.shape, num_keep, *_addresses(outputs)
         )
     return outputs
