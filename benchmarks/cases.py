@@ -33,6 +33,7 @@ class Case:
     covers: tuple[str, ...] = ()  # the functions of sslfast.ops in it, if not `op`
     gate: Callable[[], dict[str, Tensor]] | None = None  # smaller inputs where float64 would not fit
     bars: dict[str, float] = field(default_factory=dict)  # what sslfast is held to, see report.verdict
+    beside_busy: dict[str, float] = field(default_factory=lambda: {"times eager": 1})  # the bars on a busy machine
     overhead: bool = False  # tiny, to see what a call costs the host
 
     def inputs(self, device: str, *, gate: bool = False) -> dict[str, Tensor]:
@@ -275,21 +276,36 @@ def augment(device: str, batch: int, source: int, size: int, **more) -> Case:
 
 # --- which sizes ---
 
+
+def times_eager(quiet: float, busy: float, floor: float | None = None) -> dict[str, dict[str, float]]:
+    """The bars of a case: on a machine of its own, and beside a busy process."""
+    fraction = {} if floor is None else {"fraction of floor": floor}
+    return {"bars": {"times eager": quiet} | fraction, "beside_busy": {"times eager": busy}}
+
+
+MEMORY = {"fraction of floor": 0.65}  # of the bandwidth of a large copy
 CPU = [
-    *(nt_xent("cpu", m, 128, bars={"times eager": 3} if m >= 2048 else {}) for m in (256, 512, 2048, 8192)),
-    nt_xent("cpu", 8192, 512),
-    info_nce("cpu", 256, 65536, 128, bars={"times eager": 3, "memory of eager": 0.1}),
-    info_nce_in_batch("cpu", 4096, 128),
+    nt_xent("cpu", 64, 128, **times_eager(1.2, 1)),
+    nt_xent("cpu", 256, 128, **times_eager(1.5, 1)),
+    nt_xent("cpu", 512, 128, **times_eager(2.2, 2)),
+    nt_xent("cpu", 2048, 128, **times_eager(3.8, 4)),
+    nt_xent("cpu", 8192, 128, **times_eager(5, 4, floor=0.8)),
+    nt_xent("cpu", 8192, 128, BFLOAT16),
+    *(nt_xent("cpu", 2048, dim, **times_eager(1.8, 1.8)) for dim in (512, 768, 1024)),
+    nt_xent("cpu", 8192, 512, **times_eager(2.5, 1, floor=0.8)),
+    info_nce("cpu", 256, 65536, 128, **times_eager(5, 4)),
+    info_nce_in_batch("cpu", 4096, 128, **times_eager(2.8, 2.5)),
+    *(info_nce_in_batch("cpu", n, d, **times_eager(1.15, 1.15)) for n in (1024, 2048) for d in (256, 512, 768, 1024)),
     negative_cosine_similarity("cpu", 4096, 2048, bars={"times eager": 8}),
-    ema("cpu", "ResNet-50", FLOAT32, bars={"times _foreach_lerp_": 1}),
-    ema("cpu", "ResNet-50", BFLOAT16, bars={"times eager": 1.3}),
+    ema("cpu", "ResNet-50", FLOAT32, bars={"times _foreach_lerp_": 1} | MEMORY),
+    ema("cpu", "ResNet-50", BFLOAT16, bars={"times eager": 1.3} | MEMORY),
     random_patch_mask("cpu", 64, 196),
     random_patch_mask("cpu", 1024, 196),
-    masking("cpu", 64, 196, 768, bars={"times eager": 8}),
+    masking("cpu", 64, 196, 768, bars={"times eager": 8} | MEMORY),
     gather_tokens("cpu", 64, 196, 768),
-    restore_tokens("cpu", 64, 196, 512, bars={"times eager": 8}),
+    restore_tokens("cpu", 64, 196, 512, bars={"times eager": 8} | MEMORY),
     restore_tokens("cpu", 64, 196, 512, learnt=True),
-    masked_patch_loss("cpu", 64, bars={"times eager": 10}),
+    masked_patch_loss("cpu", 64, bars={"times eager": 10} | MEMORY),
     masked_patch_loss("cpu", 64, pixels=torch.uint8),
     gather_patches("cpu", 64),
     patch_embed("cpu", 64, 768, bars={"times eager": 2.5}),

@@ -17,7 +17,7 @@ from benchmarks.cases import Case
 from benchmarks.memory import peak_bytes
 from benchmarks.peers import PEERS, version
 from benchmarks.report import verdict
-from benchmarks.timing import alternate, product_rate, stream_rate, timer_for
+from benchmarks.timing import alternate, busy, peak_rate, product_rate, stream_rate, timer_for
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,18 @@ class Settings:
     peers: tuple[str, ...] = ()  # besides eager and sslfast; all when empty
     without: tuple[str, ...] = ()
     memory: bool = True
+    busy: int = 0  # processes beside that want a core each
 
 
 def measure(case: Case, settings: Settings) -> list[dict]:
     """One row a peer, those included that fail; a peer whose package is missing is told about and left out."""
     calls, errors, notes = gate(case, settings)
-    times = alternate(calls, settings.seconds, timer_for(settings.device, case.overhead))
+    common = about(case, settings)  # measures the roofs, before the machine gets busy
+    with busy(settings.busy):
+        times = alternate(calls, settings.seconds, timer_for(settings.device, case.overhead))
     rows = []
     for name in errors | notes:
-        row = common(case, settings.device) | {"peer": name, "version": version(name), "note": notes.get(name, "")}
+        row = common | {"peer": name, "version": version(name), "note": notes.get(name, "")}
         if name in errors:
             row["error"] = f"{errors[name]:.1e}"
         if name in calls and calls[name].draws:
@@ -47,7 +50,7 @@ def measure(case: Case, settings: Settings) -> list[dict]:
         rows.append(row)
     for row in rows:
         if row["peer"] == "sslfast":
-            row["bar"] = verdict(case.bars, rows)
+            row["bar"] = verdict(case.beside_busy if settings.busy else case.bars, rows)
     return rows
 
 
@@ -118,17 +121,45 @@ def machine(device: str) -> dict[str, object]:
         "torch": torch.__version__,
         "commit": commit(),
         "processor": processor(device),
+    } | roofs(device)
+
+
+def roofs(device: str) -> dict[str, str]:
+    """Of the arithmetic in float32, by one thread and by all, and of the memory."""
+    if device == "cuda":
+        return {"gflops": f"{rate(device, torch.float32) / 1e9:.4g}", "gb_s": f"{rate(device) / 1e9:.4g}"}
+    return {
+        "gflops_thread": f"{peak_rate(1) / 1e9:.4g}",
+        "gflops": f"{rate(device, torch.float32) / 1e9:.4g}",
+        "gb_s": f"{rate(device) / 1e9:.4g}",
     }
 
 
-def common(case: Case, device: str) -> dict[str, object]:
+def about(case: Case, settings: Settings) -> dict[str, object]:
     dtype = str(case.dtype).removeprefix("torch.")
-    return {"op": case.op, "case": f"{case.name}{' (overhead)' * case.overhead}", "dtype": dtype} | machine(device)
+    named = {"op": case.op, "case": f"{case.name}{' (overhead)' * case.overhead}", "dtype": dtype}
+    return named | machine(settings.device) | {"busy": settings.busy}
+
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def commit() -> str:
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    """What was measured; with "-dirty" if the tree, results left aside, is not what was committed."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(RESULTS.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude){RESULTS}")
+    return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(changed)
+
+
+def refusal(output: Path) -> str:
+    """Why no results may be written there, or nothing: those that are kept belong to a commit."""
+    if output.resolve() == RESULTS.resolve() and commit().endswith("-dirty"):
+        return "benchmarks/results is for committed trees: commit your changes, or give another --output"
+    return ""
 
 
 def processor(device: str) -> str:

@@ -8,6 +8,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from benchmarks.report import beside
+
 # sslfast is the one in red, and larger.
 COLOURS = {
     "eager": "#777777", "torch.compile": "#4477aa", "lightly": "#228833", "Hugging Face": "#ccbb44",
@@ -23,7 +25,7 @@ def plot(rows: list[dict], folder: Path, device: str) -> list[Path]:
     timed = [row for row in rows if row["median_ms"]]
     large = [row for row in timed if "(overhead)" not in row["case"]]
     tiny = [row | {"us": f"{1e3 * float(row['median_ms'])}"} for row in timed if row not in large]
-    where = f"{timed[0]['processor']}, {timed[0]['threads']} threads" if timed else ""
+    where = f"{timed[0]['processor']}, {timed[0]['threads']} threads{beside(timed[0])}" if timed else ""
     wanted = [
         ("speed", large, "times_eager", f"Times as fast as eager PyTorch, forward and backward\n{where}"),
         ("memory", large, "peak_mib", f"Peak of memory above the inputs, MiB\n{where}"),

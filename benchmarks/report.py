@@ -12,7 +12,8 @@ from benchmarks.cases import OPS
 
 COLUMNS = [
     "op", "case", "peer", "version", "device", "threads", "dtype", "median_ms", "spread_percent", "rounds",
-    "times_eager", "peak_mib", "floor_ms", "fraction_of_floor", "error", "bar", "note", "torch", "commit", "processor",
+    "times_eager", "peak_mib", "floor_ms", "fraction_of_floor", "error", "bar", "note", "busy", "torch", "commit",
+    "processor", "gflops_thread", "gflops", "gb_s",
 ]  # fmt: skip
 SHOWN = {
     "case": "case", "peer": "peer", "median_ms": "ms", "spread_percent": "spread %", "times_eager": "times eager",
@@ -43,6 +44,7 @@ def table(rows: list[dict]) -> str:
     lines = ["| " + " | ".join(SHOWN.values()) + " |", "|" + "---|" * len(SHOWN)]
     for row in rows:
         cells = [str(row.get(column) or "") for column in SHOWN]
+        cells[0] += beside(row)
         if not row.get("median_ms"):
             cells[2] = row.get("note") or "?"
         lines.append("| " + " | ".join(cells) + " |")
@@ -73,16 +75,37 @@ def verdict(bars: dict[str, float], rows: list[dict]) -> str:
     return "; ".join(said)
 
 
+def place(device: str, busy: int) -> str:
+    """What the files of the results are called by."""
+    return f"{device}-busy{busy}" if busy else device
+
+
+def beside(row: dict) -> str:
+    busy = int(row.get("busy") or 0)
+    return f", beside {busy} busy process{'es' * (busy > 1)}" if busy else ""
+
+
+def roofs(row: dict) -> str:
+    """What the floors of this op were made of."""
+    if not row.get("gflops"):
+        return ""
+    thread = f" ({row['gflops_thread']} by one thread)" if row.get("gflops_thread") else ""
+    return f"float32 peak {row['gflops']} GFLOP/s{thread}, memory {row['gb_s']} GB/s"
+
+
 def render(folder: Path, device: str) -> list[Path]:
-    """`bench-DEVICE.md` with every table, and the plots, from the CSVs in the folder."""
+    """`bench-DEVICE.md` with every table, and the plots, from the CSVs in the folder; `device` as `place` calls it."""
     rows = [row for row in read(folder, device) if "bar" in row]
     if not rows:
         return []
     ops = dict.fromkeys(row["op"] for row in rows)
-    parts = [f"# Benchmarks on {rows[0]['processor']}, {rows[0]['threads']} threads, torch {rows[0]['torch']}"]
+    first = rows[0]
+    machine = f"{first['processor']}, {first['threads']} threads, torch {first['torch']}{beside(first)}"
+    parts = [f"# Benchmarks on {machine}"]
     for op in ops:
         own = [row for row in rows if row["op"] == op]
-        parts.append(f"## {op}\n\ncommit {', '.join(dict.fromkeys(row['commit'] for row in own))}\n\n{table(own)}")
+        said = [f"commit {', '.join(dict.fromkeys(row['commit'] for row in own))}", roofs(own[-1])]
+        parts.append(f"## {op}\n\n{'; '.join(filter(None, said))}\n\n{table(own)}")
     page = folder / f"bench-{device}.md"
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     try:
@@ -95,6 +118,6 @@ def render(folder: Path, device: str) -> list[Path]:
 
 if __name__ == "__main__":
     chosen = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "results"
-    for where in ("cpu", "cuda"):
+    for where in sorted({path.stem.partition("-")[2] for path in chosen.glob("*-*.csv")}):
         for made in render(chosen, where):
             print(made)

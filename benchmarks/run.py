@@ -5,8 +5,8 @@
 
 A case first passes a correctness gate against float64, or gets no time. Then the peers alternate, round by round, in
 one process. A row holds the median, the spread between the quartiles, the peak of memory above the inputs, and the
-floor (the operations at the measured rate of a large matrix product, or the bytes at that of a large copy, whichever
-takes longer) as a fraction of the median. Rows are written to OUTPUT/OP-DEVICE.csv after every case; a run of all ops
+floor (the operations at the measured peak of the machine, or the bytes at the rate of a large copy, whichever takes
+longer) as a fraction of the median. Rows are written to OUTPUT/OP-DEVICE.csv after every case; a run of all ops
 ends with tables and plots beside them (benchmarks/report.py makes them anew). benchmarks/README.md tells how to read
 them.
 """
@@ -25,9 +25,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from benchmarks.cases import OPS, cases  # noqa: E402
 from benchmarks.compare import compare  # noqa: E402
-from benchmarks.measure import Settings, measure  # noqa: E402
+from benchmarks.measure import RESULTS, Settings, measure, refusal  # noqa: E402
 from benchmarks.peers import PEERS  # noqa: E402
-from benchmarks.report import render, table, write  # noqa: E402
+from benchmarks.report import place, render, table, write  # noqa: E402
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,13 +45,16 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--quick", action="store_true", help="half a second each, no torch.compile, no memory; writes nothing"
     )
-    how.add_argument("--output", type=Path, default=HERE / "results", help="folder of the results (benchmarks/results)")
+    how.add_argument("--busy", type=int, default=0, metavar="N", help="beside N processes that want a core each")
+    how.add_argument("--output", type=Path, default=RESULTS, help="folder of the results (benchmarks/results)")
     return made
 
 
 def main() -> int:
     arguments = parser().parse_args()
     device, ops = arguments.device, arguments.op or OPS
+    if arguments.busy < 0:
+        parser().error(f"--busy must be at least 0, got {arguments.busy}")
     if arguments.list:
         show(ops, device)
         return 0
@@ -62,14 +65,18 @@ def main() -> int:
         parser().error(f"no case contains {arguments.case!r}; --list shows them")
     if arguments.base:
         return compare(arguments.base, [case for op in ops for case in selected[op]], device, arguments.seconds)
+    whole = not (arguments.case or arguments.peer or arguments.quick)
+    if whole and (why := refusal(arguments.output)):
+        parser().error(why)
     settings = Settings(
         device,
         0.5 if arguments.quick else arguments.seconds,
         tuple(arguments.peer or ()),
         (*arguments.without, "torch.compile") if arguments.quick else tuple(arguments.without),
-        memory=not arguments.quick,
+        memory=not (arguments.quick or arguments.busy),
+        busy=arguments.busy,
     )
-    whole = not (arguments.case or arguments.peer or arguments.quick)
+    where = place(device, arguments.busy)
     for op, group in selected.items():
         rows = []
         for case in group:
@@ -77,9 +84,9 @@ def main() -> int:
             print(f"{op}\n\n{table(new)}\n", flush=True)
             rows += new
             if whole:
-                write(arguments.output / f"{op.rstrip('_')}-{device}.csv", rows)
+                write(arguments.output / f"{op.rstrip('_')}-{where}.csv", rows)
     if whole and not arguments.op:
-        print(*render(arguments.output, device), sep="\n")
+        print(*render(arguments.output, where), sep="\n")
     return 0
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
+
+from sslfast import _C
 
 Timer = Callable[[Callable[[], object]], list[float]]
 
@@ -90,8 +95,42 @@ class CudaTimer:
         return enqueued - start, time.perf_counter() - start
 
 
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """So many other processes want a core each, as the workers of a DataLoader do."""
+    code = "print(flush=True)\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(processes)]
+    try:
+        for other in others:
+            other.stdout.readline()
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.communicate()
+
+
+def peak_rate(threads: int) -> float:
+    """Operations a second that the arithmetic units of so many cores can do in float32: multiply-adds in registers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    rounds = 10**7
+    operations = _C.multiply_and_add(rounds)
+    rate = operations / best_of(lambda: _C.multiply_and_add(rounds), "cpu")
+    torch.set_num_threads(before)
+    return rate
+
+
 def product_rate(device: str, dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product: the roof of the compute-bound ops."""
+    """Operations a second: the roof of the compute-bound ops. A CPU may have faster units for 16 bits than for 32."""
+    if device == "cpu":
+        peak = peak_rate(torch.get_num_threads())
+        return peak if dtype == torch.float32 else max(peak, matrix_rate(device, dtype))
+    return matrix_rate(device, dtype)
+
+
+def matrix_rate(device: str, dtype: torch.dtype) -> float:
+    """That of a large matrix product."""
     n = 8192 if device == "cuda" else 1536
     a = torch.randn(n, n, device=device).to(dtype)
     out = a @ a

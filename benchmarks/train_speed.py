@@ -24,7 +24,7 @@ from torch import Tensor
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from benchmarks.measure import machine  # noqa: E402
+from benchmarks.measure import RESULTS, machine, refusal  # noqa: E402
 from benchmarks.report import table, write  # noqa: E402
 from sslfast import __version__  # noqa: E402
 from sslfast.data import batches  # noqa: E402
@@ -48,10 +48,12 @@ def main() -> int:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(%(default)s)")
     parser.add_argument("--steps", type=int, default=5, help="steps of each in a round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="(%(default)s)")
-    parser.add_argument("--output", type=Path, default=HERE / "results", help="folder of the CSV (benchmarks/results)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the CSV (benchmarks/results)")
     arguments = parser.parse_args()
     if arguments.steps < 1 or arguments.rounds < 2:
         parser.error("--steps must be at least 1 and --rounds at least 2")
+    if why := refusal(arguments.output):
+        parser.error(why)
     given = {name: getattr(arguments, name) for name in ("data", "data_root", "batch_size", "precision")}
     given = {name: value for name, value in given.items() if value is not None}
     config = replace(

@@ -16,6 +16,7 @@
 #include "cpu/memory.h"
 #include "cpu/negative_cosine_similarity.h"
 #include "cpu/nt_xent.h"
+#include "cpu/peak.h"
 #include "cpu/random_patch_mask.h"
 #include "cpu/restore_tokens.h"
 
@@ -36,9 +37,11 @@ void bind(py::module_& m) {
 #else
     m.attr("has_openmp") = false;
 #endif
-    m.def("instruction_sets", &sslfast::cpu::instruction_sets);
     const auto nogil = py::call_guard<py::gil_scoped_release>();
     namespace cpu = sslfast::cpu;
+
+    m.def("instruction_sets", &cpu::instruction_sets);
+    m.def("multiply_and_add", &cpu::multiply_and_add, nogil);
 
     m.def("normalize_rows", [](address z, int64_t rows, int64_t dim, address u, address scale) {
         cpu::normalize_rows(at<float>(z), rows, dim, at<float>(u), at<float>(scale));

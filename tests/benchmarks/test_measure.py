@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import subprocess
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import compare, memory
+from benchmarks import measure as measuring
 from benchmarks.cases import augment, cases, gather_tokens, nt_xent, random_patch_mask
 from benchmarks.measure import Settings, gate, measure
 from benchmarks.peers import PEERS, contrastive, mae
 from benchmarks.peers.make import drawing, plain
-from benchmarks.timing import alternate, once
+from benchmarks.report import table
+from benchmarks.timing import alternate, busy, matrix_rate, once, peak_rate
 
 QUICK = Settings(seconds=0.01, peers=("wrong",), memory=False)
 CASE = nt_xent("cpu", 32, 16)
@@ -107,6 +113,86 @@ def test_calls_alternate():
     times = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 0, once)
     assert order == ["a", "b"] * 5
     assert [len(x) for x in times.values()] == [5, 5]
+
+
+def running() -> set[int]:
+    """The children of this process that are alive."""
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+def ticks(pid: int) -> int:
+    """Of a core, that a process has had."""
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+
+def test_busy_processes_take_cores_until_they_are_ended():
+    before = running()
+    with busy(2):
+        others = running() - before
+        assert len(others) == 2
+        had = {pid: ticks(pid) for pid in others}
+        while any(ticks(pid) <= had[pid] for pid in others):  # they do not sleep
+            time.sleep(0.01)
+    assert running() == before
+
+
+def test_rows_say_how_busy_the_machine_was(monkeypatch):
+    asked = []
+
+    @contextlib.contextmanager
+    def counted(processes):
+        asked.append(processes)
+        yield
+
+    monkeypatch.setattr(measuring, "busy", counted)
+    settings = Settings(seconds=0.01, memory=False, without=("torch.compile",), busy=3)
+    case = gather_tokens("cpu", 2, 16, 4, bars={"milliseconds": 1e9})
+    rows = measure(case, settings)
+    assert asked == [3]
+    assert {row["busy"] for row in rows} == {3}
+    assert rows[-1]["bar"].startswith("times eager ≥ 1: ")
+    assert ", beside 3 busy processes |" in table(rows)
+
+
+def test_peak_is_that_of_multiply_adds():
+    """No matrix product can be faster, and a good one reaches half of it."""
+    peak, product = (max(f() for _ in range(3)) for f in (lambda: peak_rate(1), one_thread_product))
+    assert 0.9 * product < peak < 20 * product
+
+
+def one_thread_product() -> float:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rate = matrix_rate("cpu", torch.float32)
+    torch.set_num_threads(before)
+    return rate
+
+
+def test_kept_results_belong_to_a_commit(monkeypatch, tmp_path):
+    monkeypatch.setattr(measuring, "commit", lambda: "abc1234-dirty")
+    assert "commit your changes" in measuring.refusal(measuring.RESULTS)
+    assert measuring.refusal(tmp_path) == ""
+    monkeypatch.setattr(measuring, "commit", lambda: "abc1234")
+    assert measuring.refusal(measuring.RESULTS) == ""
+
+
+def test_a_tree_is_dirty_by_its_sources_not_by_its_results(monkeypatch, tmp_path):
+    def git(*arguments):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "x.csv").write_text("1")
+    (tmp_path / "source.py").write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(measuring, "RESULTS", results)
+    (results / "x.csv").write_text("2")
+    assert re.fullmatch("[0-9a-f]{7,}", measuring.commit())
+    (tmp_path / "source.py").write_text("2")
+    assert re.fullmatch("[0-9a-f]{7,}-dirty", measuring.commit())
 
 
 @pytest.mark.slow

@@ -75,6 +75,17 @@ def test_page_and_plots(tmp_path):
     assert report.render(tmp_path, "cuda") == []
 
 
+def test_busy_rows_have_files_of_their_own(tmp_path):
+    assert (report.place("cpu", 0), report.place("cpu", 2)) == ("cpu", "cpu-busy2")
+    roofs = {"busy": 2, "gflops_thread": "50", "gflops": "99", "gb_s": "20"}
+    report.write(tmp_path / "nt_xent-cpu-busy2.csv", [row | {"bar": ""} | roofs for row in rows()])
+    assert report.render(tmp_path, "cpu") == []
+    assert "bench-cpu-busy2.md" in [path.name for path in report.render(tmp_path, "cpu-busy2")]
+    page = (tmp_path / "bench-cpu-busy2.md").read_text()
+    assert page.splitlines()[0].endswith("torch 2, beside 2 busy processes")
+    assert "float32 peak 99 GFLOP/s (50 by one thread), memory 20 GB/s" in page
+
+
 def run(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, BENCHMARKS / "run.py", *map(str, arguments)], capture_output=True, text=True)
 
@@ -89,6 +100,7 @@ def test_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| B=2 L=16 (overhead) | sslfast |" in done.stdout
     assert not list(tmp_path.iterdir())  # a part of an op is shown, not written
+    assert "--busy must be at least 0, got -1" in run("--busy", -1).stderr
     listed = run("--list", "--op", "nt_xent", "--device", "cuda").stdout
     assert "M=65536 D=256 bfloat16" in listed
 
