@@ -16,7 +16,7 @@ test: $(VENV)/dev.stamp  ## the whole test suite
 	$(BIN)/python -m pytest
 
 test-gpu-emulated: $(VENV)/dev.stamp  ## all tests of Triton kernels in the interpreter, more like a GPU; half an hour
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m pytest -p tensor_core tests/ops/test_*_triton.py
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m pytest -p tensor_core -p triton_races tests/ops/test_*_triton.py
 
 lint: $(VENV)/dev.stamp  ## style, and the formatting that ruff would give
 	$(BIN)/ruff check .

@@ -21,5 +21,16 @@ OPS = Path(__file__).parent / "ops"
         ("test_info_nce_triton.py", "test_temperatures and 100.0-90"),
     ],
 )
-def test_dots_on_tensor_cores(file, cases):
-    run_interpreted(OPS / file, "-p", "tensor_core", "-k", cases)
+def test_dots_on_tensor_cores_without_races(file, cases):
+    run_interpreted(OPS / file, "-p", "tensor_core", "-p", "triton_races", "-k", cases)
+
+
+@pytest.mark.parametrize(
+    ("file", "cases"),
+    [
+        ("test_mae_triton.py", "any_strides"),
+        ("test_augment_triton.py", "test_blur"),
+    ],
+)
+def test_no_races(file, cases):
+    run_interpreted(OPS / file, "-p", "triton_races", "-k", cases)
