@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,20 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Inside, write the file that is yielded, beside `path`; it takes the place of `path` at the end, on the disk.
 
-    A crash at any moment leaves the old file or the new one, never half of one.
+    A crash at any moment leaves the old file or the new one, never half of one. An error leaves the old one and nothing
+    else; one of the operating system names `path`.
     """
     temporary = path.with_name(path.name + ".tmp")
-    yield temporary
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with naming(path):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the error that is under way says more
+            temporary.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name, too, must survive a power cut
@@ -26,7 +34,18 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(folder)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Inside, an error of the operating system that names no file, as that of a full disk, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, in UTF-8, whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="")

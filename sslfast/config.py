@@ -5,6 +5,7 @@ The text below a field is its help on the command line.
 
 from __future__ import annotations
 
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 Optimizer = Literal["lars", "sgd", "adamw"]
 Scaling = Literal["linear", "sqrt", "none"]
-Precision = Literal["32", "bf16-mixed", "16-mixed"]
+Precision = Literal["32", "bf16-mixed", "bf16-true", "16-mixed"]
 Accelerator = Literal["auto", "cpu", "cuda", "mps", "tpu"]
 
 
@@ -21,7 +22,7 @@ class PretrainConfig:
     """The fields every method has. Frozen; `dataclasses.replace` makes a changed copy.
 
     Raises:
-        ValueError: a field is out of its range; the message names it.
+        TypeError: a field has another type. ValueError: it is out of its range. The message names it.
     """
 
     method: ClassVar[str] = ""
@@ -55,7 +56,10 @@ class PretrainConfig:
     """Epochs over which the learning rate rises linearly to its peak; a half cosine to 0 follows."""
 
     precision: Precision = "32"
-    """Arithmetic of the networks."""
+    """Arithmetic of the networks: bf16-true also keeps trained weights, their gradients and optimizer states in
+    bfloat16; biases, norms, moving averages and evaluation stay in float32."""
+    compile: bool = False
+    """Compile networks and loss into one graph by torch.compile, which takes up to minutes at the first step."""
     accelerator: Accelerator = "auto"
     """Kind of device; auto takes the best there is."""
     devices: int = 1
@@ -65,7 +69,8 @@ class PretrainConfig:
     sync_batchnorm: bool = True
     """BatchNorm over the batches of all devices (CUDA only)."""
     deterministic: bool = True
-    """cuDNN's deterministic algorithms only, so that a resumed run has the same bits on a GPU too."""
+    """cuDNN's deterministic algorithms only, so that a resumed run has the same bits on a GPU too; without it the first
+    steps try which algorithms are fastest."""
     seed: int = 0
     """Seed of weights, data order and augmentation."""
 
@@ -75,13 +80,18 @@ class PretrainConfig:
     """Epochs between two kNN evaluations during training, and one at the end; 0 for none."""
     checkpoint_every: int = 0
     """Optimizer steps between two checkpoints, besides the one after every epoch; 0 for those only."""
+    keep_checkpoints: int | Literal["every"] = 2
+    """Checkpoints that are kept, the last included, or every one; an earlier one serves if the last is damaged."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         at_least = {
             "epochs": 1, "batch_size": 2, "accumulate": 1, "learning_rate": 0, "weight_decay": 0, "momentum": 0,
             "warmup_epochs": 0, "devices": 1, "nodes": 1, "seed": 0, "log_every": 1, "knn_every": 0,
             "checkpoint_every": 0,
         }  # fmt: skip
+        if self.keep_checkpoints != "every":
+            at_least["keep_checkpoints"] = 1
         self.check_at_least(**at_least)
         if self.seed >= 2**63:
             raise ValueError(f"seed must be below 2^63, got {self.seed}")
@@ -89,9 +99,17 @@ class PretrainConfig:
             raise ValueError(f"momentum must be below 1, got {self.momentum}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
-        for name, allowed in _choices(type(self)).items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+
+    def _check_types(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for name, value in vars(self).items():
+            if typing.get_origin(hints[name]) is Literal:
+                allowed = typing.get_args(hints[name])
+                if value not in allowed:
+                    raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+            elif not _fits(value, hints[name]):
+                kind = getattr(hints[name], "__name__", None) if isinstance(hints[name], type) else None
+                raise TypeError(f"{name} must be {kind or hints[name]}, got {value!r}")
 
     def check_at_least(self, **least: float) -> None:
         """Raise ValueError, naming the field, if one is below its least value or NaN."""
@@ -109,7 +127,7 @@ class PretrainConfig:
         """What `to_dict` was made from; fields that are not there have their defaults.
 
         Raises:
-            TypeError: there is no such field. ValueError: a field is out of its range.
+            TypeError: there is no such field, or it has another type. ValueError: a field is out of its range.
         """
         fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         fields.pop("method", None)
@@ -178,7 +196,8 @@ class TextConfig(PretrainConfig):
 
 
 # Fields that may be changed when a run is resumed: none of them changes what is computed.
-FREE = frozenset({"data_root", "accelerator", "workers", "skip_corrupt", "log_every", "knn_every", "checkpoint_every"})
+FREE = frozenset({"data_root", "accelerator", "workers", "skip_corrupt", "log_every", "knn_every", "checkpoint_every",
+                  "keep_checkpoints"})  # fmt: skip
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -187,8 +206,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names]
 
 
-def _choices(config: type[PretrainConfig]) -> dict[str, tuple[str, ...]]:
-    """Of the fields whose type is a Literal, the values they may have."""
-    hints = typing.get_type_hints(config)
-    literals = {name: hint for name, hint in hints.items() if typing.get_origin(hint) is Literal}
-    return {name: typing.get_args(hint) for name, hint in literals.items()}
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a field of this type may have this value; an int is a float, a bool is neither."""
+    kind, inner = typing.get_origin(hint), typing.get_args(hint)
+    if kind is Literal:
+        return value in inner
+    if kind in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if kind is tuple:
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(_fits, value, inner))
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float if hint is float else hint)

@@ -19,7 +19,7 @@ FLOORS = [
     ("kernels", "_C", "_version"),
     ("ops",),
     ("losses", "key_queue", "ema", "compat", "augment", "_extras", "_files", "_info"),
-    ("data", "models", "config", "schedule"),
+    ("data", "models", "config", "schedule", "checkpoint"),
     ("modality",),
     ("methods",),
     ("evaluate", "recipes"),

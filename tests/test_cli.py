@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import sslfast
 from sslfast.cli import COMMANDS, main
 from sslfast.cli.parse import one_line
-from sslfast.cli.pretrain import resume_command
+from sslfast.cli.pretrain import explicit, read, resume_command
 from sslfast.methods import METHODS
 from sslfast.recipes import RECIPES, recipe_for
 
@@ -66,7 +67,19 @@ WRONG = [
     ("pretrain simclr --output {tmp}/new --preset strong", r"preset must be one of simclr"),
     ("pretrain simclr --output {tmp}/new --resume", r"no checkpoint to resume from"),
     ("pretrain simclr --output {tmp}/new --data cifar10 --data-root {tmp}", r"cifar10"),
-    ("pretrain simclr --output {tmp}/full", r"not empty: continue it with --resume or replace it with --overwrite"),
+    (
+        "pretrain simclr --output {tmp}/full",
+        r"not empty and has no config.json, so it is no run: choose another folder",
+    ),
+    ("pretrain simclr --output {tmp}/new --resume auto --overwrite", r"resume .* goes with neither init_from nor"),
+    ("pretrain simclr --output {tmp}/new --resume perhaps", r"--resume|perhaps"),
+    ("pretrain simclr --output {tmp}/new --backbone inception_v3", r"'inception_v3' cannot take image_size 8"),
+    ("pretrain simclr --output {tmp}/new --init-from {tmp}/bad.safetensors", r"bad.safetensors is damaged or no"),
+    ("pretrain simclr --output {tmp}/new --init-from {tmp}/bad.ckpt", r"bad.ckpt is damaged or not a checkpoint"),
+    ("pretrain simclr --output {tmp}/new --keep-checkpoints 0", r"keep_checkpoints must be at least 1, got 0"),
+    ("pretrain simclr --output {tmp}/new --keep-checkpoints some", r"--keep-checkpoints|some"),
+    ("evaluate {tmp}/odd", r"config.json is no run's configuration: epochs must be int, got 'ten'"),
+    ("report {tmp}/listed", r"config.json must hold one JSON object, got list"),
     ("pretrain clm --output {tmp}/new --download", r"download: images have this, docs is text"),
     ("evaluate", r"run"),
     ("evaluate {tmp}/new", r"no run folder .*new"),
@@ -86,12 +99,19 @@ def test_wrong_usage_is_one_clear_line(
 ) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
+    for name in ("bad.safetensors", "bad.ckpt"):
+        (tmp_path / name).write_bytes(b"\x07" * 100)
+    odd = {"method": "simclr", "data": "digits", "backbone": "resnet20", "seed": 0, "epochs": "ten"}
+    for name, content in (("odd", odd), ("listed", [odd])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(content))
     assert main(line.format(tmp=tmp_path).split()) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert len(shown.err.splitlines()) == 1
     assert shown.err.startswith("sslfast: error: ")
     assert re.search(words, shown.err), shown.err
+    assert not (tmp_path / "new").exists()
 
 
 def test_help_explains_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,6 +177,24 @@ def test_boxes_become_one_line() -> None:
 def test_command_that_resumes() -> None:
     begun = shlex.split("sslfast pretrain simclr --epochs 3 --init-from a.ckpt --overwrite --output x")
     assert shlex.join(resume_command(begun)) == "sslfast pretrain simclr --epochs 3 --output x --resume"
+
+
+def test_resume_without_a_value_is_yes() -> None:
+    assert explicit(["--resume", "--epochs", "3", "--resume", "auto", "--resume"]) == [
+        "--resume=yes", "--epochs", "3", "--resume", "auto", "--resume=yes"
+    ]  # fmt: skip
+    for words in ("--resume", "--resume auto", "--resume=auto", "--resume yes"):
+        assert resume_command(["sslfast", *words.split(), "--seed", "1"]) == ["sslfast", "--seed", "1", "--resume"]
+    assert read(["simclr", "--resume"]).run.resume == "yes"
+    assert read(["simclr", "--resume", "auto", "--keep-checkpoints", "every"]).run.resume == "auto"
+
+
+def test_a_terminal_that_has_ascii_only_gets_every_line() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for words, code in (("--help", 0), ("pretrain simclr --data münchen", 2)):
+        done = subprocess.run([sys.executable, "-m", "sslfast", *words.split()], env=environment, capture_output=True)
+        assert (done.returncode, len(done.stderr.splitlines())) == (code, code // 2), done.stderr
+        assert b"?" in done.stdout + done.stderr
 
 
 def test_core_commands_load_no_extras() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -28,14 +30,18 @@ options:
 """
 
 
-WRONG_PATHS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # the disk is to blame, not the path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name; sys.argv's if None) and return its exit code.
 
-    0: done. 1: the training broke down. 2: wrong usage, one line on stderr. 130: interrupted.
+    0: done. 1: the training broke down, or the disk is full. 2: wrong usage, or a path that cannot be used. 130:
+    interrupted. Whatever went wrong is one line on stderr.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that has ASCII only shows "?" for what it has not
+            stream.reconfigure(errors="replace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments[:1] in ([], ["-h"], ["--help"]):
@@ -49,8 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[arguments[0]](arguments[1:])
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
-    except (UsageError, ValueError, ImportError, *WRONG_PATHS) as error:
+    except (UsageError, ValueError, TypeError, ImportError) as error:
         return _fail(error, 2)
+    except OSError as error:
+        named = error.strerror and error.filename  # else its words are ours
+        return _fail(f"{error.strerror}: {error.filename}" if named else error, 1 if error.errno in NO_ROOM else 2)
     except FloatingPointError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from sslfast.cli.parse import UsageError, parse
 from sslfast.config import PretrainConfig
@@ -15,6 +15,7 @@ from sslfast.recipes import RECIPES, recipe_for
 
 Config = TypeVar("Config", bound=PretrainConfig)
 
+RESUME = {"no": False, "yes": True, "auto": "auto"}
 USAGE = """usage: sslfast pretrain NAME [OPTIONS]
 
 Train a network without labels, and leave everything in the run folder.
@@ -32,10 +33,11 @@ class RunOptions:
 
     output: Path
     """The run folder."""
-    resume: bool = False
-    """Continue the run in that folder from its last checkpoint; give the same options as before."""
+    resume: Literal["no", "yes", "auto"] = "no"
+    """Continue the run in that folder from its last checkpoint; give the same options as before. Without a value it is
+    yes; auto begins a run that is not there, so that one command does for a job that is stopped and started again."""
     init_from: Path | None = None
-    """Start with the weights of this checkpoint, or of this exported backbone (.safetensors)."""
+    """Begin with the weights of this checkpoint, or of this exported backbone (.safetensors)."""
     overwrite: bool = False
     """Remove an earlier run in that folder first."""
     download: bool = False
@@ -64,7 +66,7 @@ def pretrain(arguments: Sequence[str]) -> int:
         summary = train.pretrain(
             chosen.training,
             run.output,
-            resume=run.resume,
+            resume=RESUME[run.resume],
             init_from=run.init_from,
             overwrite=run.overwrite,
             download=run.download,
@@ -90,7 +92,7 @@ def read(arguments: Sequence[str]) -> Pretrain:
     Raises:
         UsageError: they do not fit. ValueError: a field is out of its range.
     """
-    name, options = arguments[0], list(arguments[1:])
+    name, options = arguments[0], explicit(arguments[1:])
     if name.startswith("-"):
         raise UsageError(f"pretrain wants the name of a method or recipe before {name}: {', '.join(RECIPES)}")
     recipe_name, recipe = recipe_for(name, data_option(options))
@@ -100,14 +102,22 @@ def read(arguments: Sequence[str]) -> Pretrain:
     return parse(kind, options, command=f"pretrain {name}", about=about, default=default)
 
 
+def explicit(options: Sequence[str]) -> list[str]:
+    """The options, where a --resume without a value is --resume yes."""
+    found = []
+    for word, following in zip(options, [*options[1:], None]):
+        found.append("--resume=yes" if word == "--resume" and following not in RESUME else word)
+    return found
+
+
 def resume_command(command: Sequence[str]) -> list[str]:
     """The command that continues the run which `command` began."""
-    words = iter(command)
+    words = iter(explicit(command))
     kept = []
     for word in words:
-        if word in ("--init-from", "--init_from"):
+        if word in ("--init-from", "--init_from", "--resume"):
             next(words, None)
-        elif not word.startswith(("--init-from=", "--init_from=")) and word not in ("--overwrite", "--resume"):
+        elif not word.startswith(("--init-from=", "--init_from=", "--resume=")) and word != "--overwrite":
             kept.append(word)
     return [*kept, "--resume"]
 

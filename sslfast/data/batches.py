@@ -66,8 +66,10 @@ def batches(
 
 def _indexed(images: TensorImages | TokenSet, parts: list[Tensor], device: torch.device) -> Iterator[Batch]:
     pixels, labels = images.on(device), images.labels.to(device)
-    for part in parts:
-        index = part.to(device, non_blocking=True)
+    if not parts:
+        return
+    order = torch.cat(parts).to(device)  # once: a copy for every batch would make the host wait
+    for index in order.split(len(parts[0])):
         yield index, pixels[index], labels[index]
 
 

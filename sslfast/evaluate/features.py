@@ -37,7 +37,7 @@ def extract_features(
         workers: processes that decode images which are not in memory.
 
     Returns:
-        features (N or M, F) float32 and labels (N or M,) int64, both on the CPU.
+        features (N or M, F) float32 and labels (N or M,) int64, both on `device`.
 
     Raises:
         RuntimeError: the forward pass changed a parameter or a buffer; the message names it.
@@ -50,8 +50,8 @@ def extract_features(
             output = backbone(inputs(source))
             if output.dim() != 2 or len(output) != len(label):
                 raise ValueError(f"backbone must return ({len(label)}, F) features, got {tuple(output.shape)}")
-            features.append(output.float().cpu())
-            labels.append(label.cpu())
+            features.append(output.float())
+            labels.append(label)
     if not features:
         raise ValueError("examples is empty: there is nothing to evaluate")
     return torch.cat(features), torch.cat(labels)

@@ -45,7 +45,7 @@ def few_shot(
     Raises:
         ValueError: a class has fewer than n examples; shots, draws, C or max_iter is out of range.
     """
-    train_x, train_y, test_x, test_y = task.features(network)
+    train_x, train_y, test_x, test_y = (tensor.cpu() for tensor in task.features(network))
     found = []
 
     def accuracy(chosen: Tensor, seed: int) -> float:

@@ -21,7 +21,7 @@ def knn(network: nn.Module, task: Task, *, k: int | None = None, temperature: fl
         "accuracy" in [0, 1], the "k" and "temperature" used ("k_requested" if k was more than there are training
         images), "features" F, "predictions" (N_test,).
     """
-    train_x, train_y, test_x, test_y = (tensor.to(task.device) for tensor in task.features(network))
+    train_x, train_y, test_x, test_y = task.features(network)
     wanted = default_k(len(train_x)) if k is None else k
     predictions = knn_scores(train_x, train_y, test_x, k=wanted, temperature=temperature).argmax(dim=1)
     used = min(wanted, len(train_x))

@@ -24,7 +24,7 @@ def read_results(run: str | Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        results = json.loads(path.read_text())
+        results = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); remove it and evaluate again") from error
     if not isinstance(results, dict) or not all(isinstance(entry, dict) for entry in results.values()):

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from sslfast.checkpoint import CHECKPOINT, load_last
 from sslfast.config import PretrainConfig
 from sslfast.methods import METHODS, Method
 from sslfast.modality import Modality, modality_of
 
-CHECKPOINT = Path("checkpoints", "last.ckpt")
 EXPORTED = "exported"
-NEEDED = ("method", "data", "backbone", "seed", "epochs")  # of config.json
+NEEDED = {"method": str, "data": str, "backbone": str, "seed": int, "epochs": int}  # of config.json
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class Run:
             raise FileNotFoundError(f"{self.folder} is not a run: it has no config.json")
         if lacking := [key for key in NEEDED if key not in self.config]:
             raise ValueError(f"{self.folder / 'config.json'} is no run's configuration: it lacks {', '.join(lacking)}")
+        for key, kind in NEEDED.items():
+            if not isinstance(self.config[key], kind):
+                found = f"{key} must be {kind.__name__}, got {self.config[key]!r}"
+                raise ValueError(f"{self.folder / 'config.json'} is no run's configuration: {found}")
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -47,18 +51,25 @@ class Run:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Versions, device, command and commit; empty if the run recorded none."""
-        return self._json("environment.json") if (self.folder / "environment.json").is_file() else {}
+        if not (path := self.folder / "environment.json").is_file():
+            return {}
+        found = self._json(path.name)
+        if not isinstance(found.get("device", {}), dict):
+            raise ValueError(f"{path} is damaged: device must be an object, got {found['device']!r}")
+        return found
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, in order; a last line that is still being written is left out."""
         path = self.folder / "metrics.jsonl"
         lines = []
-        for line in path.read_text().splitlines() if path.is_file() else ():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
             try:
-                lines.append(json.loads(line))
+                found = json.loads(line)
             except ValueError:
                 continue
+            if isinstance(found, dict) and all(isinstance(value, int | float) for value in found.values()):
+                lines.append(found)
         return lines
 
     @property
@@ -141,18 +152,14 @@ class Run:
             return METHODS[self.config["method"]](self.modality.build_backbone(), self.settings).eval()
 
     def _checkpoint(self) -> dict[str, Any]:
-        path = self.folder / CHECKPOINT
-        if not path.is_file():
+        if not (self.folder / CHECKPOINT.parent).is_dir():
             raise FileNotFoundError(f"{self.folder} has neither an exported backbone nor a checkpoint {CHECKPOINT}")
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        return load_last(self.folder)
 
     def _json(self, *parts: str) -> dict[str, Any]:
         path = self.folder.joinpath(*parts)
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from error
         if not isinstance(content, dict):

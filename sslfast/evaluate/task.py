@@ -63,7 +63,8 @@ class Task:
         return torch.randperm(len(examples), generator=generator)[: self.limit].sort().values
 
     def features(self, network: nn.Module) -> Features:
-        """Features of the frozen network and labels: train_x (N_train, F), train_y, test_x (N_test, F), test_y.
+        """Features of the frozen network and labels: train_x (N_train, F), train_y, test_x (N_test, F), test_y,
+        all on `device`.
 
         They are computed once for a network, as long as it stays the same.
 

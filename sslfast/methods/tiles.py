@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sslfast.augment import ViewSampler, presets
 from sslfast.config import ImageConfig
 from sslfast.data import normalization
+from sslfast.models import check_input_size
 from sslfast.ops import augment
 
 GRIDS = (2, 3)
@@ -56,7 +57,7 @@ class TileCutter:
         grayscale: probability that a picture is turned gray, instead of the preset's.
 
     Raises:
-        ValueError: a backbone for one size only, and tiles of another; an unknown preset, or a pair.
+        ValueError: a backbone that does not take tiles of this size; an unknown preset, or a pair.
     """
 
     def __init__(self, config: TileConfig, backbone: nn.Module, *, grayscale: float | None = None) -> None:
@@ -65,6 +66,9 @@ class TileCutter:
                 f"tile_size must be image_size, {config.image_size}, for {config.backbone}, which takes images of one "
                 f"size only, got {config.tile_size}"
             )
+        if config.tile_size != config.image_size:
+            channels = len(normalization(config.data, gray=config.gray)[0])
+            check_input_size(backbone, config.backbone, channels, config.tile_size, option="tile_size")
         preset = presets.preset(config.preset)
         if grayscale is not None:
             preset = replace(preset, grayscale=grayscale)

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sslfast._extras import require
 from sslfast.config import PretrainConfig
 from sslfast.data import ExampleSet
+from sslfast.models.weights import load_weights
 
 
 class Modality(ABC):
@@ -68,9 +68,9 @@ class Modality(ABC):
         """The backbone's `state_dict` in an exported .safetensors file.
 
         Raises:
-            ValueError: it was trained with other inputs than this run's.
+            ValueError: it is damaged, or was trained with other inputs than this run's.
         """
-        return require("safetensors.torch", extra="train").load_file(path)
+        return load_weights(path)
 
     @abstractmethod
     def export(self, backbone: nn.Module, folder: Path) -> None:

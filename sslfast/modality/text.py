@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslfast._extras import require
+from sslfast._files import write_text
 from sslfast.config import PretrainConfig
 from sslfast.data import Passages, TokenSet, load_text
 from sslfast.data.text import split_texts
@@ -54,7 +55,7 @@ class Text(Modality):
         return load_text(data or self.config.data, split, tokenizer=self.tokenizer, length=self.config.length)
 
     def save(self, folder: Path) -> None:
-        self.tokenizer.save(str(folder / TOKENIZER))
+        write_text(folder / TOKENIZER, self.tokenizer.to_str(pretty=True))
 
     def build_backbone(self) -> nn.Module:
         size = self.tokenizer.get_vocab_size()

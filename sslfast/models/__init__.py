@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sslfast.models.backbone import build_backbone
+from sslfast.models.backbone import build_backbone, check_input_size
 from sslfast.models.decoder import PixelDecoder
 from sslfast.models.export import export_backbone, load_backbone
 from sslfast.models.feature_map import feature_map, feature_map_shape
@@ -16,6 +16,7 @@ __all__ = [
     "PixelDecoder",
     "ProjectionHead",
     "build_backbone",
+    "check_input_size",
     "encode_visible",
     "export_backbone",
     "feature_map",

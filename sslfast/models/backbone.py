@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 
+import torch
 from torch import nn
 
 from sslfast._extras import require
@@ -56,4 +57,30 @@ def build_backbone(name: str, *, in_channels: int = 3, image_size: int = 32) -> 
         small_image_stem(model)
     # Some networks have one more layer between their last feature map and what they return.
     model.num_features = getattr(model, "head_hidden_size", model.num_features)
+    check_input_size(model, name, in_channels, image_size)
     return model
+
+
+def check_input_size(
+    backbone: nn.Module, name: str, in_channels: int, size: int, *, option: str = "image_size"
+) -> None:
+    """Refuse images that a backbone, which is called `name`, cannot take: a small one may end before the network does.
+
+    Raises:
+        ValueError: their side, `size` pixels, does not suit; the message calls it `option`.
+    """
+    training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            try:  # shapes only: that takes no time, but not every network can
+                found = [*backbone.named_parameters(), *backbone.named_buffers()]
+                one = torch.empty(1, in_channels, size, size, device="meta")
+                torch.func.functional_call(backbone, {key: tensor.to("meta") for key, tensor in found}, (one,))
+            except (RuntimeError, NotImplementedError):
+                backbone(torch.zeros(1, in_channels, size, size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"backbone {name!r} cannot take {option} {size}: {reason}") from error
+    finally:
+        backbone.train(training)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from sslfast._extras import require
-from sslfast._files import replacing, write_text
+from sslfast._files import write_text
 from sslfast.models.backbone import build_backbone
+from sslfast.models.weights import load_weights, save_weights
 
 WEIGHTS, CONFIG = "backbone.safetensors", "config.json"
 
@@ -51,10 +51,7 @@ def export_backbone(backbone: nn.Module, folder: str | Path, *, config: Mapping[
         raise ValueError(f"config of an exported backbone lacks {', '.join(missing)}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
-    save_file = require("safetensors.torch", extra="train").save_file
-    with replacing(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+    save_weights(backbone, folder / WEIGHTS)
     write_text(folder / CONFIG, json.dumps(dict(config), indent=2) + "\n")  # last: it says that the weights are there
     return folder
 
@@ -74,14 +71,12 @@ def load_backbone(folder: str | Path, *, device: torch.device | str = "cpu") -> 
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is not there; sslfast pretrain writes it to RUN/exported")
-    load_file = require("safetensors.torch", extra="train").load_file
-    damaged = (KeyError, ValueError, RuntimeError, require("safetensors", extra="train").SafetensorError)
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         backbone = build_backbone(
             config["backbone"], in_channels=config["in_channels"], image_size=config["image_size"]
         )
-        backbone.load_state_dict(load_file(folder / WEIGHTS))
-    except damaged as error:
+        backbone.load_state_dict(load_weights(folder / WEIGHTS))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder} does not hold an exported backbone: {error!r}") from error
     return backbone.to(device).eval()

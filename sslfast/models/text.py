@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslfast._extras import require
+from sslfast._files import write_text
 from sslfast.data.tokenizer import CLS, PAD, SEP, SPECIAL
+from sslfast.models.weights import load_weights, save_weights
 
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # Layers, width, attention heads. BERT's miniatures: Turc et al. 2019, https://arxiv.org/abs/1908.08962
 BERT = {
     "bert-tiny": (2, 128, 2),
@@ -54,11 +58,12 @@ class TextBackbone(nn.Module):
 
         What comes after the first [SEP] is BERT's second segment. Padding is not attended to; its states mean nothing.
         """
-        if self.causal:  # padding is behind, where nothing looks
-            return self.model(input_ids=tokens, use_cache=False).last_hidden_state
+        length = tokens.shape[1]
+        if self.causal:  # padding is behind, where nothing looks; without a mask of ours, the host would wait for one
+            seen = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()[None, None]
+            return self.model(input_ids=tokens, attention_mask=seen, use_cache=False).last_hidden_state
         separators = tokens == SEP
         segments = (separators.cumsum(dim=1) - separators.long()).clamp(max=1)
-        length = tokens.shape[1]
         seen = (tokens != PAD)[:, None, None, :].expand(-1, 1, length, length)
         return self.model(input_ids=tokens, token_type_ids=segments, attention_mask=seen).last_hidden_state
 
@@ -137,15 +142,18 @@ def export_text(backbone: TextBackbone, folder: Path, *, tokenizer: Any, length:
     AutoModel adds an untrained pooler to a BERT, which leaves the hidden states alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    backbone.model.config.save_pretrained(folder)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.model.state_dict().items()}
-    require("safetensors.torch", extra="train").save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    save_weights(backbone.model, folder / WEIGHTS)
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL))
     inputs = ["input_ids", *([] if backbone.causal else ["token_type_ids"]), "attention_mask"]
     fast = require("transformers", extra="text").PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=length, model_input_names=inputs, **names
     )
-    fast.save_pretrained(folder)
+    with tempfile.TemporaryDirectory() as written:  # transformers writes in place, and hides what the disk says
+        fast.save_pretrained(written)
+        backbone.model.config.save_pretrained(written)
+        # The configuration comes last: it says that the export is complete.
+        for path in sorted(Path(written).iterdir(), key=lambda path: path.name == CONFIG):
+            write_text(folder / path.name, path.read_text(encoding="utf-8"))
 
 
 def load_text_backbone(folder: Path) -> TextBackbone:
@@ -154,19 +162,15 @@ def load_text_backbone(folder: Path) -> TextBackbone:
     Raises:
         FileNotFoundError: a file is not there. ValueError: one is damaged.
     """
-    for name in ("config.json", "model.safetensors"):
+    for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is not there; sslfast pretrain writes it to RUN/exported")
-    transformers, load_file = (
-        require("transformers", extra="text"),
-        require("safetensors.torch", extra="train").load_file,
-    )
-    damaged = (OSError, ValueError, RuntimeError, KeyError, require("safetensors", extra="train").SafetensorError)
+    transformers = require("transformers", extra="text")
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         options = {} if config.model_type == "gpt2" else {"add_pooling_layer": False}
-        model = transformers.AutoModel.from_config(config, **options)
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except damaged as error:
+        model = transformers.AutoModel.from_config(config, trust_remote_code=False, **options)
+        model.load_state_dict(load_weights(folder / WEIGHTS))
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         raise ValueError(f"{folder} does not hold an exported text model: {error!r}") from error
     return TextBackbone(model).eval()

@@ -8,7 +8,7 @@ from sslfast.methods.clm import CLMConfig
 from sslfast.methods.mlm import MLMConfig
 from sslfast.methods.nsp import NSPConfig
 from sslfast.methods.sop import SOPConfig
-from sslfast.recipes.base import Recipe
+from sslfast.recipes.base import FAST, Recipe
 
 DOCS: dict[str, Any] = {
     "data": "docs",
@@ -27,9 +27,8 @@ WIKITEXT: dict[str, Any] = {
     "epochs": 40,
     "warmup_epochs": 1,
     "weight_decay": 0.01,
-    "precision": "bf16-mixed",
-    "log_every": 50,
     "knn_every": 0,
+    **FAST,
     "checkpoint_every": 1000,
 }
 BERT_BASE: dict[str, Any] = {

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sslfast._extras import require
+from sslfast._files import replacing
 from sslfast.augment import ViewSampler
 from sslfast.config import ImageConfig
 from sslfast.evaluate import Run, alignment, extract_features, knn_accuracy, linear_probe, uniformity
@@ -155,7 +156,7 @@ def _views(run: Run, sampler: ViewSampler, generator: torch.Generator) -> Callab
 
 def write(sweep: Calibration, path: Path) -> None:
     """A row a strength; the last one, without a strength, is random init."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*asdict(sweep.untrained), "zone"])
         writer.writeheader()
         for point, zone in zip((*sweep.points, sweep.untrained), (*sweep.zones, BASELINES["random_init"])):
@@ -193,7 +194,8 @@ def draw(sweep: Calibration, path: Path, *, title: str) -> None:
         for axes in (accuracy, *others):
             axes.set(xlabel="strength of the augmentation in training")
             axes.grid(alpha=0.3)
-        figure.savefig(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:])
 
 
 def _line(axes: Any, sweep: Calibration, name: str, colour: str, label: str, *, percent: bool = False) -> None:

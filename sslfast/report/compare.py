@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sslfast._extras import require
+from sslfast._files import replacing, write_text
 from sslfast.evaluate.results import read_results
 from sslfast.evaluate.run import Run
 from sslfast.report.figures import TEN
@@ -87,12 +88,12 @@ class Comparison:
         self.check(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".csv":
-            with open(path, "w", newline="", encoding="utf-8") as file:
+            with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, FIELDS)
                 writer.writeheader()
                 writer.writerows(self.records())
         elif path.suffix == ".md":
-            path.write_text(self.markdown(), encoding="utf-8")
+            write_text(path, self.markdown())
         else:
             self._draw(path)
 
@@ -184,7 +185,8 @@ class Comparison:
             axes.grid(axis="y", color="#d9dee5", linewidth=0.6)
             axes.set_axisbelow(True)
             figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-            figure.savefig(path)
+            with replacing(path) as temporary:
+                figure.savefig(temporary, format=path.suffix[1:])
 
 
 def _terms(result: dict[str, Any]) -> dict[str, Any]:

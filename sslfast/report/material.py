@@ -114,7 +114,7 @@ class Material:
             raise Unavailable(str(error)) from error
         if not features.isfinite().all():
             raise Unavailable("the backbone's features are not finite")
-        return features
+        return features.cpu()
 
     def _sample(self, images: ImageSet, most: int) -> Tensor:
         return torch.randperm(len(images), generator=self.generator())[:most].sort().values

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from sslfast._extras import require
+from sslfast._files import replacing
 from sslfast.augment import ViewParams
 from sslfast.ops import augment
 from sslfast.report.figures import TEN
@@ -70,7 +71,8 @@ def draw_views(
             for axes, view, drawn, text, colour in zip(row[1:], views, params, texts[k][1:], _colours(len(params))):
                 _picture(axes, view[k], text, colour)
                 _box(row[0], drawn.crop[k].tolist(), colour)
-        figure.savefig(output)
+        with replacing(output) as temporary:
+            figure.savefig(temporary, format=output.suffix[1:].lower())
 
 
 def _wrapped(text: str) -> str:

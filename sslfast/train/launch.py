@@ -11,6 +11,9 @@ import torch
 from sslfast._extras import require
 from sslfast.config import PretrainConfig
 
+# fabric's name of a precision where it is another one; the weights of bf16-true are converted by the loop.
+ARITHMETIC = {"32": "32-true", "bf16-true": "bf16-mixed"}
+
 
 def launch(config: PretrainConfig) -> Any:
     """The `lightning_fabric.Fabric` of a run, with its processes connected.
@@ -33,7 +36,7 @@ def launch(config: PretrainConfig) -> Any:
             devices=devices,
             num_nodes=config.nodes,
             strategy="ddp" if devices * config.nodes > 1 else "auto",
-            precision="32-true" if config.precision == "32" else config.precision,
+            precision=ARITHMETIC.get(config.precision, config.precision),
         )
     except (RuntimeError, ValueError) as error:  # lightning's words for a device that is not there
         raise ValueError(f"accelerator {config.accelerator} with {devices} devices: {error}") from error

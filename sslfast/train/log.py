@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from sslfast._extras import require
-from sslfast._files import write_text
+from sslfast._files import naming, write_text
+from sslfast.train.board import Board
 
 LOGGER = logging.getLogger("sslfast")
 
@@ -20,7 +22,7 @@ def truncate_metrics(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
@@ -40,21 +42,25 @@ class RunLog:
 
     def __init__(self, run: Path, *, total: int, step: int = 0, enabled: bool = True) -> None:
         self.run, self.total, self.step, self.enabled = run, total, step, enabled
+        self._path = run / "metrics.jsonl"
 
     def __enter__(self) -> RunLog:
         if not self.enabled:
             return self
-        truncate_metrics(self.run / "metrics.jsonl", self.step)
-        self._metrics = open(self.run / "metrics.jsonl", "a", buffering=1)
-        writer = require("torch.utils.tensorboard", extra="train").SummaryWriter
-        # TensorBoard drops events from purge_step on.
-        self._board = writer(self.run / "tensorboard", purge_step=self.step + 1 if self.step else None)
+        truncate_metrics(self._path, self.step)
         console = require("rich.console", extra="train").Console(stderr=True)
-        file = logging.FileHandler(self.run / "train.log")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self._handlers = [file, _ConsoleHandler(console)]
-        for handler in self._handlers:
-            LOGGER.addHandler(handler)
+        with ExitStack() as opened:  # if one of the files cannot be written, the others are closed
+            self._metrics = open(self._path, "a", buffering=1, encoding="utf-8")
+            opened.callback(self._metrics.close)
+            self._board = Board(self.run / "tensorboard", purge_step=self.step + 1 if self.step else None)
+            opened.callback(self._board.close)
+            file = _FileHandler(self.run / "train.log", encoding="utf-8")
+            file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            for handler in (file, _ConsoleHandler(console)):
+                LOGGER.addHandler(handler)
+                opened.callback(handler.close)
+                opened.callback(LOGGER.removeHandler, handler)
+            self._opened = opened.pop_all()
         self._level = LOGGER.level
         LOGGER.setLevel(logging.INFO)
         self._bar = _progress_bar(console, self.total, self.step) if console.is_terminal else None
@@ -67,12 +73,12 @@ class RunLog:
             return
         if self._bar:
             self._bar.stop()
-        for handler in self._handlers:
-            LOGGER.removeHandler(handler)
-            handler.close()
         LOGGER.setLevel(self._level)
-        self._metrics.close()
-        self._board.close()
+        try:
+            self._opened.close()
+        except OSError:
+            if error is None:  # else what is left in a buffer has the same trouble, and less to say
+                raise
 
     def advance(self, step: int) -> None:
         """Move the progress bar to `step`."""
@@ -83,10 +89,11 @@ class RunLog:
         """One line of metrics.jsonl and the same scalars for TensorBoard; `values` has "step"."""
         if not self.enabled:
             return
-        self._metrics.write(json.dumps(values) + "\n")
+        with naming(self._path):
+            self._metrics.write(json.dumps(values) + "\n")
         for name, value in values.items():
             if name != "step":
-                self._board.add_scalar(name, value, values["step"])
+                self._board.scalar(name, value, values["step"])
 
     def progress(self, text: str, brief: str) -> None:
         """What the last steps were like: a line, or on a terminal, in brief, beside the progress bar."""
@@ -109,8 +116,21 @@ class RunLog:
     def flush(self) -> None:
         """Everything logged so far is on the disk when this returns; called before a checkpoint is written."""
         if self.enabled:
-            os.fsync(self._metrics.fileno())
+            with naming(self._path):
+                self._metrics.flush()
+                os.fsync(self._metrics.fileno())
             self._board.flush()
+
+
+class _FileHandler(logging.FileHandler):
+    """Raises what goes wrong, where logging's prints it and goes on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with naming(Path(self.baseFilename)):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise
 
 
 class _ConsoleHandler(logging.Handler):

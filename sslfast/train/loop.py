@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -20,12 +21,13 @@ from sslfast.evaluate.task import Task
 from sslfast.methods import METHODS
 from sslfast.modality import modality_of
 from sslfast.schedule import scaled_learning_rate, warmup_cosine
-from sslfast.train.checkpoint import set_rng_state
 from sslfast.train.folder import EXPORTED
 from sslfast.train.launch import epoch_order, seed_everything, view_generator
+from sslfast.train.lock import RunLock
 from sslfast.train.log import RunLog
 from sslfast.train.monitor import collapsed, embedding_statistics
-from sslfast.train.optim import build_optimizer, set_learning_rate
+from sslfast.train.optim import build_optimizer, set_learning_rate, weights_to_bfloat16
+from sslfast.train.rng import set_rng_state
 from sslfast.train.state import save_state
 from sslfast.train.stop import Interrupted, StopRequest
 
@@ -47,9 +49,16 @@ class Training:
     """One run's networks, optimizer, images, and how far it has come."""
 
     def __init__(
-        self, fabric: Any, config: PretrainConfig, run: Path, *, resume: bool = False, download: bool = False
+        self,
+        fabric: Any,
+        config: PretrainConfig,
+        run: Path,
+        *,
+        resume: bool = False,
+        download: bool = False,
+        lock: RunLock | None = None,
     ) -> None:
-        self.fabric, self.config, self.run = fabric, config, run
+        self.fabric, self.config, self.run, self.lock = fabric, config, run, lock
         self.modality = modality_of(config, run if resume else None)
         # One process of a machine downloads, the others find it there.
         with fabric.rank_zero_first(local=True) if download else nullcontext():
@@ -67,20 +76,25 @@ class Training:
         self.warmup = min(self.total, round(config.warmup_epochs * self.steps_per_epoch))
         self.peak = scaled_learning_rate(config.learning_rate, self.batch, config.lr_scaling)
 
-        if config.deterministic:
-            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        torch.backends.cudnn.deterministic = config.deterministic
+        torch.backends.cudnn.benchmark = not config.deterministic
         # The backbone comes first after the seed: evaluation builds the same one as its random baseline.
         seed_everything(config.seed)
         self.method = METHODS[config.method](self.modality.build_backbone(), config)
         self.method.to(memory_format=torch.channels_last)  # what convolutions are fastest in, on CPUs too
         if config.sync_batchnorm and fabric.world_size > 1 and fabric.device.type == "cuda":
             self.method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.method)
-        self.optimizer = build_optimizer(self.method, config)
+        if config.precision == "bf16-true":
+            weights_to_bfloat16(self.method)
+        if config.compile:  # in place: names of parameters stay; exchanges between processes are left to eager
+            self.method.compile(fullgraph=fabric.world_size == 1, dynamic=False)
+        self.optimizer = build_optimizer(self.method, config, fused=fabric.device.type == "cuda")
         self.model, self.stepper = fabric.setup(self.method, self.optimizer)
         self.generator = view_generator(config.seed, fabric.global_rank, fabric.device)
 
         self.rng: dict[str, Any] | None = None  # of a checkpoint, until training begins
         self.step = self.epoch = self.position = 0  # position: steps done in this epoch
+        self.saved: int | None = None  # step of the last checkpoint
         self.pending: list[Tensor] = []  # losses still on the device
         self.losses: list[float] = []  # losses since the last line of metrics
         self.output: dict[str, Any] = {}
@@ -92,12 +106,18 @@ class Training:
         """The scheduled learning rate of a step, counted from 0."""
         return warmup_cosine(step, peak=self.peak, total=self.total, warmup=self.warmup)
 
-    def fit(self) -> Summary | None:
-        """Train from where the run stands to its end, and export the backbone; None on other ranks than 0."""
+    def fit(self, *, warning: str | None = None) -> Summary | None:
+        """Train from where the run stands to its end, and export the backbone; None on other ranks than 0.
+
+        Args:
+            warning: what the log shall say first.
+        """
         main = self.fabric.is_global_zero
         self.log = RunLog(self.run, total=self.total, step=self.step, enabled=main)
         with self.log, StopRequest() as stop:
             self._announce()
+            if warning:
+                self.log.warning(warning)
             # Only now: some packages draw random numbers when they are imported.
             if self.rng is None:
                 seed_everything(self.config.seed + self.fabric.global_rank)  # dropout differs from rank to rank
@@ -187,21 +207,21 @@ class Training:
 
     def _log_metrics(self) -> None:
         self._fetch_losses()
-        std, rank = (value.item() for value in embedding_statistics(self.output["embeddings"]))
-        extra = {
-            name: value.item()
+        scalars = dict(zip(("std", "effective_rank"), embedding_statistics(self.output["embeddings"])))
+        scalars |= {
+            name: value
             for name, value in self.output.items()
             if name != "loss" and isinstance(value, Tensor) and value.ndim == 0
         }
+        scalars = dict(zip(scalars, torch.stack([value.double() for value in scalars.values()]).tolist()))  # one wait
+        std, rank = scalars["std"], scalars["effective_rank"]
         speed = (self.step - self.clock_step) * self.batch / (time.perf_counter() - self.clock)
         values = {
             "step": self.step,
             "epoch": self.step / self.steps_per_epoch,
             "loss": math.fsum(self.losses) / len(self.losses),
             "lr": self.learning_rate(self.step - 1),
-            "std": std,
-            "effective_rank": rank,
-            **extra,
+            **scalars,
             "examples_per_second": speed,
         }
         self.losses.clear()
@@ -231,11 +251,11 @@ class Training:
                 batch_size=self.config.batch_size,
                 workers=getattr(self.config, "workers", 0),
             )
-            self.knn = knn(self.method.backbone, task)["accuracy"]
+            # What is exported is evaluated: in float32, and in a copy, so that nothing here touches the training.
+            self.knn = knn(copy.deepcopy(self.method.backbone).float(), task)["accuracy"]
             self.log.metrics({"step": self.step, "epoch": float(self.epoch), "knn_accuracy": self.knn})
             self.log.info(f"epoch {self.epoch}: kNN accuracy {self.knn:.2%}")
             self._note_skipped(self.train_set.corrupt | self.test_set.corrupt)
-            self.method.train()
         self.fabric.barrier()
         self._start_clock()
 

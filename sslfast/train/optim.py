@@ -38,8 +38,23 @@ def parameter_groups(method: Method, weight_decay: float) -> list[dict[str, Any]
     return list(groups.values())
 
 
-def build_optimizer(method: Method, config: PretrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of `config`, over `parameter_groups`; the loop sets every group's `lr` before each step."""
+def weights_to_bfloat16(method: Method) -> None:
+    """Turn the trained parameters of two dimensions and more, in place, to bfloat16.
+
+    Biases, norms, a learnable temperature, moving averages and statistics stay in float32: of these too many updates
+    would be rounded away, and they hardly take memory. Autocast brings the two together.
+    """
+    for parameter in method.parameters():
+        if parameter.requires_grad and parameter.ndim >= 2:
+            parameter.data = parameter.data.bfloat16()
+
+
+def build_optimizer(method: Method, config: PretrainConfig, *, fused: bool | None = None) -> torch.optim.Optimizer:
+    """The optimizer of `config`, over `parameter_groups`; the loop sets every group's `lr` before each step.
+
+    Args:
+        fused: one kernel for all parameters of a group, for SGD and AdamW; None leaves it to torch.
+    """
     groups = parameter_groups(method, config.weight_decay)
     if config.optimizer == "lars":
         # timm adapts a group without weight decay only when told to.
@@ -48,9 +63,9 @@ def build_optimizer(method: Method, config: PretrainConfig) -> torch.optim.Optim
         lars = require("timm.optim", extra="train").Lars
         return lars(groups, lr=0.0, momentum=config.momentum, trust_coeff=LARS_TRUST)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, nesterov=config.nesterov)
+        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=config.betas)
+        return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=fused)
     raise ValueError(f"optimizer must be lars, sgd or adamw, got {config.optimizer!r}")
 
 

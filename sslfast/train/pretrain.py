@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, TypeVar
 
+from sslfast.checkpoint import CHECKPOINT
 from sslfast.config import PretrainConfig, differences
 from sslfast.evaluate import Run
 from sslfast.evaluate.features import fingerprint
 from sslfast.methods import METHODS
-from sslfast.train.folder import CHECKPOINT, check_folder, clear_folder, write_config, write_environment
+from sslfast.train.folder import Resume, beginning, clear_folder, clear_temporary, write_config, write_environment
 from sslfast.train.launch import launch
+from sslfast.train.lock import RunLock
 from sslfast.train.loop import Summary, Training
 from sslfast.train.state import initialise, restore_state
+
+Result = TypeVar("Result")
 
 
 def pretrain(
     config: PretrainConfig,
     run: str | Path,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     init_from: str | Path | None = None,
     overwrite: bool = False,
     download: bool = False,
@@ -29,8 +36,9 @@ def pretrain(
     Args:
         config: the method's `Config`.
         run: the run folder; it must be empty or not there, unless `resume` or `overwrite`.
-        resume: continue from run/checkpoints/last.ckpt, with the same bits as if it had never stopped.
-        init_from: start with the weights of a checkpoint, or those of an exported backbone (.safetensors).
+        resume: continue from run/checkpoints/last.ckpt, with the same bits as if it had never stopped. "auto": begin if
+            nothing is there to continue, and take the checkpoint before if the last one is damaged.
+        init_from: begin with the weights of a checkpoint, or those of an exported backbone (.safetensors).
         overwrite: remove the earlier run that is in `run`.
         download: fetch the images if they are not there.
         command: how the run was started, or resumed, for its environment.json.
@@ -39,34 +47,64 @@ def pretrain(
         What came out; None on other ranks than 0.
 
     Raises:
-        ValueError, FileExistsError, FileNotFoundError: what was asked for does not fit or is not there; said in words.
+        ValueError, FileExistsError, FileNotFoundError: what was asked for does not fit or is not there, or another
+            process is training in `run`; said in words.
+        OSError: a file cannot be written; the last checkpoint stays as it was.
         FloatingPointError: the loss became infinite or NaN; names the step and its learning rate.
         Interrupted: SIGINT or SIGTERM; the checkpoint is written.
     """
     run = Path(run)
     if config.method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
-    if resume and (init_from or overwrite):
+    if (resume and overwrite) or (resume is True and init_from):
         raise ValueError("resume continues a run as it is: it goes with neither init_from nor overwrite")
-    check_folder(run, resume=resume, overwrite=overwrite)  # every process, before one of them can write
     fabric = launch(config)
-    training = Training(fabric, config, run, resume=resume, download=download)
-    begun: dict[str, str] | None = None
-    if resume:
-        restore_state(training)
-    elif init_from:
-        initialise(training, Path(init_from))
-        # By the SHA-256 that results.json of the run it came from has.
-        begun = {"path": str(init_from), "weights_sha256": fingerprint(training.method.backbone)}
+    with ExitStack() as stack:
+        lock = on_main(fabric, lambda: stack.enter_context(RunLock(run)), send=False)
+        begin = on_main(fabric, lambda: beginning(run, config, resume=resume, overwrite=overwrite))
+        training = Training(fabric, config, run, resume=begin == "resume", download=download, lock=lock)
+        begun: dict[str, str] | None = None
+        found: Path | None = None
+        if begin == "resume":
+            found = restore_state(training, fall_back=resume == "auto")
+        elif init_from:
+            initialise(training, Path(init_from))
+            # By the SHA-256 that results.json of the run it came from has.
+            begun = {"path": str(init_from), "weights_sha256": fingerprint(training.method.backbone)}
+        if fabric.is_global_zero:
+            clear_temporary(run)
+            if begin == "new":
+                clear_folder(run)
+            write_config(run, config.to_dict())
+            training.modality.save(run)
+            devices = {"device": fabric.device, "processes": fabric.world_size}
+            write_environment(run, **devices, command=command, init_from=begun, resume=begin == "resume")
+        fabric.barrier()
+        return training.fit(warning=_fell_back(run, found))
+
+
+def on_main(fabric: Any, decide: Callable[[], Result], *, send: bool = True) -> Result | None:
+    """What `decide()` returned, or raised, in the process of rank 0, in every process; without `send` not the former.
+
+    Raises:
+        OSError, ValueError: `decide` did.
+    """
+    result, error = None, None
     if fabric.is_global_zero:
-        if overwrite:
-            clear_folder(run)
-        write_config(run, config.to_dict())
-        training.modality.save(run)
-        devices = {"device": fabric.device, "processes": fabric.world_size}
-        write_environment(run, **devices, command=command, init_from=begun, resume=resume)
-    fabric.barrier()
-    return training.fit()
+        try:
+            result = decide()
+        except (OSError, ValueError) as raised:
+            error = raised
+    sent, error = fabric.broadcast((result if send else None, error))
+    if error is not None:
+        raise error
+    return sent if send else result
+
+
+def _fell_back(run: Path, found: Path | None) -> str | None:
+    if found in (None, run / CHECKPOINT):
+        return None
+    return f"{CHECKPOINT} is damaged or gone: continuing from {found.relative_to(run)}"
 
 
 def ensure_trained(
@@ -78,10 +116,8 @@ def ensure_trained(
         ValueError: a run of other settings is there; names them. And what `pretrain` raises.
     """
     run = Path(run)
-    begun = (run / CHECKPOINT).is_file()
-    if begun and Run(run).finished:
+    if (run / CHECKPOINT).is_file() and Run(run).finished:
         if changed := differences(Run(run).config, config.to_dict()):
             raise ValueError(f"{run} was trained with other settings: {', '.join(changed)}; choose another folder")
         return
-    broken = not begun and (run / "config.json").is_file()  # stopped before it had a checkpoint
-    pretrain(config, run, resume=begun, overwrite=broken, download=download, command=command)
+    pretrain(config, run, resume="auto", download=download, command=command)

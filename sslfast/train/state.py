@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sslfast.checkpoint import CHECKPOINT, add_checkpoint, load_checkpoint, load_last, newest_whole
 from sslfast.config import differences
 from sslfast.data import FolderImages
-from sslfast.train.checkpoint import load_checkpoint, rng_state, save_checkpoint
-from sslfast.train.folder import CHECKPOINT
+from sslfast.train.rng import rng_state
 
 if TYPE_CHECKING:
     from sslfast.train.loop import Training
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def save_state(training: Training) -> list[dict[str, str]]:
     """Write all of it to the run's checkpoint; returns the files that each process has found unreadable."""
-    fabric = training.fabric
+    fabric, config = training.fabric, training.config
     own = (rng_state(training.generator), training.skipped)
     ranks = [own]
     if fabric.world_size > 1:
@@ -40,20 +40,26 @@ def save_state(training: Training) -> list[dict[str, str]]:
             "examples": len(training.train_set),
             "skipped": {path: reason for found in skipped for path, reason in found.items()},
             "rng": list(rng),
-            "config": training.config.to_dict(),
+            "config": config.to_dict(),
         }
-        save_checkpoint(training.run / CHECKPOINT, state)
+        if training.lock:
+            training.lock.check()
+        add_checkpoint(training.run, state, before=training.saved, keep=config.keep_checkpoints)
+    training.saved = training.step
     return list(skipped)
 
 
-def restore_state(training: Training) -> None:
-    """Take up the run's last checkpoint.
+def restore_state(training: Training, *, fall_back: bool = False) -> Path:
+    """Take up the run's last checkpoint, and return its path.
+
+    Args:
+        fall_back: if it is damaged or gone, the newest that is not.
 
     Raises:
         ValueError: it is damaged, or of another configuration; the message lists what differs.
     """
     run, config = training.run, training.config
-    state = load_checkpoint(run / CHECKPOINT)
+    path, state = newest_whole(run) if fall_back else (run / CHECKPOINT, load_last(run))
     old = {**state["config"], "processes": len(state["rng"])}
     new = {**config.to_dict(), "processes": training.fabric.world_size}
     if different := differences(old, new):
@@ -75,6 +81,8 @@ def restore_state(training: Training) -> None:
     training.step, training.epoch, training.position = state["step"], state["epoch"], state["position"]
     training.losses, training.alarmed, training.knn = state["losses"], state["alarmed"], state["knn_accuracy"]
     training.rng = state["rng"][training.fabric.global_rank]
+    training.saved = training.step if path == run / CHECKPOINT else None
+    return path
 
 
 def initialise(training: Training, path: Path) -> None:

@@ -106,5 +106,5 @@ def test_on_the_gpu_as_on_the_cpu():
     backbone = build_backbone("resnet20")
     on_cpu, _ = extract_features(backbone, images, **COLOUR)
     on_gpu, labels = extract_features(backbone, images, device="cuda", **COLOUR)
-    assert (on_gpu.device.type, labels.device.type) == ("cpu", "cpu")
-    torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-2, atol=1e-2)
+    assert (on_gpu.device.type, labels.device.type) == ("cuda", "cuda")
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-2, atol=1e-2)

@@ -5,27 +5,12 @@ from __future__ import annotations
 import pytest
 import textruns
 import torch
+from small import CONFIGS
 
 from sslfast.data import Passages
 from sslfast.methods import METHODS, Method
 from sslfast.models import build_backbone
 
-CONFIGS = {
-    "simclr": {"learnable_temperature": True},
-    "moco": {"batch_size": 6, "queue_size": 16, "symmetric": True},
-    "byol": {"projection_hidden": 32, "projection_features": 16},
-    "simsiam": {"projection_features": 64},
-    "mae": {"backbone": "vit_micro_patch8", "decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
-    "rotation": {},
-    "jigsaw": {"tile_size": 8, "gap": 4, "jitter": 2, "hidden_features": 32, "permutations": 24},
-    "relative-patch": {"tile_size": 8, "gap": 4, "jitter": 2, "hidden_features": 32},
-    "colorization": {"decoder_width": 16},
-    "inpainting": {"decoder_width": 8, "mask": "blocks", "adversarial": 0.1},
-    "mlm": {},
-    "clm": {},
-    "sop": {"mlm_weight": 1.0},
-    "nsp": {"mlm_weight": 1.0},
-}
 IMAGES = torch.randint(0, 256, (6, 3, 40, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 PASSAGES = textruns.random_passages()
 every_method = pytest.mark.parametrize("name", METHODS)

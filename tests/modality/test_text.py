@@ -14,6 +14,7 @@ from sslfast.config import PretrainConfig
 from sslfast.evaluate import Run, evaluate
 from sslfast.modality import modality_of
 from sslfast.modality.text import BagOfWords
+from sslfast.models.text import load_text_backbone
 from sslfast.report import build as build_report
 from sslfast.train import pretrain
 
@@ -57,6 +58,21 @@ def test_exported_backbone_is_the_checkpoints(trained: tuple[PretrainConfig, Pat
     (copy / "exported" / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="does not hold an exported text model"):
         Run(copy).backbone()
+
+
+def test_code_in_an_exported_folder_is_not_run(
+    trained: tuple[PretrainConfig, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = trained
+    exported = Path(shutil.copytree(folder / "exported", tmp_path / "exported"))
+    (exported / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Theirs: pass\n")
+    config = json.loads((exported / "config.json").read_text())
+    own_code = {"AutoConfig": "theirs.Theirs", "AutoModel": "theirs.Theirs"}
+    (exported / "config.json").write_text(json.dumps({**config, "model_type": "theirs", "auto_map": own_code}))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # transformers would ask
+    with pytest.raises(ValueError, match="does not hold an exported text model"):
+        load_text_backbone(exported)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_protocols_and_report(trained: tuple[PretrainConfig, Path], tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 import torch
 from toys import TINY, flags, training
 
+from sslfast.checkpoint import load_checkpoint
 from sslfast.data import batches, load_images
 from sslfast.ops import nt_xent
 from sslfast.train import pretrain
-from sslfast.train.checkpoint import load_checkpoint
 from sslfast.train.launch import epoch_order, view_generator
 
 # One optimizer step of 2 processes x 700 images.

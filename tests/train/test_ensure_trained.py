@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 from toys import assert_same, interrupt_at, toy_config, training
 
+from sslfast.checkpoint import CHECKPOINT, load_checkpoint
 from sslfast.train import ensure_trained, pretrain
-from sslfast.train.checkpoint import load_checkpoint
-from sslfast.train.folder import CHECKPOINT, write_config
+from sslfast.train.folder import write_config
 
 
 @pytest.mark.usefixtures("toy")
 def test_trains_what_is_left_to_train(tmp_path: Path) -> None:
     config, whole, broken = toy_config(), tmp_path / "whole", tmp_path / "broken"
     pretrain(config, whole)
+    broken.mkdir()
     write_config(broken, config.to_dict())
     interrupt_at(training(config, broken), 7)
     ensure_trained(config, broken)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from toys import TINY, Collapsing, toy_config, training
 
+from sslfast.checkpoint import load_checkpoint
 from sslfast.data import load_images, normalization
 from sslfast.evaluate import Run, extract_features, knn_accuracy
 from sslfast.evaluate.features import fingerprint
@@ -17,7 +18,6 @@ from sslfast.methods import METHODS
 from sslfast.modality import modality_of
 from sslfast.models import build_backbone, load_backbone
 from sslfast.train import pretrain
-from sslfast.train.checkpoint import load_checkpoint
 from sslfast.train.launch import epoch_order, view_generator
 from sslfast.train.loop import Training
 from sslfast.train.state import initialise

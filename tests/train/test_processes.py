@@ -14,10 +14,10 @@ import torch
 from toys import flags
 
 from sslfast.augment.presets import PRESETS
+from sslfast.checkpoint import load_checkpoint
 from sslfast.config import ImageConfig
 from sslfast.methods import MoCo, SimCLR
 from sslfast.train import pretrain
-from sslfast.train.checkpoint import load_checkpoint
 
 # A network without BatchNorm, whose statistics are each process's own. 5 steps: rounding grows with every one.
 PLAIN = {

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from toys import TINY, assert_same, flags, interrupt_at, toy_config, training
 
+from sslfast.checkpoint import load_checkpoint
 from sslfast.data import FolderImages, folder
 from sslfast.train import pretrain
-from sslfast.train.checkpoint import load_checkpoint
 from sslfast.train.stop import StopRequest
 
 # Two epochs of 22 steps; LARS and a learnable temperature have the most state to lose.

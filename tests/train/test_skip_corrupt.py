@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from toys import TINY, assert_same, flags, interrupt_at, training
 
+from sslfast.checkpoint import load_checkpoint
 from sslfast.cli import main
 from sslfast.data import FolderImages, TensorImages, folder
 from sslfast.evaluate import evaluate
 from sslfast.train import pretrain
-from sslfast.train.checkpoint import load_checkpoint
 
 BROKEN = {"class0/4.jpg": 300, "class1/9.jpg": 0, "class1/33.jpg": 20}  # file -> bytes of it that are left
 IN_TEST = "class0/2.jpg"

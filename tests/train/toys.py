@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sslfast.checkpoint import load_checkpoint
 from sslfast.config import ImageConfig, PretrainConfig
 from sslfast.methods import Method, SimCLR
 from sslfast.train import Interrupted, pretrain
-from sslfast.train.checkpoint import load_checkpoint
 from sslfast.train.launch import launch
 from sslfast.train.loop import Training
 

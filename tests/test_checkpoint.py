@@ -1,19 +1,24 @@
 from __future__ import annotations
 
-import io
 import os
-import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from sslfast.train.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from sslfast.checkpoint import (
+    CHECKPOINT,
+    add_checkpoint,
+    earlier_checkpoints,
+    load_checkpoint,
+    load_last,
+    newest_whole,
+    save_checkpoint,
+)
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "last.ckpt"
+    path = tmp_path / "last.ckpt"
     save_checkpoint(path, {"step": 3, "weights": torch.arange(4.0)})
     state = load_checkpoint(path)
     assert state["step"] == 3
@@ -70,17 +75,45 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "last.ckpt")
 
 
-def test_every_generator_continues_where_it_was() -> None:
-    generator = torch.Generator().manual_seed(1)
+def steps_kept(run: Path) -> list[int]:
+    return [load_checkpoint(path)["step"] for path in (run / CHECKPOINT, *earlier_checkpoints(run))]
 
-    def draw() -> list[float]:
-        views = torch.rand(1, generator=generator).item()
-        return [random.random(), np.random.rand(), np.random.randn(), torch.rand(1).item(), views]  # noqa: NPY002
 
-    draw()
-    file = io.BytesIO()
-    torch.save(rng_state(generator), file)
-    expected = draw()
-    file.seek(0)
-    set_rng_state(torch.load(file, weights_only=True), generator)
-    assert draw() == expected
+@pytest.mark.parametrize(("keep", "kept"), [(1, [4]), (2, [4, 3]), (3, [4, 3, 2]), ("every", [4, 3, 2, 1, 0])])
+@pytest.mark.parametrize("links", [True, False])
+def test_checkpoints_before_the_last_are_kept(
+    keep: int | str, kept: list[int], links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    for step in range(5):
+        add_checkpoint(tmp_path, {"step": step}, before=step - 1 if step else None, keep=keep)
+    assert steps_kept(tmp_path) == kept
+    assert len(list((tmp_path / "checkpoints").iterdir())) == len(kept)
+
+
+def test_an_earlier_checkpoint_serves_when_the_last_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*last\.ckpt$"):
+        load_last(tmp_path)
+    for step in range(3):
+        add_checkpoint(tmp_path, {"step": step}, before=step - 1 if step else None, keep="every")
+    (tmp_path / CHECKPOINT).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged.*; step-00000001\.ckpt before it is whole: --res"):
+        load_last(tmp_path)
+    assert newest_whole(tmp_path)[1]["step"] == 1
+    (tmp_path / CHECKPOINT).unlink()
+    with pytest.raises(FileNotFoundError, match="step-00000001"):
+        load_last(tmp_path)
+    for path in earlier_checkpoints(tmp_path):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"step-00000000\.ckpt is damaged"):
+        newest_whole(tmp_path)
+
+
+def test_a_run_that_was_removed_is_not_made_again(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        add_checkpoint(tmp_path / "gone", {"step": 1}, before=None, keep=2)
+    assert not (tmp_path / "gone").exists()
