@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test test-gpu-emulated lint bench bench-regression clean
+.PHONY: demo test test-gpu-emulated test-long kills lint bench bench-regression clean
 
 demo: $(VENV)/demo.stamp  ## train SimCLR on the embedded digits, evaluate it, write the report
 	$(BIN)/sslfast pretrain simclr --data digits --output $(RUN) --overwrite
@@ -17,6 +17,12 @@ test: $(VENV)/dev.stamp  ## the whole test suite
 
 test-gpu-emulated: $(VENV)/dev.stamp  ## all tests of Triton kernels in the interpreter, more like a GPU; half an hour
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m pytest -p tensor_core -p triton_races tests/ops/test_*_triton.py
+
+test-long: $(VENV)/dev.stamp  ## what takes minutes: generated code of torch.compile, torchrun with dying ranks, kills
+	$(BIN)/python -m pytest --long -m long
+
+kills: $(VENV)/dev.stamp  ## 100 processes killed while they train, and every run resumed to the same bits
+	$(BIN)/python tests/train/kills.py --kills 100
 
 lint: $(VENV)/dev.stamp  ## style, and the formatting that ruff would give
 	$(BIN)/ruff check .

@@ -8,15 +8,12 @@ from sslfast import _C
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--instruction-set", choices=_C.INSTRUCTION_SETS, help="of the C++ kernels; default: the best")
+    parser.addoption("--long", action="store_true", help="run the tests that take minutes, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if name := config.getoption("--instruction-set"):
         _C.load(name)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="run the tests that take minutes, too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -40,6 +40,7 @@ class Material:
     ) -> None:
         self.run = Run(run)
         self.results = read_results(run)
+        self.settings = self.run.settings  # a method or a field that there is not shows at once
         self.config: dict[str, Any] = self.run.config
         self.data_root, self.download = data_root, download
         self.device = choose_device(device)
