@@ -94,6 +94,7 @@ class RunLog:
         for name, value in values.items():
             if name != "step":
                 self._board.scalar(name, value, values["step"])
+        self._board.flush()
 
     def progress(self, text: str, brief: str) -> None:
         """What the last steps were like: a line, or on a terminal, in brief, beside the progress bar."""

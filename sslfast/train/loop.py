@@ -213,7 +213,7 @@ class Training:
             for name, value in self.output.items()
             if name != "loss" and isinstance(value, Tensor) and value.ndim == 0
         }
-        scalars = dict(zip(scalars, torch.stack([value.double() for value in scalars.values()]).tolist()))  # one wait
+        scalars = dict(zip(scalars, torch.stack([value.float() for value in scalars.values()]).tolist()))  # one wait
         std, rank = scalars["std"], scalars["effective_rank"]
         speed = (self.step - self.clock_step) * self.batch / (time.perf_counter() - self.clock)
         values = {
