@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from sslfast.kernels.reference import normalize
-from sslfast.ops import across
+from sslfast.ops import across, agreement
 from sslfast.ops.checks import check_embeddings
 
 
@@ -29,6 +29,7 @@ class KeyQueue(nn.Module):
     Attributes:
         keys: (size, dim) float32.
         pointer: 0-dim int64, the row that is overwritten next.
+        check_ranks: whether `enqueue` compares the shapes of all ranks first, see `ops.nt_xent`; True.
 
     Raises:
         TypeError, ValueError: size or dim is not a positive integer.
@@ -46,7 +47,7 @@ class KeyQueue(nn.Module):
                 raise TypeError(f"KeyQueue: {name} must be an integer, got {type(value).__name__}")
             if value < 1:
                 raise ValueError(f"KeyQueue: {name} must be at least 1, got {value}")
-        self.group = group
+        self.group, self.check_ranks = group, True
         self.register_buffer("keys", normalize(torch.randn(size, dim))[0])
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
 
@@ -69,7 +70,8 @@ class KeyQueue(nn.Module):
         rows = normalize(keys.to(self.keys.dtype))[0]
         group = across.find_group("KeyQueue", self.group, "all")
         if group is not None:
-            across.agree("KeyQueue", group, rows, 0.0, None)
+            if self.check_ranks:
+                agreement.check_ranks("KeyQueue", group, rows)
             rows = across.gather_all(rows, group).flatten(0, 1)
         count = len(rows)
         first = max(0, count - size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +26,17 @@ class _TemperedLoss(nn.Module):
         self._temperature, _ = check_temperature(name, temperature, torch.device("cpu"))
         check_reduction(name, reduction)
         self.reduction, self.group, self.gather = reduction, group, gather
+        self.check_ranks = True  # may be set to False once the ranks have agreed, see ops.nt_xent
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learnable else None
 
     @property
     def temperature(self) -> float | Tensor:
         """The number, or the 0-dim tensor that is being learned."""
         return self._temperature if self.log_temperature is None else self.log_temperature.exp()
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("reduction", "group", "gather", "check_ranks")}
 
     def extra_repr(self) -> str:
         learnable = self.log_temperature is not None
@@ -63,7 +69,7 @@ class NTXentLoss(_TemperedLoss):
 
     def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
         """z1, z2: raw projections (N, D) of the two views -> 0-dim float32, or (2N,) with reduction="none"."""
-        return ops.nt_xent(z1, z2, self.temperature, reduction=self.reduction, group=self.group, gather=self.gather)
+        return ops.nt_xent(z1, z2, self.temperature, **self._options)
 
 
 class InfoNCELoss(_TemperedLoss):
@@ -91,9 +97,7 @@ class InfoNCELoss(_TemperedLoss):
 
     def forward(self, query: Tensor, key: Tensor, queue: Tensor | None = None) -> Tensor:
         """query, key: raw projections (N, D); queue: unit rows (K, D) -> 0-dim float32, or (N,) with "none"."""
-        return ops.info_nce(
-            query, key, queue, self.temperature, reduction=self.reduction, group=self.group, gather=self.gather
-        )
+        return ops.info_nce(query, key, queue, self.temperature, **self._options)
 
 
 class NegativeCosineSimilarity(nn.Module):

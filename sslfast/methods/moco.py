@@ -93,6 +93,7 @@ class MoCo(TwoViews):
         self.queue = KeyQueue(config.queue_size, config.projection_features, group="world")
         self.loss = InfoNCELoss(config.temperature)
         self.symmetric = config.symmetric
+        self.begun = False
 
     def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Two augmentations of `images`, (B, C, image_size, image_size) each, and the order of the shuffle.
@@ -131,7 +132,11 @@ class MoCo(TwoViews):
         return _of_all(self.key_encoder(shuffled), group)[order.argsort()[mine]]
 
     def on_step(self, step: int, total: int) -> None:
-        """Moves the key encoder, before its forward pass; it starts as a copy of the query encoder."""
+        """Moves the key encoder, before its forward pass; it starts as a copy of the query encoder.
+
+        The ranks are compared in the first step; as their batches are all full, they agree from then on.
+        """
+        self.queue.check_ranks, self.begun = not self.begun, True
         if step == 0:  # the weights may have been loaded since it was made
             self.key_encoder.module.load_state_dict(nn.Sequential(self.backbone, self.head).state_dict())
         self.key_encoder.update(step)

@@ -8,19 +8,18 @@ two numbers a row. So no gradient is ever sent, and the same exchange serves bot
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from sslfast.ops import negatives
 
 GATHERS = ("all", "ring")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_host_groups: weakref.WeakKeyDictionary[ProcessGroup, ProcessGroup] = weakref.WeakKeyDictionary()
+ALIGNMENT = 16  # of each tensor among the bytes of several
 
 
 def find_group(op: str, group: ProcessGroup | str | None, gather: str) -> ProcessGroup | None:
@@ -34,38 +33,6 @@ def find_group(op: str, group: ProcessGroup | str | None, gather: str) -> Proces
     if not isinstance(group, ProcessGroup):
         raise TypeError(f"{op}: group must be a process group, 'world' or None, got {group!r}")
     return group if dist.get_world_size(group) > 1 else None
-
-
-def agree(op: str, group: ProcessGroup, x: Tensor, temperature: float, tau: Tensor | None) -> Tensor | None:
-    """Refuse ranks whose shapes, dtypes or temperatures differ: to exchange them would hang, or mix two losses.
-
-    The numbers travel between the hosts, so that no device waits. A temperature on a device is compared there: the
-    tensor that comes back is NaN where ranks differ.
-    """
-    if tau is not None and tau.device.type == "cpu":
-        temperature = float(tau)
-    mine = torch.tensor([*x.shape, DTYPES.index(x.dtype), temperature], dtype=torch.float64)
-    everyone = gather_all(mine, _host_group(group))
-    if not torch.allclose(everyone, mine.expand_as(everyone), rtol=0, atol=0, equal_nan=True):
-        ranks = "; ".join(
-            f"rank {rank}: ({n:.0f}, {d:.0f}) {DTYPES[int(dtype)]}, temperature {tau:.9g}"
-            for rank, (n, d, dtype, tau) in enumerate(everyone.tolist())
-        )
-        raise ValueError(f"{op}: the ranks of group must have equal shapes, dtypes and temperatures, got {ranks}")
-    if tau is None or tau.device.type == "cpu":
-        return tau
-    taus = gather_all(tau.detach()[None], group)
-    return torch.where((taus == tau).all(), tau, float("nan"))
-
-
-def _host_group(group: ProcessGroup) -> ProcessGroup:
-    """The group itself if it can exchange tensors of the host, else one of the same ranks that can."""
-    if "cpu" in dist.get_backend_config(group):
-        return group
-    if group not in _host_groups:
-        ranks = dist.get_process_group_ranks(group)
-        _host_groups[group] = dist.new_group(ranks, backend="gloo", use_local_synchronization=True)
-    return _host_groups[group]
 
 
 def add_negatives(
@@ -84,7 +51,8 @@ def add_negatives(
     t = temperature if tau is None else tau.double()
     loss, top, total, weighted = losses.double(), shift.double(), 1 / inverse_sum.double(), mean
     weighted = weighted * total[: len(mean), None]
-    for (block,) in others([columns], group, gather):
+    temperatures = [] if tau is None else [tau.detach().reshape(1)]
+    for block, *theirs in others([columns, *temperatures], group, gather):
         part = negatives.forward(rows, block, False, temperature, tau, len(mean) > 0)
         part_shift, part_sum, part_weighted = (x.double() for x in part)
         ratio = torch.log(part_sum / total) + (part_shift - top) / t
@@ -92,6 +60,9 @@ def add_negatives(
         higher = torch.maximum(top, part_shift)
         keep, join = torch.exp((top - higher) / t), torch.exp((part_shift - higher) / t)
         total, top = total * keep + part_sum * join, higher
+        for temperature_there in theirs:  # where ranks differ in it, the loss is NaN, and from the shift its gradient
+            nothing = torch.where(temperature_there == tau, 0.0, float("nan"))
+            top, loss = top + nothing, loss + nothing
         weighted = weighted * keep[: len(mean), None] + part_weighted * join[: len(mean), None]
     mean = weighted / total[: len(mean), None]
     return loss.to(losses.dtype), top.to(shift.dtype), (1 / total).to(inverse_sum.dtype), mean.to(losses.dtype)
@@ -124,23 +95,25 @@ def weighted_negatives(
 def others(tensors: Sequence[Tensor], group: ProcessGroup, gather: str) -> Iterator[list[Tensor]]:
     """The same tensors of every other rank, by distance; with "ring" one rank's at a time, the next under way."""
     size, rank = dist.get_world_size(group), dist.get_rank(group)
+    held = _packed(tensors)
     if gather == "all":
-        gathered = [gather_all(x, group) for x in tensors]
+        gathered = gather_all(held, group)
         for distance in range(1, size):
-            yield [x[(rank - distance) % size] for x in gathered]
+            yield _unpacked(gathered[(rank - distance) % size], tensors)
         return
     following, preceding = (dist.get_global_rank(group, (rank + way) % size) for way in (1, -1))
-    held = [_bytes(x) for x in tensors]
     for distance in range(1, size + 1):
-        arriving = [torch.empty_like(x) for x in held]
+        arriving = torch.empty_like(held)
         requests = []
         if distance < size:
-            sends = [dist.P2POp(dist.isend, x, following, group) for x in held]
-            receives = [dist.P2POp(dist.irecv, x, preceding, group) for x in arriving]
+            exchange = (
+                dist.P2POp(dist.isend, held, following, group),
+                dist.P2POp(dist.irecv, arriving, preceding, group),
+            )
             with _exchange():
-                requests = dist.batch_isend_irecv(sends + receives)
+                requests = dist.batch_isend_irecv(list(exchange))
         if distance > 1:
-            yield [x.view(like.dtype).view(like.shape) for x, like in zip(held, tensors)]
+            yield _unpacked(held, tensors)
         with _exchange():
             for request in requests:
                 request.wait()
@@ -161,6 +134,22 @@ def _exchange() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise RuntimeError(f"a rank of the group is gone, or did not come to this loss: {error}") from error
+
+
+def _packed(tensors: Sequence[Tensor]) -> Tensor:
+    """The bytes of all, one behind the other, so that they go in one exchange."""
+    if len(tensors) == 1:
+        return _bytes(tensors[0])
+    return torch.cat([F.pad(_bytes(x), (0, -x.nbytes % ALIGNMENT)) for x in tensors])
+
+
+def _unpacked(held: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors, like these, whose bytes `_packed` has put together."""
+    found, start = [], 0
+    for like in tensors:
+        found.append(held[start : start + like.nbytes].view(like.dtype).view(like.shape))
+        start += like.nbytes + -like.nbytes % ALIGNMENT
+    return found
 
 
 def _bytes(x: Tensor) -> Tensor:

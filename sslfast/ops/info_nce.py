@@ -8,7 +8,7 @@ from torch.distributed import ProcessGroup
 
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import info_nce as cpu
-from sslfast.ops import across
+from sslfast.ops import across, agreement
 from sslfast.ops.autograd import once_differentiable
 from sslfast.ops.checks import check_embeddings, check_queue, check_reduction, check_temperature
 from sslfast.ops.registry import define_op, lazily
@@ -23,6 +23,7 @@ def info_nce(
     reduction: str = "mean",
     group: ProcessGroup | str | None = None,
     gather: str = "all",
+    check_ranks: bool = True,
 ) -> Tensor:
     """InfoNCE of N queries and their keys, from raw projections; both are L2-normalised inside.
 
@@ -48,6 +49,8 @@ def info_nce(
         group: without a queue, the process group whose keys are negatives too, "world" for the default one; None for
             this process alone. See `nt_xent` for the contract. Not with a queue, which holds the keys of all already.
         gather: "all" holds the keys of all ranks at once; "ring" passes them on, one rank's at a time.
+        check_ranks: compare what the ranks were called with, in a small exchange between their hosts, so that ranks
+            that differ raise instead of waiting for each other; False, once they have agreed, saves its time.
 
     Returns:
         float32 (float64 for float64 inputs): 0-dim, or (N,) with reduction="none". Differentiable once with respect to
@@ -55,8 +58,8 @@ def info_nce(
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype or device, is empty, the temperature is not
-            positive and finite, the queue requires grad, or both queue and group are given; ranks disagree on shape,
-            dtype or temperature.
+            positive and finite, the queue requires grad, or both queue and group are given; ranks disagree
+            on any of these or on the op.
 
     Source: He et al. 2020, "Momentum Contrast", https://arxiv.org/abs/1911.05722, equation 1
     """
@@ -68,7 +71,10 @@ def info_nce(
     if group is not None:
         if queue is not None:
             raise ValueError("info_nce: group must be None with a queue, which already holds the keys of every rank")
-        tau = across.agree("info_nce", group, query, number, tau)
+        if check_ranks:
+            agreement.check_ranks(
+                "info_nce", group, query, temperature=number if tau is None else tau, gather=gather, reduction=reduction
+            )
     if queue is not None:
         queue = queue.to(query.dtype).contiguous()
     return _InfoNCE.apply(query, key, tau, queue, number, reduction, group, gather)

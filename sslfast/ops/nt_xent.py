@@ -8,7 +8,7 @@ from torch.distributed import ProcessGroup
 
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import nt_xent as cpu
-from sslfast.ops import across
+from sslfast.ops import across, agreement
 from sslfast.ops.autograd import once_differentiable
 from sslfast.ops.checks import check_embeddings, check_reduction, check_temperature
 from sslfast.ops.registry import define_op, lazily
@@ -22,6 +22,7 @@ def nt_xent(
     reduction: str = "mean",
     group: ProcessGroup | str | None = None,
     gather: str = "all",
+    check_ranks: bool = True,
 ) -> Tensor:
     """NT-Xent of two views of N images, from raw projections; rows are L2-normalised inside.
 
@@ -43,6 +44,8 @@ def nt_xent(
             averaging of gradients, W ranks of N images train as one process with W·N images does: the mean of the
             ranks' losses and all parameter gradients are the same. See docs/distributed.md.
         gather: "all" holds the views of all ranks at once; "ring" passes them on, one rank's at a time.
+        check_ranks: compare what the ranks were called with, in a small exchange between their hosts, so that ranks
+            that differ raise instead of waiting for each other; False, once they have agreed, saves its time.
 
     Returns:
         float32 (float64 for float64 inputs): 0-dim, or (2N,) with reduction="none". Differentiable once with respect
@@ -50,7 +53,7 @@ def nt_xent(
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype or device, is empty, or the temperature is
-            not positive and finite; ranks disagree on shape, dtype or temperature.
+            not positive and finite; ranks disagree on any of these or on the op.
         RuntimeError: a rank of the group is gone.
 
     Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning", https://arxiv.org/abs/2002.05709
@@ -59,8 +62,10 @@ def nt_xent(
     number, tau = check_temperature("nt_xent", temperature, z1.device)
     check_reduction("nt_xent", reduction)
     group = across.find_group("nt_xent", group, gather)
-    if group is not None:
-        tau = across.agree("nt_xent", group, z1, number, tau)
+    if group is not None and check_ranks:
+        agreement.check_ranks(
+            "nt_xent", group, z1, temperature=number if tau is None else tau, gather=gather, reduction=reduction
+        )
     return _NTXent.apply(z1, z2, tau, number, reduction, group, gather)
 
 

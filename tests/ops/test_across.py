@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import warnings
 from datetime import timedelta
 
 import pytest
@@ -71,6 +72,33 @@ def what_is_raised(function) -> str:
     return "nothing"
 
 
+def unchecked(z: torch.Tensor, rank: int) -> dict:
+    """What is exchanged in a step by a learned temperature, with and without a comparison; and what differs then."""
+    exchanges: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("all_gather_into_tensor", "batch_isend_irecv"):
+            exchange = getattr(dist, name)
+            patch.setattr(
+                dist, name, lambda *args, f=exchange, n=name, **kwargs: exchanges.append(n) or f(*args, **kwargs)
+            )
+        counts = {}
+        for gather, check in itertools.product(("all", "ring"), (True, False)):
+            loss = NTXentLoss(0.2, learnable=True, group="world", gather=gather)
+            loss.check_ranks = check
+            exchanges.clear()
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                value = loss(z.clone().requires_grad_(), z)
+            forward = list(exchanges)
+            value.backward()
+            counts[gather, check] = (forward, exchanges[len(forward) :])
+    tau = torch.tensor(0.1 + 0.1 * rank)
+    leaf = z.clone().requires_grad_()
+    value = ops.nt_xent(leaf, z, tau, group="world", check_ranks=False)
+    value.backward()
+    return {"counts": counts, "loss": value.detach(), "gradient": leaf.grad}
+
+
 def refusals() -> dict:
     rank = dist.get_rank()
     z = torch.randn(4, 3)
@@ -83,6 +111,13 @@ def refusals() -> dict:
             lambda: ops.info_nce(*[z.to([torch.float32, torch.bfloat16][rank])] * 2, group="world")
         ),
         "queue": what_is_raised(lambda: ops.info_nce(z, z, F.normalize(z), group="world")),
+        "op": what_is_raised(lambda: (ops.nt_xent, ops.info_nce)[rank](z, z, temperature=0.5, group="world")),
+        "queue and loss": what_is_raised(
+            lambda: [lambda: KeyQueue(8, 3, group="world").enqueue(z), lambda: ops.nt_xent(z, z, group="world")][rank]()
+        ),
+        "gather": what_is_raised(lambda: ops.nt_xent(z, z, group="world", gather=("all", "ring")[rank])),
+        "reduction": what_is_raised(lambda: ops.info_nce(z, z, group="world", reduction=("mean", "sum")[rank])),
+        "unchecked": unchecked(z, rank),
         "afterwards": float(ops.nt_xent(z, z, 0.5, group="world").isfinite()),
     }
 
@@ -196,7 +231,7 @@ def test_queue_takes_the_keys_of_every_rank_in_their_order(results):
     [
         (
             "temperature",
-            "ValueError: nt_xent: the ranks of group must have equal.*rank 0: .*temperature 0.1; rank 1.*0.2",
+            "ValueError: nt_xent: the ranks of group must have equal.*rank 0: .*temperature 0.1, .*; rank 1.*0.2",
         ),
         (
             "tensor",
@@ -205,12 +240,27 @@ def test_queue_takes_the_keys_of_every_rank_in_their_order(results):
         ("batch", r"ValueError: nt_xent: .*rank 0: \(4, 3\) torch.float32.*; rank 1: \(3, 3\) torch.float32"),
         ("dtype", r"ValueError: info_nce: .*rank 0: \(4, 3\) torch.float32.*; rank 1: \(4, 3\) torch.bfloat16"),
         ("queue", "ValueError: info_nce: group must be None with a queue"),
+        ("op", "ValueError: .*rank 0: .* in nt_xent; rank 1: .* in info_nce"),
+        ("queue and loss", "ValueError: .*rank 0: .* in KeyQueue; rank 1: .* in nt_xent"),
+        ("gather", "ValueError: nt_xent: .*rank 0: .*gather all.*; rank 1: .*gather ring"),
+        ("reduction", "ValueError: info_nce: .*rank 0: .*reduction mean.*; rank 1: .*reduction sum"),
     ],
 )
 def test_ranks_that_differ_are_refused_on_every_rank(what, message, two):
     for result in two:
         assert re.match(message, result["refusals"][what])
         assert result["refusals"]["afterwards"] == 1.0
+
+
+def test_a_step_exchanges_once_each_way_and_compares_once_at_most(two):
+    for result in two:
+        found = result["refusals"]["unchecked"]
+        for (gather, check), (forward, backward) in found["counts"].items():
+            exchange = "all_gather_into_tensor" if gather == "all" else "batch_isend_irecv"
+            assert forward == ["all_gather_into_tensor"] * check + [exchange], (gather, check)
+            assert backward == [exchange]
+        assert found["loss"].isnan()  # temperatures that nobody compared were two different ones
+        assert found["gradient"].isnan().all()
 
 
 def test_a_group_that_is_a_part_of_the_world(four):
