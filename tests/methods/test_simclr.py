@@ -65,8 +65,9 @@ def test_projection_options() -> None:
 
 @pytest.mark.parametrize("field", ["temperature", "epochs", "batch_size", "learning_rate", "optimizer", "momentum"])
 def test_wrong_configuration_is_named(field: str) -> None:
+    wrong = {"optimizer": "adam", "epochs": 0, "batch_size": 1}
     with pytest.raises(ValueError, match=field):
-        dataclasses.replace(CONFIG, **{field: "adam" if field == "optimizer" else float("nan")})
+        dataclasses.replace(CONFIG, **{field: wrong.get(field, float("nan"))})
 
 
 def test_configuration_as_json_has_every_field() -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -101,7 +100,7 @@ def test_only_the_predictor_keeps_its_learning_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("projection_layers", 0), ("projection_features", 3), ("projection_features", math.nan)]
+    ("field", "value"), [("projection_layers", 0), ("projection_features", 3), ("projection_features", -1)]
 )
 def test_wrong_configuration_is_named(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
