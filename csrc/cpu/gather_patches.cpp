@@ -26,7 +26,7 @@ void gather_patches(const Images& images, const int64_t* keep, int64_t kept, int
 #pragma omp parallel if (images.batch * kept * bytes > kSerialBytes)
     {
         std::vector<float> patch(elements);
-#pragma omp for
+#pragma omp for schedule(dynamic, rows_at_once(bytes))
         for (int64_t row = 0; row < images.batch * kept; ++row) {
             char* to = static_cast<char*>(out) + row * bytes;
             if (row + 1 < images.batch * kept) prefetch_patch(images, (row + 1) / kept, keep[row + 1]);
@@ -45,7 +45,8 @@ void gather_patches_backward(const float* grad, const Images& images, const int6
     const int64_t p = images.patch_size, channels = images.channels, across = images.width / p;
     const int64_t size = kSizes[type], lines = images.batch * channels * images.height;
     const std::vector<int32_t> source = inverse_of(keep, images.batch, kept, images.patches());
-#pragma omp parallel for if (lines * images.width * size > kSerialBytes)
+#pragma omp parallel for schedule(dynamic, rows_at_once(images.width * size)) \
+    if (lines * images.width * size > kSerialBytes)
     for (int64_t row = 0; row < lines; ++row) {
         const int64_t b = row / (channels * images.height), c = row / images.height % channels, y = row % images.height;
         for (int64_t j = 0; j < across; ++j) {

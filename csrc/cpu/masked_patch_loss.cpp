@@ -3,50 +3,55 @@
 #include <cmath>
 
 #include "common/simd.h"
+#include "cpu/stream.h"
 
 namespace sslfast::cpu {
 namespace {
 
-constexpr float kEps = 1e-6f;
+constexpr double kEps = 1e-6;
 
 struct Statistics {
     float mean, rstd;
 };
 
-// By deviations from a first mean: nothing cancels, and their own mean corrects it.
-Statistics statistics(const float* x, int64_t size) {
-    float sum = 0, first = 0, second = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < size; ++i) sum += x[i];
-    const float about = sum / float(size);
-#pragma omp simd reduction(+ : first, second)
-    for (int64_t i = 0; i < size; ++i) {
-        const float away = x[i] - about;
-        first += away;
-        second += away * away;
-    }
-    const float shift = first / float(size);
-    const float variance = (second - first * shift) / float(size - 1);
-    return {about + shift, 1 / std::sqrt(variance + kEps)};
+// The sum of f(x), in as many parts as the adders work on at once; so few numbers of each part round little.
+template <typename F>
+SSLFAST_INLINE double sum(const float* x, int64_t size, F f) {
+    constexpr int64_t kSums = 4;
+    Part sums[kSums] = {}, y;
+    int64_t i = 0;
+    for (; i + kSums * kWidth <= size; i += kSums * kWidth)
+        for (int64_t s = 0; s < kSums; ++s) {
+            std::memcpy(&y, x + i + s * kWidth, sizeof y);
+            sums[s] += f(y);
+        }
+    const Part all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    double total = 0;
+    for (int64_t lane = 0; lane < kWidth; ++lane) total += all[lane];
+    for (; i < size; ++i) total += f(x[i]);
+    return total;
 }
 
-template <typename T>
-SSLFAST_INLINE float squares(const void* pred, const float* x, int64_t size, Statistics t) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < size; ++i) {
-        const float error = to_float(static_cast<const T*>(pred)[i]) - (x[i] - t.mean) * t.rstd;
-        sum += error * error;
-    }
-    return sum;
+// By deviations from a first mean, which x becomes: nothing cancels, and their own mean corrects it.
+Statistics center(float* x, int64_t size, float* mean) {
+    const auto itself = [](const auto& y) { return y; };
+    const float about = float(sum(x, size, itself) / double(size));
+#pragma omp simd
+    for (int64_t i = 0; i < size; ++i) x[i] -= about;
+    const double first = sum(x, size, itself), second = sum(x, size, [](const auto& y) { return y * y; });
+    const double shift = first / double(size), variance = (second - first * shift) / double(size - 1);
+    *mean = float(about + shift);
+    return {float(shift), float(1 / std::sqrt(variance + kEps))};
 }
 
-float squared_error(const void* pred, int type, const float* x, int64_t size, Statistics t) {
-    switch (type) {
-        case kBf16: return squares<Bf16>(pred, x, size, t);
-        case kHalf: return squares<Half>(pred, x, size, t);
-        default: return squares<float>(pred, x, size, t);
-    }
+// The target x becomes the error.
+double squared_error(const void* pred, int type, float* x, int64_t size, Statistics t) {
+    with_type(type, [&](auto zero) {
+        const auto* from = static_cast<const decltype(zero)*>(pred);
+#pragma omp simd
+        for (int64_t i = 0; i < size; ++i) x[i] = to_float(from[i]) - (x[i] - t.mean) * t.rstd;
+    });
+    return sum(x, size, [](const auto& y) { return y * y; });
 }
 
 template <typename T>
@@ -81,21 +86,22 @@ void masked_patch_loss(const Prediction& pred, const Images& images, float* mean
                        float* count) {
     const int64_t rows = images.batch * images.patches(), size = images.elements();
     const int64_t bytes = size * kSizes[pred.type];
-    std::vector<float> sums(rows);
+    std::vector<double> sums(rows);
 #pragma omp parallel if (rows * bytes > kSerialBytes)
     {
         std::vector<float> target(size);
-#pragma omp for
+#pragma omp for schedule(dynamic, rows_at_once(bytes))
         for (int64_t row = 0; row < rows; ++row) {
             Statistics t{0, 0};
+            float middle = 0;
             if (pred.mask[row]) {
                 prefetch_next(pred, images, row, rows, bytes);
                 read_patch(images, row / images.patches(), row % images.patches(), target.data());
-                t = mean ? statistics(target.data(), size) : Statistics{0, 1};
+                t = mean ? center(target.data(), size, &middle) : Statistics{0, 1};
                 const char* from = static_cast<const char*>(pred.data) + row * bytes;
                 sums[row] = squared_error(from, pred.type, target.data(), size, t);
             }
-            if (mean) mean[row] = t.mean, rstd[row] = t.rstd;
+            if (mean) mean[row] = middle, rstd[row] = t.rstd;
         }
     }
     double total = 0;
@@ -110,22 +116,26 @@ void masked_patch_loss_backward(const Prediction& pred, const Images& images, co
                                 float factor, void* dpred) {
     const int64_t rows = images.batch * images.patches(), size = images.elements();
     const int64_t bytes = size * kSizes[pred.type];
+    const bool streamed = rows * bytes >= kStreamBytes;
 #pragma omp parallel if (rows * bytes > kSerialBytes)
     {
         std::vector<float> target(size);
-#pragma omp for
+        std::vector<char> line(streamed ? bytes : 0);
+#pragma omp for schedule(dynamic, rows_at_once(bytes))
         for (int64_t row = 0; row < rows; ++row) {
             char* to = static_cast<char*>(dpred) + row * bytes;
             if (!pred.mask[row]) {
-                std::memset(to, 0, bytes);
+                put(streamed, to, nullptr, bytes);
                 continue;
             }
             prefetch_next(pred, images, row, rows, bytes);
             read_patch(images, row / images.patches(), row % images.patches(), target.data());
             const Statistics t = mean ? Statistics{mean[row], rstd[row]} : Statistics{0, 1};
             const char* from = static_cast<const char*>(pred.data) + row * bytes;
-            scaled_error(from, pred.type, target.data(), size, t, factor, to);
+            scaled_error(from, pred.type, target.data(), size, t, factor, streamed ? line.data() : to);
+            if (streamed) stream(to, line.data(), bytes);
         }
+        end_streams();
     }
 }
 

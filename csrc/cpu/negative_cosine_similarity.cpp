@@ -4,6 +4,7 @@
 
 #include "common/half.h"
 #include "common/simd.h"
+#include "cpu/rows.h"
 
 namespace sslfast::cpu {
 namespace {
@@ -73,13 +74,13 @@ void backward_row(double grad, const void* all_p, const void* all_z, int type, i
 }  // namespace
 
 void negative_cosine_similarity(const void* p, const void* z, int type, int64_t rows, int64_t dim, float* loss) {
-#pragma omp parallel for schedule(static) if (rows * dim > 16384)
+#pragma omp parallel for schedule(dynamic, rows_at_once(2 * dim * kSizes[type])) if (rows * dim > 16384)
     for (int64_t i = 0; i < rows; ++i) forward_row(p, z, type, i, dim, loss + i);
 }
 
 void negative_cosine_similarity_backward(const float* grad, const void* p, const void* z, int type, int64_t rows,
                                          int64_t dim, void* dp, void* dz) {
-#pragma omp parallel for schedule(static) if (rows * dim > 16384)
+#pragma omp parallel for schedule(dynamic, rows_at_once(4 * dim * kSizes[type])) if (rows * dim > 16384)
     for (int64_t i = 0; i < rows; ++i) backward_row(grad[i], p, z, type, i, dim, dp, dz);
 }
 

@@ -24,7 +24,7 @@ void choose(Noise noise, int64_t batch, int64_t patches, int64_t kept, int64_t* 
     {
         std::vector<uint32_t> words(patches + 3);
         std::vector<uint64_t> keys(patches);  // (noise, index): unique, so any sort is stable
-#pragma omp for
+#pragma omp for schedule(dynamic, rows_at_once(patches * 64))  // as slow as copying so many bytes
         for (int64_t image = 0; image < batch; ++image) {
             noise(image, words.data());
             for (int64_t i = 0; i < patches; ++i) keys[i] = uint64_t(words[i]) << 32 | uint64_t(i);

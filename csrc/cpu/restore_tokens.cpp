@@ -46,7 +46,7 @@ void restore_tokens(const void* visible, int type, const int64_t* restore, const
                     int64_t batch, int64_t tokens, int64_t kept, int64_t dim, void* out) {
     const int64_t bytes = dim * kSizes[type];
     const std::vector<float> zero(pos ? 0 : dim, -0.0f);  // changes nothing when added
-#pragma omp parallel for if (batch * tokens * bytes > kSerialBytes)
+#pragma omp parallel for schedule(dynamic, rows_at_once(bytes)) if (batch * tokens * bytes > kSerialBytes)
     for (int64_t row = 0; row < batch * tokens; ++row) {
         const bool masked = restore[row] >= kept;
         const char* from = static_cast<const char*>(visible) + (row / tokens * kept + restore[row]) * bytes;
@@ -71,7 +71,7 @@ void restore_tokens_backward(const void* grad, int type, const int64_t* restore,
             accumulate_row(from, type, dim, sum);
         if (all) accumulate_row(from, type, dim, all);
     };
-#pragma omp parallel for if (rows * bytes > kSerialBytes)
+#pragma omp parallel for schedule(dynamic) if (rows * bytes > kSerialBytes)
     for (int64_t part = 0; part < parts; ++part) {
         double* sum = masked.data() + part * dim;
         if (!dpos) {

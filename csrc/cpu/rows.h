@@ -1,6 +1,7 @@
 // Rows of elements: how they are stored, copied, and told from one another.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -21,6 +22,9 @@ inline void prefetch(const void* data, int64_t bytes) {
 // A loop over less than this is not worth waking threads for.
 constexpr int64_t kSerialBytes = 1 << 15;
 
+// Rows that a thread takes at a time, as it comes free: one that has lost its core holds up nobody but with these.
+inline int64_t rows_at_once(int64_t bytes) { return std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(bytes, 1)); }
+
 SSLFAST_INLINE float to_float(uint8_t x) { return float(x); }
 using sslfast::to_float;
 
@@ -31,7 +35,6 @@ SSLFAST_INLINE void store(Half* to, float x) { *to = to_half(x); }
 // The places where each of `values` numbers stands in a row of `indices`, -1 where none does, for every one of the rows.
 inline std::vector<int32_t> inverse_of(const int64_t* indices, int64_t rows, int64_t columns, int64_t values) {
     std::vector<int32_t> inverse(rows * values, -1);
-#pragma omp parallel for if (rows * columns * 8 > kSerialBytes)
     for (int64_t row = 0; row < rows; ++row)
         for (int64_t j = 0; j < columns; ++j) {
             const int64_t value = indices[row * columns + j];

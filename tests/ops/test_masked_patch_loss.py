@@ -57,6 +57,13 @@ def test_value_and_gradient_ragged_shapes(b, c, h, w, p, k, dtype, norm_pix, dev
         patches.assert_meets_the_bar(op, expected, dtype, pred=predictions(images, p, dtype))
 
 
+def test_more_than_the_caches_hold(device):
+    """The gradient is written past them; its rows begin at addresses that no register divides."""
+    images, mask = photographs(5, 3, 405, 405, device=device), patch_mask(5, 6561, 1500, device).mask
+    op, expected = losses(images, mask, 5)
+    patches.assert_meets_the_bar(op, expected, torch.float32, pred=predictions(images, 5))
+
+
 @pytest.mark.parametrize("norm_pix", [True, False])
 @pytest.mark.parametrize("image_dtype", [torch.uint8, *HALVES_AND_SINGLE], ids=str)
 @pytest.mark.parametrize("dtype", HALVES_AND_SINGLE, ids=str)

@@ -1,0 +1,50 @@
+"""The CPU kernels give the same bits on any number of threads, whoever takes which rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from patches import patch_mask, photographs, randn
+
+from sslfast import ops
+
+B, L, K, D = 16, 64, 16, 96
+MASK = patch_mask(B, L, K)
+
+
+def masked_loss():
+    images, pred = photographs(B, 3, 64, 64), randn(B, L, 192).requires_grad_()
+    loss = ops.masked_patch_loss(pred, images, MASK.mask, 8)
+    return loss, *torch.autograd.grad(loss, pred)
+
+
+def restored():
+    leaves = [randn(*shape).requires_grad_() for shape in ((B, K, D), (D,), (L, D))]
+    tokens = ops.restore_tokens(leaves[0], MASK.restore, *leaves[1:])
+    return tokens, *torch.autograd.grad((tokens * randn(B, L, D, seed=5)).sum(), leaves)
+
+
+def cosine():
+    p, z = randn(300, D).requires_grad_(), randn(300, D, seed=1).requires_grad_()
+    loss = ops.negative_cosine_similarity(p, z)
+    return loss, *torch.autograd.grad(loss, (p, z))
+
+
+def average():
+    target = randn(1 << 17).bfloat16()
+    ops.ema_update_([target], [randn(1 << 17, seed=1)], 0.9, step=3)
+    return (target,)
+
+
+@pytest.mark.parametrize("op", [masked_loss, restored, cosine, average])
+def test_same_bits_on_any_number_of_threads(op):
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(op())
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
