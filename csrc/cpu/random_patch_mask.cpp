@@ -17,10 +17,13 @@ uint32_t ordered(float x) {
     return bits >> 31 ? ~bits : bits | 0x80000000;
 }
 
+// Patches that are sorted within a millisecond or two: a thread that has lost its core may be missed for longer.
+constexpr int64_t kSerialPatches = 1 << 15;
+
 // noise(image, words) fills a row with one word a patch.
 template <typename Noise>
 void choose(Noise noise, int64_t batch, int64_t patches, int64_t kept, int64_t* keep, int64_t* restore, uint8_t* mask) {
-#pragma omp parallel if (batch * patches * 8 > kSerialBytes)
+#pragma omp parallel if (batch * patches > kSerialPatches)
     {
         std::vector<uint32_t> words(patches + 3);
         std::vector<uint64_t> keys(patches);  // (noise, index): unique, so any sort is stable

@@ -36,7 +36,11 @@ def average():
     return (target,)
 
 
-@pytest.mark.parametrize("op", [masked_loss, restored, cosine, average])
+def mask():
+    return ops.random_patch_mask(300, 196, seed=4)
+
+
+@pytest.mark.parametrize("op", [mask, masked_loss, restored, cosine, average])
 def test_same_bits_on_any_number_of_threads(op):
     before = torch.get_num_threads()
     try:
