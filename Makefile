@@ -14,6 +14,7 @@ demo: $(VENV)/demo.stamp  ## train SimCLR on the embedded digits, evaluate it, w
 
 test: $(VENV)/dev.stamp  ## the whole test suite
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/ops --default-dtype bfloat16 -m "not slow" -k "ragged and not triton"
 
 test-gpu-emulated: $(VENV)/dev.stamp  ## all tests of Triton kernels in the interpreter, more like a GPU; half an hour
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m pytest -p tensor_core -p triton_races tests/ops/test_*_triton.py

@@ -125,7 +125,7 @@ void bind(py::module_& m) {
     }, nogil);
     m.def("spread_tokens", [](address grad, address keep, int64_t batch, int64_t kept, int64_t tokens, int64_t bytes,
                               address out) {
-        cpu::spread_tokens(at<char>(grad), at<int64_t>(keep), batch, kept, tokens, bytes, at<char>(out));
+        return cpu::spread_tokens(at<char>(grad), at<int64_t>(keep), batch, kept, tokens, bytes, at<char>(out));
     }, nogil);
     m.def("restore_tokens", [](address visible, int type, address restore, address mask_token, address pos,
                                int64_t batch, int64_t tokens, int64_t kept, int64_t dim, address out) {
@@ -134,7 +134,7 @@ void bind(py::module_& m) {
     }, nogil);
     m.def("restore_tokens_backward", [](address grad, int type, address restore, int64_t batch, int64_t tokens,
                                         int64_t kept, int64_t dim, address dvisible, address dmask, address dpos) {
-        cpu::restore_tokens_backward(at<void>(grad), type, at<int64_t>(restore), batch, tokens, kept, dim,
+        return cpu::restore_tokens_backward(at<void>(grad), type, at<int64_t>(restore), batch, tokens, kept, dim,
                                      at<void>(dvisible), at<float>(dmask), at<float>(dpos));
     }, nogil);
 
@@ -151,7 +151,7 @@ void bind(py::module_& m) {
     }, nogil);
     m.def("gather_patches_backward", [](address grad, const cpu::Images& images, address keep, int64_t kept, int type,
                                         address dimages) {
-        cpu::gather_patches_backward(at<float>(grad), images, at<int64_t>(keep), kept, type, at<void>(dimages));
+        return cpu::gather_patches_backward(at<float>(grad), images, at<int64_t>(keep), kept, type, at<void>(dimages));
     }, nogil);
     m.def("masked_patch_loss", [](address pred, int type, address mask, const cpu::Images& images, address mean,
                                   address rstd, address loss, address count) {

@@ -10,6 +10,11 @@ EPS = 1e-12  # of F.normalize
 WORD = 0xFFFFFFFF  # the 32 bits of Philox
 
 
+def reduced(losses: Tensor, reduction: str) -> Tensor:
+    """Their mean, their sum, or with "none" the losses."""
+    return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses.clone()
+
+
 # --- nt_xent: SimCLR's loss (Chen et al. 2020, https://arxiv.org/abs/2002.05709, equation 1) ---
 
 
@@ -25,7 +30,7 @@ def normalize(z: Tensor) -> tuple[Tensor, Tensor]:
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduction: str = "mean") -> Tensor:
     """loss_i = −s(i, i') + log Σ_{j≠i} exp s(i, j) over the 2N views, s = cosine/τ."""
     losses, *_ = nt_xent_forward(z1, z2, temperature)
-    return {"mean": torch.mean, "sum": torch.sum, "none": lambda x: x}[reduction](losses)
+    return reduced(losses, reduction)
 
 
 def nt_xent_forward(z1: Tensor, z2: Tensor, temperature: float | Tensor) -> tuple[Tensor, ...]:
@@ -180,7 +185,7 @@ def negatives_backward(
 def negative_cosine_similarity(p: Tensor, z: Tensor, *, reduction: str = "mean") -> Tensor:
     """loss_i = −cosine(p_i, z_i)."""
     losses = negative_cosine_similarity_forward(p, z)
-    return {"mean": torch.mean, "sum": torch.sum, "none": lambda x: x}[reduction](losses)
+    return reduced(losses, reduction)
 
 
 def negative_cosine_similarity_forward(p: Tensor, z: Tensor) -> Tensor:
@@ -210,11 +215,12 @@ def ema_update_(targets: list[Tensor], sources: list[Tensor], momentum: float | 
         exact = torch.promote_types(target.dtype, torch.float32)
         share = weight.to(exact) if isinstance(weight, Tensor) else weight
         mean = 2 * torch.lerp(target.to(exact) / 2, source.to(exact) / 2, share)  # halved, no difference overflows
-        target.copy_(round_stochastically(mean, row, step) if target.dtype == torch.bfloat16 else mean)
+        halved = target.dtype in (torch.bfloat16, torch.float16)
+        target.copy_(round_stochastically(mean, target.dtype, row, step) if halved else mean)
 
 
-def round_stochastically(x: Tensor, row: int, step: int | Tensor) -> Tensor:
-    """float32 (n,) -> bfloat16, up or down with the probabilities that make the expectation x.
+def round_stochastically(x: Tensor, dtype: torch.dtype, row: int, step: int | Tensor) -> Tensor:
+    """float32 (n,) -> bfloat16 or float16, up or down with the probabilities that make the expectation x.
 
     Element i of tensor `row` has the (i mod 8)-th 16 bits of Philox at counter (i // 8, row, 0), keyed by the step.
     """
@@ -222,8 +228,14 @@ def round_stochastically(x: Tensor, row: int, step: int | Tensor) -> Tensor:
     counter = (group & WORD, group >> 32, torch.full_like(group, row), torch.zeros_like(group))
     words = torch.stack(philox(counter, step), dim=1)
     noise = torch.stack([words & 0xFFFF, words >> 16], dim=2).flatten()[: len(x)]
-    rounded = (x.view(torch.int32) + noise >> 16).to(torch.int16).view(torch.bfloat16)
-    return torch.where(x.isnan(), float("nan"), rounded)
+    if dtype == torch.bfloat16:
+        rounded = (x.view(torch.int32) + noise >> 16).to(torch.int16).view(torch.bfloat16)
+        return torch.where(x.isnan(), float("nan"), rounded)
+    size, noise = x.abs(), noise >> 3  # 13 digits of float32 are beyond float16
+    normal = ((size.view(torch.int32) + noise) & ~0x1FFF).to(torch.int32).view(torch.float32)
+    subnormal = (size.clamp_max(2.0**-14) * 2.0**24 + noise.to(torch.float32) * 2.0**-13).floor() * 2.0**-24
+    rounded = torch.copysign(torch.where(size < 2.0**-14, subnormal, normal), x)
+    return torch.where(x.isfinite(), rounded, x).to(torch.float16)
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int | Tensor) -> tuple[Tensor, ...]:

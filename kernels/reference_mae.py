@@ -65,9 +65,10 @@ def gather_tokens_forward(tokens: Tensor, keep: Tensor) -> Tensor:
 
 
 def gather_tokens_backward(grad: Tensor, keep: Tensor, num_tokens: int) -> Tensor:
-    """(B, K, D) -> (B, L, D), zero at the tokens that were not kept; no token is kept twice."""
-    tokens = grad.new_zeros(len(grad), num_tokens, grad.shape[2])
-    return tokens.scatter_(1, keep[:, :, None].expand_as(grad), grad)
+    """(B, K, D) -> (B, L, D), zero at the tokens that were not kept; of one kept several times the sum."""
+    exact = grad.to(torch.promote_types(grad.dtype, torch.float32))
+    tokens = exact.new_zeros(len(grad), num_tokens, grad.shape[2])
+    return tokens.scatter_add_(1, keep[:, :, None].expand_as(grad), exact).to(grad.dtype)
 
 
 # --- gather_patches ---
@@ -93,9 +94,8 @@ def gather_patches_backward(
 ) -> Tensor:
     """(B, K, P·P·C) -> (B, C, H, W) of `dtype`, zero at the patches that were not kept."""
     exact = grad.to(torch.promote_types(torch.promote_types(grad.dtype, dtype), torch.float32))
-    patches = scaled(exact, scale, [0.0] * len(scale)).to(dtype)
     num_patches = (height // patch_size) * (width // patch_size)
-    patches = gather_tokens_backward(patches, keep, num_patches)
+    patches = gather_tokens_backward(scaled(exact, scale, [0.0] * len(scale)), keep, num_patches).to(dtype)
     return unpatchify(patches, channels, height, width, patch_size).contiguous()
 
 
@@ -115,7 +115,7 @@ def restore_tokens_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients to visible (B, K, D), mask token (D,) and positions (L, D), or (0, D); both sums float32 or better."""
     exact = grad.to(torch.promote_types(grad.dtype, torch.float32))
-    shuffled = gather_tokens_forward(exact, torch.argsort(restore, dim=1))
+    shuffled = gather_tokens_backward(exact, restore, restore.shape[1])
     dpos = exact.sum(dim=0) if with_pos else exact.new_empty(0, grad.shape[2])
     return shuffled[:, :num_visible].to(grad.dtype, copy=True), shuffled[:, num_visible:].sum(dim=(0, 1)), dpos
 

@@ -8,7 +8,7 @@ from torch.distributed import ProcessGroup
 
 from sslfast.kernels.reference import normalize
 from sslfast.ops import across, agreement
-from sslfast.ops.checks import check_embeddings
+from sslfast.ops.checks import as_int, check_embeddings
 
 
 class KeyQueue(nn.Module):
@@ -43,12 +43,10 @@ class KeyQueue(nn.Module):
     def __init__(self, size: int, dim: int, group: ProcessGroup | str | None = None) -> None:
         super().__init__()
         for name, value in (("size", size), ("dim", dim)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"KeyQueue: {name} must be an integer, got {type(value).__name__}")
-            if value < 1:
+            if as_int("KeyQueue", name, value, "an integer") < 1:
                 raise ValueError(f"KeyQueue: {name} must be at least 1, got {value}")
         self.group, self.check_ranks = group, True
-        self.register_buffer("keys", normalize(torch.randn(size, dim))[0])
+        self.register_buffer("keys", normalize(torch.randn(size, dim, dtype=torch.float32))[0])
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
@@ -73,7 +71,7 @@ class KeyQueue(nn.Module):
             if self.check_ranks:
                 agreement.check_ranks("KeyQueue", group, rows)
             rows = across.gather_all(rows, group).flatten(0, 1)
-        count = len(rows)
+        count = rows.shape[0]
         first = max(0, count - size)
         places = (self.pointer + torch.arange(first, count, device=rows.device)) % size
         self.keys.index_copy_(0, places, rows[first:])

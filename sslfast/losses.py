@@ -27,7 +27,9 @@ class _TemperedLoss(nn.Module):
         check_reduction(name, reduction)
         self.reduction, self.group, self.gather = reduction, group, gather
         self.check_ranks = True  # may be set to False once the ranks have agreed, see ops.nt_xent
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learnable else None
+        self.log_temperature = (
+            nn.Parameter(torch.tensor(math.log(temperature), dtype=torch.float32)) if learnable else None
+        )
 
     @property
     def temperature(self) -> float | Tensor:

@@ -8,12 +8,20 @@ from sslfast import _C
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--instruction-set", choices=_C.INSTRUCTION_SETS, help="of the C++ kernels; default: the best")
+    parser.addoption("--default-dtype", default="float32", help="torch's default dtype during the tests")
     parser.addoption("--long", action="store_true", help="run the tests that take minutes, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if name := config.getoption("--instruction-set"):
         _C.load(name)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def default_dtype(request: pytest.FixtureRequest):
+    torch.set_default_dtype(getattr(torch, request.config.getoption("--default-dtype")))
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -17,17 +17,17 @@ EVERY_FLOAT = [*HALVES_AND_SINGLE, torch.float64]
 
 
 def randn(*shape: int, device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(device, dtype)
 
 
 def photographs(*shape: int, device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     """Random images: integers up to 255 for uint8, numbers in [0, 1) for floats."""
-    images = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
     return (256 * images).to(device, torch.uint8) if dtype == torch.uint8 else images.to(device, dtype)
 
 
 def patch_mask(batch: int, num_patches: int, num_keep: int, device: str = "cpu") -> ops.PatchMask:
-    noise = torch.rand(batch, num_patches, generator=torch.Generator().manual_seed(1))
+    noise = torch.rand(batch, num_patches, generator=torch.Generator().manual_seed(1), dtype=torch.float32)
     order = noise.argsort(dim=1)
     restore = order.argsort(dim=1).to(device)
     return ops.PatchMask(order[:, :num_keep].contiguous().to(device), restore, restore >= num_keep)

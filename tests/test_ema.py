@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 
 import pytest
@@ -306,19 +307,98 @@ def test_bad_steps_are_named(step, error, message):
         EMA(MODEL).update(step)
 
 
-def test_a_model_that_is_another_one_now_is_refused():
-    model = network()
-    ema = EMA(model)
-    model.append(nn.Linear(5, 5))
-    with pytest.raises(RuntimeError, match="must keep the modules that were copied, 5, got 6"):
+def test_a_model_that_is_another_one_now_is_refused_by_name():
+    def refused(change, message):
+        model = network()
+        ema = EMA(model)
+        change(model)
+        for follow in (ema.update, lambda: ema.attach(model)):
+            with pytest.raises(RuntimeError, match=f"EMA: the model must have the tensors of the average: {message}"):
+                follow()
+
+    refused(lambda model: model.append(nn.Linear(5, 5)), "4 is not in both")
+    refused(lambda model: model.pop(3), "3 is not in both")
+    refused(lambda model: setattr(model[3], "scale", nn.Parameter(torch.ones(()))), r"3\.scale is not in both")
+    refused(lambda model: model[3].register_parameter("bias", None), r"3\.bias is None in one of them")
+    refused(lambda model: model.__setitem__(3, nn.Linear(96, 6)), r"3\.weight is \(5, 96\) here, \(6, 96\) there")
+    refused(lambda model: model[3].to("meta"), r"3\.weight is on cpu here, on meta there")
+
+
+def test_modules_are_matched_by_name():
+    """One that is taken out and put back comes last in the order of modules."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    ema = EMA(model, 0.0)
+    model._modules["0"] = model._modules.pop("0")
+    train(model, 0)
+    ema.update()
+    for name, x in model.state_dict().items():
+        assert torch.equal(ema.module.state_dict()[name], x), name
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
+def test_complex_parameters_are_averaged(dtype):
+    model = nn.ParameterDict({"filter": nn.Parameter(torch.full((3,), 1 + 2j, dtype=dtype))})
+    ema = EMA(model, 0.75)
+    with torch.no_grad():
+        model["filter"].fill_(5 - 2j)
+    ema.update()
+    torch.testing.assert_close(ema.module["filter"].detach(), torch.full((3,), 2 + 1j, dtype=dtype))
+
+
+def test_a_float16_average_moves():
+    model = nn.Linear(64, 64).half()
+    ema = EMA(model, 0.999)
+    with torch.no_grad():
+        ema.module.weight.fill_(1)
+        model.weight.fill_(2)
+    for _ in range(1000):
         ema.update()
+    assert abs(ema.module.weight.double().mean() - (2 - 0.999**1000)) < 0.002
+
+
+def unpickled(x: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(x, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, unpickled])
+def test_a_copy_alone_follows_nobody_until_it_is_told(copied):
     model = network()
-    ema = EMA(model)
-    model[3].scale = nn.Parameter(torch.ones(()))
-    with pytest.raises(RuntimeError, match=r"a Linear of the model must keep the tensors.*\['weight', 'bias'\], got"):
-        ema.update()
-    model = network()
-    ema = EMA(model)
-    model[3] = nn.Linear(96, 6)
-    with pytest.raises(ValueError, match="must have the shape of"):
-        ema.update()
+    ema = EMA(model, 0.0)
+    alone = copied(ema)
+    with pytest.raises(RuntimeError, match=r"EMA: there is no model to follow.*attach\(model\)"):
+        alone.update()
+    again = copied(alone)
+    train(model, 0)
+    for twin in (alone, again, ema):
+        if twin is not ema:
+            twin.attach(torch.compile(model, backend="eager"))
+        twin.update()
+        assert torch.equal(twin.module[3].bias, model[3].bias)
+    with pytest.raises(TypeError, match="EMA: model must be a module, got int"):
+        ema.attach(3)
+
+
+def test_a_teacher_for_a_model_that_cannot_be_copied():
+    def make():
+        return nn.utils.weight_norm(nn.Linear(4, 3))
+
+    model = make()
+    model(torch.ones(1, 4))
+    with pytest.raises(ValueError, match="EMA: model cannot be copied, pass a teacher"):
+        EMA(model)
+    ema = EMA(model, 0.5, teacher=make())
+    x = torch.randn(2, 4)
+    assert torch.equal(ema(x), model(x))
+    before = state(model)
+    train(model, 0)
+    ema.update()
+    for name, value in ema.module.state_dict().items():
+        torch.testing.assert_close(value, (before[name] + model.state_dict()[name]) / 2)
+    with pytest.raises(RuntimeError, match="weight_g, weight_v is not in both"):
+        EMA(model, teacher=nn.Linear(4, 3))
+    for teacher in (model, "model"):
+        with pytest.raises(TypeError, match="EMA: teacher must be another module"):
+            EMA(model, teacher=teacher)

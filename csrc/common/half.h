@@ -52,6 +52,16 @@ SSLFAST_INLINE Half to_half(float x) {
 }
 
 // Up or down with the probabilities that make the expectation x; `noise` is uniform in [0, 2^16).
+SSLFAST_INLINE Half to_half(float x, uint32_t noise) {
+    const uint32_t bits = bits_of(x), magnitude = bits & 0x7FFFFFFF;
+    // First to a multiple of the last digit of float16, which is 2^-24 below 2^-14; that converts exactly.
+    const uint32_t normal = (magnitude + (noise >> 3)) & ~0x1FFFu;
+    const float small = std::fmin(float_of(magnitude), 0x1p-14f) * 0x1p24f + float(noise >> 3) * 0x1p-13f;
+    const uint32_t subnormal = bits_of(float(int32_t(small)) * 0x1p-24f);
+    const uint32_t near = magnitude < 0x38800000 ? subnormal : magnitude < 0x7F800000 ? normal : magnitude;
+    return to_half(float_of((bits & 0x80000000) | near));
+}
+
 SSLFAST_INLINE Bf16 to_bf16(float x, uint32_t noise) {
     return {uint16_t(x == x ? (bits_of(x) + noise) >> 16 : 0x7FC0)};
 }

@@ -13,7 +13,8 @@ constexpr int64_t kChunk = 1 << 15;  // elements a thread takes at a time; a mul
 constexpr int kGroups = 16, kBlock = 8 * kGroups;
 
 SSLFAST_INLINE void store(float* to, float x) { *to = x; }
-SSLFAST_INLINE void store(Half* to, float x) { *to = to_half(x); }
+SSLFAST_INLINE void store(Bf16* to, float x, uint32_t noise) { *to = to_bf16(x, noise); }
+SSLFAST_INLINE void store(Half* to, float x, uint32_t noise) { *to = to_half(x, noise); }
 
 // Elements [first, last) of one pair.
 template <typename Target, typename Source>
@@ -21,7 +22,7 @@ SSLFAST_INLINE void update(const EmaPair& pair, int64_t first, int64_t last, Ble
                            uint64_t step) {
     Target* target = static_cast<Target*>(pair.target);
     const Source* source = static_cast<const Source*>(pair.source);
-    if constexpr (std::is_same_v<Target, Bf16>) {
+    if constexpr (!std::is_same_v<Target, float>) {
         for (int64_t i = first; i < last; i += kBlock) {
             alignas(64) Words words[kGroups];
             alignas(64) uint16_t noise[kBlock];
@@ -31,7 +32,7 @@ SSLFAST_INLINE void update(const EmaPair& pair, int64_t first, int64_t last, Ble
             const int size = int(std::min<int64_t>(kBlock, last - i));
 #pragma omp simd
             for (int j = 0; j < size; ++j)
-                target[i + j] = to_bf16(blend(to_float(target[i + j]), to_float(source[i + j])), noise[j]);
+                store(target + i + j, blend(to_float(target[i + j]), to_float(source[i + j])), noise[j]);
         }
     } else {
         // Where nothing is converted 256 bits saturate the memory; stores of 512 are slower on some processors.

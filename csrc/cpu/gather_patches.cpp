@@ -40,11 +40,12 @@ void gather_patches(const Images& images, const int64_t* keep, int64_t kept, int
     }
 }
 
-void gather_patches_backward(const float* grad, const Images& images, const int64_t* keep, int64_t kept, int type,
+bool gather_patches_backward(const float* grad, const Images& images, const int64_t* keep, int64_t kept, int type,
                              void* dimages) {
     const int64_t p = images.patch_size, channels = images.channels, across = images.width / p;
     const int64_t size = kSizes[type], lines = images.batch * channels * images.height;
     const std::vector<int32_t> source = inverse_of(keep, images.batch, kept, images.patches());
+    if (source.empty()) return false;
 #pragma omp parallel for schedule(dynamic, rows_at_once(images.width * size)) \
     if (lines * images.width * size > kSerialBytes)
     for (int64_t row = 0; row < lines; ++row) {
@@ -56,6 +57,7 @@ void gather_patches_backward(const float* grad, const Images& images, const int6
                        static_cast<char*>(dimages) + (row * images.width + j * p) * size);
         }
     }
+    return true;
 }
 
 }  // namespace sslfast::cpu

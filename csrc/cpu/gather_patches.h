@@ -10,7 +10,7 @@ void gather_patches(const Images& images, const int64_t* keep, int64_t kept, int
 
 // dimages (batch, channels, height, width) of `type`: grad (batch, kept, elements), float32 * scale in its place, else
 // zero. Of `images` only the sizes and the scale are used.
-void gather_patches_backward(const float* grad, const Images& images, const int64_t* keep, int64_t kept, int type,
+bool gather_patches_backward(const float* grad, const Images& images, const int64_t* keep, int64_t kept, int type,
                              void* dimages);
 
 }  // namespace sslfast::cpu

@@ -17,9 +17,10 @@ void gather_tokens(const char* tokens, int64_t stride_b, int64_t stride_l, const
     }
 }
 
-void spread_tokens(const char* grad, const int64_t* keep, int64_t batch, int64_t kept, int64_t tokens, int64_t bytes,
+bool spread_tokens(const char* grad, const int64_t* keep, int64_t batch, int64_t kept, int64_t tokens, int64_t bytes,
                    char* out) {
     const std::vector<int32_t> source = inverse_of(keep, batch, kept, tokens);
+    if (source.empty()) return false;
     const bool streamed = batch * tokens * bytes >= kStreamBytes;
 #pragma omp parallel if (batch * tokens * bytes > kSerialBytes)
     {
@@ -30,6 +31,7 @@ void spread_tokens(const char* grad, const int64_t* keep, int64_t batch, int64_t
         }
         end_streams();
     }
+    return true;
 }
 
 }  // namespace sslfast::cpu

@@ -56,8 +56,9 @@ void restore_tokens(const void* visible, int type, const int64_t* restore, const
     }
 }
 
-void restore_tokens_backward(const void* grad, int type, const int64_t* restore, int64_t batch, int64_t tokens,
+bool restore_tokens_backward(const void* grad, int type, const int64_t* restore, int64_t batch, int64_t tokens,
                              int64_t kept, int64_t dim, void* dvisible, float* dmask, float* dpos) {
+    if (inverse_of(restore, batch, tokens, kept).empty()) return false;
     const int64_t bytes = dim * kSizes[type];
     // Token by token where the sums over images are wanted, else in the order of memory.
     const int64_t rows = batch * tokens, parts = std::min(kParts, dpos ? tokens : rows);
@@ -93,6 +94,7 @@ void restore_tokens_backward(const void* grad, int type, const int64_t* restore,
         for (int64_t part = 0; part < parts; ++part) sum += masked[part * dim + d];
         dmask[d] = float(sum);
     }
+    return true;
 }
 
 }  // namespace sslfast::cpu

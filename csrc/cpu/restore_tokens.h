@@ -11,7 +11,7 @@ void restore_tokens(const void* visible, int type, const int64_t* restore, const
                     int64_t batch, int64_t tokens, int64_t kept, int64_t dim, void* out);
 
 // Its gradients: dvisible in the type of grad (batch, tokens, dim), dmask (dim), dpos (tokens, dim) or null.
-void restore_tokens_backward(const void* grad, int type, const int64_t* restore, int64_t batch, int64_t tokens,
+bool restore_tokens_backward(const void* grad, int type, const int64_t* restore, int64_t batch, int64_t tokens,
                              int64_t kept, int64_t dim, void* dvisible, float* dmask, float* dpos);
 
 }  // namespace sslfast::cpu

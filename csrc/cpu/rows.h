@@ -33,13 +33,19 @@ SSLFAST_INLINE void store(Bf16* to, float x) { *to = to_bf16(x); }
 SSLFAST_INLINE void store(Half* to, float x) { *to = to_half(x); }
 
 // The places where each of `values` numbers stands in a row of `indices`, -1 where none does, for every one of the rows.
+// Empty if a number stands in a row twice.
 inline std::vector<int32_t> inverse_of(const int64_t* indices, int64_t rows, int64_t columns, int64_t values) {
     std::vector<int32_t> inverse(rows * values, -1);
+    bool twice = false;
     for (int64_t row = 0; row < rows; ++row)
         for (int64_t j = 0; j < columns; ++j) {
             const int64_t value = indices[row * columns + j];
-            if (value >= 0 && value < values) inverse[row * values + value] = int32_t(j);
+            if (value < 0 || value >= values) continue;
+            int32_t& place = inverse[row * values + value];
+            twice = twice || place >= 0;
+            place = int32_t(j);
         }
+    if (twice) inverse.clear();
     return inverse;
 }
 

@@ -21,14 +21,14 @@ __device__ __forceinline__ int ahead(const T* array) {
 }
 
 __device__ __forceinline__ void store(float& to, float x, uint32_t) { to = x; }
-__device__ __forceinline__ void store(Half& to, float x, uint32_t) { to = to_half(x); }
+__device__ __forceinline__ void store(Half& to, float x, uint32_t noise) { to = to_half(x, noise); }
 __device__ __forceinline__ void store(Bf16& to, float x, uint32_t noise) { to = to_bf16(x, noise); }
 
 // Elements [first, last) of one pair, by one block; first is a multiple of 8.
 template <typename Target, typename Source>
 __device__ __forceinline__ void update(const EmaPair& pair, int64_t first, int64_t last, Blend blend, uint32_t tensor,
                                        uint64_t step) {
-    constexpr bool stochastic = std::is_same_v<Target, Bf16>;
+    constexpr bool stochastic = !std::is_same_v<Target, float>;
     constexpr int N = 16 / (sizeof(Target) > sizeof(Source) ? sizeof(Target) : sizeof(Source));
     constexpr int kStride = kThreads * N;
     constexpr int kBatch = stochastic ? 1 : 2;  // vectors a thread has in flight; Philox needs the registers of a second

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sslfast import _C
+from sslfast.kernels.cpu.memory import empty
 
 FIXED_SHIFT_FROM = 0.025  # below this temperature exp((cosine − 1)/τ) could underflow for a whole row
 
@@ -24,7 +25,7 @@ def read_temperature(temperature: float, tau: Tensor | None) -> tuple[float, boo
 def unit_rows(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Unit rows of both, (2N, D) in their dtype, the same in float32, and the factors (2N,) that made them so."""
     n, d = z1.shape
-    unit, scale = torch.empty(2 * n, d), torch.empty(2 * n)
+    unit, scale = empty(2 * n, d, dtype=torch.float32), empty(2 * n, dtype=torch.float32)
     for half, z in enumerate((z1, z2)):
         z = z.float().contiguous()
         _C.normalize_rows(z.data_ptr(), n, d, unit[half * n :].data_ptr(), scale[half * n :].data_ptr())
@@ -44,7 +45,7 @@ def column_tiles(x: Tensor, columns: Tensor, height: int) -> Iterator[tuple[Tens
     With them the columns in float32, and the first row and column. All columns of some rows come before other rows.
     """
     width = min(len(columns), height * max(1, height // len(x)))
-    buffer = torch.empty(min(height, len(x)) * width)
+    buffer = empty(min(height, len(x)) * width, dtype=torch.float32)
     for i in range(0, len(x), height):
         a = x[i : i + height]
         for j in range(0, len(columns), width):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslfast import _C
+from sslfast.kernels import reference_mae as reference
 from sslfast.kernels.cpu.images import TYPES, described
 from sslfast.kernels.cpu.memory import empty
 
@@ -33,8 +34,10 @@ def backward(
 ) -> Tensor:
     grad, keep = grad.float().contiguous(), keep.contiguous()
     dimages = empty(len(grad), channels, height, width, dtype=dtype)
-    _C.gather_patches_backward(
+    distinct = _C.gather_patches_backward(
         grad.data_ptr(), described(dimages, patch_size, scale, scale), keep.data_ptr(), keep.shape[1], TYPES[dtype],
         dimages.data_ptr(),
     )  # fmt: skip
-    return dimages
+    if distinct:
+        return dimages
+    return reference.gather_patches_backward(grad, keep, channels, height, width, patch_size, scale, dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sslfast import _C
+from sslfast.kernels import reference_mae as reference
 from sslfast.kernels.cpu.memory import empty
 
 
@@ -25,7 +26,7 @@ def backward(grad: Tensor, keep: Tensor, num_tokens: int) -> Tensor:
     grad, keep = grad.contiguous(), keep.contiguous()
     batch, num_keep, dim = grad.shape
     dtokens = empty(batch, num_tokens, dim, dtype=grad.dtype)
-    _C.spread_tokens(
+    distinct = _C.spread_tokens(
         grad.data_ptr(), keep.data_ptr(), batch, num_keep, num_tokens, dim * grad.element_size(), dtokens.data_ptr()
     )
-    return dtokens
+    return dtokens if distinct else reference.gather_tokens_backward(grad, keep, num_tokens)

@@ -9,6 +9,7 @@ from torch import Tensor
 from sslfast import _C
 from sslfast.kernels.cpu import negatives
 from sslfast.kernels.cpu.contrastive import read_temperature, unit_rows
+from sslfast.kernels.cpu.memory import empty
 
 
 def forward(
@@ -20,7 +21,8 @@ def forward(
     q, k = unit.chunk(2)
     others = k if queue is None else queue
     shift, total, mean = negatives.sums(q, others, queue is None, temperature, fixed, with_mean)
-    losses, inverse_sum, positive, before = torch.empty(n), torch.empty(n), (q * k).sum(dim=1), shift.clone()
+    losses, inverse_sum = (empty(n, dtype=torch.float32) for _ in range(2))
+    positive, before = (q * k).sum(dim=1), shift.clone()
     _C.contrastive_losses(
         n, 1 / temperature, positive.data_ptr(), shift.data_ptr(), total.data_ptr(),
         losses.data_ptr(), inverse_sum.data_ptr(),
@@ -55,10 +57,10 @@ def backward(
 
     dq = mean * grad[:, None]
     dtau = -project(dq, q, k, scale[:n]) * inverse_tau**2
-    dk = torch.zeros(n if with_key else 0, d)
+    dk = empty(n if with_key else 0, d, dtype=torch.float32).zero_()
     if with_key:
         if in_batch:
             factor = grad * inverse_sum
             dk = negatives.backward(u[n:], u[:n], True, None, None, factor, shift, temperature, tau)
         project(dk, k, q, scale[n:])
-    return dq.to(u.dtype), dk.to(u.dtype), torch.tensor(dtau, dtype=torch.float32)
+    return dq.to(u.dtype), dk.to(u.dtype), torch.tensor(dtau, dtype=torch.float32, device="cpu")

@@ -20,8 +20,8 @@ def forward(
     offset: list[float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     pred, mask = pred.contiguous(), mask.contiguous()
-    loss, count = torch.empty(()), torch.empty(())
-    mean, rstd = (torch.empty(mask.shape if norm_pix else (0, 0)) for _ in range(2))
+    loss, count = (empty(dtype=torch.float32) for _ in range(2))
+    mean, rstd = (empty(*(mask.shape if norm_pix else (0, 0)), dtype=torch.float32) for _ in range(2))
     _C.masked_patch_loss(
         pred.data_ptr(), TYPES[pred.dtype], mask.data_ptr(), described(images, patch_size, scale, offset),
         mean.data_ptr(), rstd.data_ptr(), loss.data_ptr(), count.data_ptr(),

@@ -15,10 +15,10 @@ LARGE = 2**23  # bytes; malloc keeps smaller pieces itself
 def empty(*shape: int, dtype: torch.dtype) -> Tensor:
     """`torch.empty`; what is large goes back to `_C.Memory` when it is freed."""
     size = math.prod(shape) * dtype.itemsize
-    if size < LARGE:
-        return torch.empty(shape, dtype=dtype)
+    if size < LARGE or not size:
+        return torch.empty(shape, dtype=dtype, device="cpu")
     memory = torch.frombuffer(_C.Memory(size), dtype=dtype)
-    return torch.empty(0, dtype=dtype).set_(memory.untyped_storage(), 0, shape)
+    return torch.empty(0, dtype=dtype, device="cpu").set_(memory.untyped_storage(), 0, shape)
 
 
 def release() -> None:

@@ -15,7 +15,7 @@ from sslfast.kernels.pairs import TYPES
 
 def forward(p: Tensor, z: Tensor) -> Tensor:
     p, z = p.contiguous(), z.contiguous()
-    losses = torch.empty(len(p))
+    losses = empty(len(p), dtype=torch.float32)
     _C.negative_cosine_similarity(p.data_ptr(), z.data_ptr(), TYPES[p.dtype], *p.shape, losses.data_ptr())
     return losses
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sslfast import _C
 from sslfast.kernels.cpu.contrastive import column_tiles, read_temperature, tile_size
+from sslfast.kernels.cpu.memory import empty
 
 
 def forward(
@@ -28,8 +29,9 @@ def sums(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Shift, float64 sum and weighted sum; in the pass over a tile that sums, its exponentials weight the columns."""
     r, d = x.shape
-    shift, total = torch.full((r,), 1.0 if fixed else -2.0), torch.zeros(r, dtype=torch.float64)
-    weighted, rescale = torch.zeros(r if with_weighted else 0, d), torch.empty(r)
+    shift, total = empty(r, dtype=torch.float32).fill_(1.0 if fixed else -2.0), empty(r, dtype=torch.float64).zero_()
+    weighted = empty(r if with_weighted else 0, d, dtype=torch.float32).zero_()
+    rescale = empty(r, dtype=torch.float32)
     for tile, part, i, j in column_tiles(x, columns, tile_size(max(r, len(columns)))):
         own = slice(i, i + len(tile))
         _C.softmax_tile(
@@ -58,7 +60,7 @@ def backward(
     a, m = _factors(row_factor, row_shift, len(rows), temperature, fixed)
     b, n = _factors(column_factor, column_shift, len(columns), temperature, fixed)
     x = rows.float()
-    out = torch.zeros(x.shape)
+    out = torch.zeros_like(x)
     for tile, part, i, j in column_tiles(x, columns, tile_size(max(x.shape[0], len(columns)))):
         _C.weights_tile(
             tile.data_ptr(), *tile.shape, i, j, skip_diagonal, 0, 1 / temperature, fixed,
@@ -72,9 +74,9 @@ def _factors(
     factor: Tensor | None, shift: Tensor | None, count: int, temperature: float, fixed: bool
 ) -> tuple[Tensor, Tensor]:
     """Factors and shifts; where the shifts are to be 1, and where there are no factors, they are 1."""
-    ones = torch.ones(count)
+    ones = empty(count, dtype=torch.float32).fill_(1)
     if factor is None:
-        return torch.zeros(count), ones
+        return torch.zeros_like(ones), ones
     if fixed:
         return (factor * torch.exp((1 - shift.double()) / temperature)).float(), ones
     return factor.contiguous(), shift.contiguous()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sslfast import _C
 from sslfast.kernels.cpu.contrastive import read_temperature, tile_size, unit_rows
+from sslfast.kernels.cpu.memory import empty
 
 
 def forward(z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None) -> tuple[Tensor, ...]:
@@ -19,16 +20,16 @@ def forward(z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None) -> t
     m = 2 * n
     temperature, fixed = read_temperature(temperature, tau)
     u, unit, scale = unit_rows(z1, z2)
-    positive, maximum = torch.empty(m), torch.full((m,), 1.0 if fixed else -2.0)
-    total = torch.zeros(m, dtype=torch.float64)
+    positive, maximum = empty(m, dtype=torch.float32), empty(m, dtype=torch.float32).fill_(1.0 if fixed else -2.0)
+    total = empty(m, dtype=torch.float64).zero_()
     size = tile_size(m)
-    workspace = torch.empty(_C.nt_xent_workspace(size, size))
+    workspace = empty(_C.nt_xent_workspace(size, size), dtype=torch.float32)
     for cosine, i, j in _cosine_tiles(unit, size):
         _C.nt_xent_forward_tile(
             cosine.data_ptr(), *cosine.shape, i, j, n, 1 / temperature, fixed,
             positive.data_ptr(), maximum.data_ptr(), total.data_ptr(), workspace.data_ptr(),
         )  # fmt: skip
-    losses, inverse_sum = torch.empty(m), torch.empty(m)
+    losses, inverse_sum = (empty(m, dtype=torch.float32) for _ in range(2))
     _C.contrastive_losses(
         m, 1 / temperature, positive.data_ptr(), maximum.data_ptr(), total.data_ptr(),
         losses.data_ptr(), inverse_sum.data_ptr(),
@@ -51,7 +52,7 @@ def backward(
     temperature, fixed = read_temperature(temperature, tau)
     unit = u.float()
     factor = grad * inverse_sum
-    du = torch.zeros(m, d)
+    du = torch.zeros_like(unit)
     for weights, i, j in _cosine_tiles(unit, tile_size(m)):
         rows, cols = weights.shape
         _C.weights_tile(
@@ -70,12 +71,12 @@ def backward(
         )
         for own in (0, n)
     )  # fmt: skip
-    return du.to(u.dtype), torch.tensor(-radial / temperature**2 / 2, dtype=torch.float32)
+    return du.to(u.dtype), torch.tensor(-radial / temperature**2 / 2, dtype=torch.float32, device="cpu")
 
 
 def _cosine_tiles(unit: Tensor, size: int) -> Iterator[tuple[Tensor, int, int]]:
     """Tiles (rows, cols) of unit·unitᵀ on and above the diagonal, in one buffer that the next tile overwrites."""
-    buffer = torch.empty(size * size)
+    buffer = empty(size * size, dtype=torch.float32)
     for i in range(0, len(unit), size):
         a = unit[i : i + size]
         for j in range(i, len(unit), size):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslfast import _C
+from sslfast.kernels.cpu.memory import empty
 
 
 def from_seed(seed: Tensor, batch: int, num_patches: int, num_keep: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,5 +27,5 @@ def from_noise(noise: Tensor, num_keep: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _outputs(batch: int, num_patches: int, num_keep: int) -> tuple[Tensor, Tensor, Tensor]:
-    keep, restore = (torch.empty(batch, columns, dtype=torch.int64) for columns in (num_keep, num_patches))
-    return keep, restore, torch.empty(batch, num_patches, dtype=torch.bool)
+    keep, restore = (empty(batch, columns, dtype=torch.int64) for columns in (num_keep, num_patches))
+    return keep, restore, empty(batch, num_patches, dtype=torch.bool)

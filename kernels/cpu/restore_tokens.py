@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslfast import _C
+from sslfast.kernels import reference_mae as reference
 from sslfast.kernels.cpu.images import TYPES
 from sslfast.kernels.cpu.memory import empty
 
@@ -26,9 +27,12 @@ def backward(grad: Tensor, restore: Tensor, num_visible: int, with_pos: bool) ->
     grad, restore = grad.contiguous(), restore.contiguous()
     batch, num_tokens, dim = grad.shape
     dvisible = empty(batch, num_visible, dim, dtype=grad.dtype).zero_()  # `restore` may leave some out
-    dmask_token, dpos = torch.empty(dim), torch.empty(num_tokens if with_pos else 0, dim)
-    _C.restore_tokens_backward(
+    dmask_token = empty(dim, dtype=torch.float32)
+    dpos = empty(num_tokens if with_pos else 0, dim, dtype=torch.float32)
+    distinct = _C.restore_tokens_backward(
         grad.data_ptr(), TYPES[grad.dtype], restore.data_ptr(), batch, num_tokens, num_visible, dim,
         dvisible.data_ptr(), dmask_token.data_ptr(), dpos.data_ptr(),
     )  # fmt: skip
-    return dvisible, dmask_token, dpos
+    if distinct:
+        return dvisible, dmask_token, dpos
+    return reference.restore_tokens_backward(grad, restore, num_visible, with_pos)

@@ -45,4 +45,4 @@ def chunk_map(sizes: Tensor, chunk: int) -> Tensor:
     """(row << 32 | number of the chunk in that tensor) of every chunk of tensors of these sizes."""
     counts = (sizes + chunk - 1) // chunk
     row = torch.repeat_interleave(counts)
-    return row << 32 | torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+    return row << 32 | torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]

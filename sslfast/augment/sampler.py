@@ -10,6 +10,7 @@ from torch import Tensor
 from sslfast.augment import presets
 from sslfast.augment.presets import Preset
 from sslfast.ops.augment import view_size
+from sslfast.ops.checks import as_int
 from sslfast.ops.view_params import ViewParams
 
 TRIES = 10  # crops that do not fit are drawn again, as in torchvision
@@ -71,13 +72,15 @@ class ViewSampler:
             device: where the parameters shall be; the generator's if None.
 
         Raises:
-            ValueError: batch < 1, or sizes of another shape or below 1 pixel.
+            TypeError, ValueError: batch is no int or < 1, or sizes of another type, of another shape or below 1 pixel.
         """
+        batch = as_int("ViewSampler", "batch", batch)
         if batch < 1:
-            raise ValueError(f"batch must be at least 1, got {batch}")
+            raise ValueError(f"ViewSampler: batch must be at least 1, got {batch}")
         drawn_on = generator.device if generator is not None else torch.device(device or "cpu")
         height, width = _source_size(source_size, batch, drawn_on)
-        draws = torch.rand(batch, 2 * TRIES + 16, generator=generator, device=drawn_on)
+        drawn_by = {} if generator is None else {"generator": generator}  # a compiled graph takes no None for one
+        draws = torch.rand(batch, 2 * TRIES + 16, dtype=torch.float32, device=drawn_on, **drawn_by)
         area, ratio, offset, factor, order, chance, sigma = draws.split([TRIES, TRIES, 2, 4, 4, 5, 1], dim=1)
         flip, jitter, grayscale, blur, solarize = (
             chance[:, k] < getattr(self.preset, name) for k, name in enumerate(CHANCES)
@@ -89,7 +92,7 @@ class ViewSampler:
             order=order.argsort(dim=1).int(),
             grayscale=grayscale,
             blur=torch.where(blur, between(*self.preset.blur_sigma, sigma[:, 0]), 0),
-            solarize=torch.where(solarize, 0.5, torch.inf),
+            solarize=torch.where(solarize, 0.5, torch.full_like(sigma[:, 0], torch.inf)),
             steps=self.steps,
             interpolation=self.preset.interpolation,
             mode=self.preset.mode,
@@ -130,10 +133,15 @@ def _source_size(source_size: tuple[int, int] | Tensor, batch: int, device: torc
     """Heights and widths as (1, 1) or (batch, 1) float32."""
     if isinstance(source_size, Tensor):
         if source_size.shape != (batch, 2):
-            raise ValueError(f"source_size must be (H, W) or a tensor ({batch}, 2), got {tuple(source_size.shape)}")
+            raise ValueError(
+                f"ViewSampler: source_size must be (H, W) or a tensor ({batch}, 2), got {tuple(source_size.shape)}"
+            )
         height, width = source_size.to(device, torch.float32).split(1, dim=1)
         return height, width
+    if not isinstance(source_size, (tuple, list)):
+        raise TypeError(f"ViewSampler: source_size must be (H, W) or a tensor, got {type(source_size).__name__}")
+    source_size = [as_int("ViewSampler", "source_size", length, "of ints") for length in source_size]
     if len(source_size) != 2 or min(source_size) < 1:
-        raise ValueError(f"source_size must be (H, W), at least 1 pixel each, got {tuple(source_size)}")
-    height, width = (torch.full((1, 1), float(length), device=device) for length in source_size)
+        raise ValueError(f"ViewSampler: source_size must be (H, W), at least 1 pixel each, got {tuple(source_size)}")
+    height, width = (torch.full((1, 1), length, dtype=torch.float32, device=device) for length in source_size)
     return height, width

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from sslfast import ops
 from sslfast.key_queue import KeyQueue
-from sslfast.ops.checks import check_temperature
+from sslfast.ops.checks import as_int, as_number, check_dense, check_temperature
+from sslfast.ops.ema import HALVES
 
 
 class NTXentLoss(nn.Module):
@@ -34,7 +35,8 @@ class NTXentLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_temperature("NTXentLoss", temperature, torch.device("cpu"))
-        size = (memory_bank_size,) if isinstance(memory_bank_size, int) else tuple(memory_bank_size)
+        size = memory_bank_size if isinstance(memory_bank_size, (tuple, list)) else (memory_bank_size,)
+        size = tuple(as_int("NTXentLoss", "memory_bank_size", x, "(size, dim) or 0") for x in size)
         if size != (0,) and len(size) != 2:
             raise ValueError(f"NTXentLoss: memory_bank_size must be (size, dim) or 0, got {memory_bank_size}")
         self.temperature = temperature
@@ -67,12 +69,15 @@ class NegativeCosineSimilarity(nn.Module):
 
     def __init__(self, dim: int = 1, eps: float = 1e-8) -> None:
         super().__init__()
-        if not eps > 0:
+        as_int("NegativeCosineSimilarity", "dim", dim)
+        if not as_number("NegativeCosineSimilarity", "eps", eps) > 0:
             raise ValueError(f"NegativeCosineSimilarity: eps must be positive, got {eps}")
         self.dim, self.eps = dim, eps
 
     def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
         """x0, x1: of shapes that broadcast, dtypes are promoted -> 0-dim."""
+        for name, x in (("x0", x0), ("x1", x1)):
+            check_dense("NegativeCosineSimilarity", name, x, "")
         try:
             pair = torch.broadcast_tensors(x0, x1)
         except RuntimeError as error:
@@ -91,16 +96,19 @@ class NegativeCosineSimilarity(nn.Module):
 def update_momentum(model: nn.Module, model_ema: nn.Module, m: float) -> None:
     """Every parameter of model_ema becomes m·its own + (1 − m)·that of model, in one launch; buffers stay as they are.
 
-    A bfloat16 model_ema is rounded stochastically, by a number drawn from torch's generator, where lightly's would stop
-    moving. `sslfast.EMA` is the same as a module, with a schedule, buffers and a state to resume from.
+    A bfloat16 or float16 model_ema is rounded stochastically, by a number drawn from torch's generator, where lightly's
+    would stop moving. `sslfast.EMA` is the same as a module, with a schedule, buffers and a state to resume from.
 
     Args:
         model, model_ema: of one architecture; dtypes may differ.
         m: in [0, 1].
 
     Raises:
-        TypeError, ValueError: the parameters differ in number, shape or device, or m is out of range.
+        TypeError, ValueError: no modules; the parameters differ in number, shape or device; m is out of range.
     """
+    for name, x in (("model", model), ("model_ema", model_ema)):
+        if not isinstance(x, nn.Module):
+            raise TypeError(f"update_momentum: {name} must be a module, got {type(x).__name__}")
     targets, sources = list(model_ema.parameters()), list(model.parameters())
-    drawn = any(target.dtype == torch.bfloat16 for target in targets)
-    ops.ema_update_(targets, sources, m, step=int(torch.randint(2**62, ())) if drawn else None)
+    drawn = any(target.dtype in HALVES for target in targets)
+    ops.ema_update_(targets, sources, m, step=int(torch.randint(2**62, (), device="cpu")) if drawn else None)

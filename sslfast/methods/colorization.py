@@ -86,10 +86,12 @@ class Colorization(Method):
         )
         # Constants that the steps need on the device; to copy one there would make the host wait.
         self.register_buffer("bins", bins, persistent=False)
-        self.register_buffer("luma", torch.tensor(LUMA), persistent=False)
+        self.register_buffer("luma", torch.tensor(LUMA, dtype=torch.float32), persistent=False)
         self.register_buffer("xyz", xyz_matrix().float(), persistent=False)
-        self.register_buffer("prior", torch.full((len(bins),), 1 / len(bins)))  # running frequencies of the colours
-        self.register_buffer("batches", torch.zeros(()))  # that the prior has seen
+        self.register_buffer(
+            "prior", torch.full((len(bins),), 1 / len(bins), dtype=torch.float32)
+        )  # running frequencies of the colours
+        self.register_buffer("batches", torch.zeros((), dtype=torch.float32))  # that the prior has seen
 
     def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """The luma to look at, and what is to be predicted.

@@ -70,7 +70,7 @@ class Inpainting(Method):
         self.size, self.overlap, self.adversarial = config.image_size, config.overlap, config.adversarial
         self.sampler = ViewSampler(config.preset, self.size, strength=config.strength)
         self.mean, self.std = normalization(config.data)
-        variance = torch.tensor(self.std).square().view(1, -1, 1, 1)
+        variance = torch.tensor(self.std, dtype=torch.float32).square().view(1, -1, 1, 1)
         self.register_buffer("variance", variance, persistent=False)  # on the device: a copy would make the host wait
         self.centred = config.mask == "center"
         self.blocks = 1 if self.centred else config.blocks
@@ -118,9 +118,10 @@ class Inpainting(Method):
         """(B, 1, size, size): blocks of side x side pixels, in the middle or wherever they fit."""
         free = self.size - self.side
         if self.centred:
-            corner = torch.full((len(images), 1, 2), free // 2, device=images.device)
+            corner = torch.full((len(images), 1, 2), free // 2, dtype=torch.int64, device=images.device)
         else:
-            draws = torch.rand(len(images), self.blocks, 2, generator=generator, device=images.device)
+            shape = len(images), self.blocks, 2
+            draws = torch.rand(shape, generator=generator, dtype=torch.float32, device=images.device)
             corner = (draws * (free + 1)).long()
         offset = torch.arange(self.size, device=images.device) - corner[..., None]  # (B, blocks, 2, size)
         row, column = ((offset >= 0) & (offset < self.side)).unbind(2)

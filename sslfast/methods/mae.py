@@ -97,7 +97,7 @@ class MAE(Method):
         device = images.device
         params = self.sampler.sample(len(images), images.shape[-2:], generator=generator, device=device)
         view = augment(images, params, self.size, mean=self.mean, std=self.std)
-        return view, torch.rand(len(images), self.grid**2, generator=generator, device=device)
+        return view, torch.rand(len(images), self.grid**2, generator=generator, dtype=torch.float32, device=device)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
         """The patches with the least noise are seen; the mean of their tokens is the embedding."""

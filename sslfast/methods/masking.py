@@ -37,11 +37,11 @@ def mask_tokens(
     candidates = tokens > MASK
     wanted = (candidates.sum(dim=1) * ratio).round().clamp(min=1)  # (B,)
     most = max(1, round((length - 3) * ratio))
-    noise = torch.rand(rows, length, **options).masked_fill(~candidates, 2)
+    noise = torch.rand(rows, length, dtype=torch.float32, **options).masked_fill(~candidates, 2)
     positions = noise.argsort(dim=1)[:, :most]  # (B, K)
     original = tokens.gather(1, positions)
     chosen = (torch.arange(most, device=tokens.device) < wanted[:, None]) & candidates.gather(1, positions)
-    roll = torch.rand(rows, most, **options)
+    roll = torch.rand(rows, most, dtype=torch.float32, **options)
     words = torch.randint(MASK + 1, vocabulary, (rows, most), **options)
     replaced = original.where(roll >= TO_MASK + TO_RANDOM, words).where(roll >= TO_MASK, MASK)
     corrupted = tokens.scatter(1, positions, replaced.where(chosen, original))

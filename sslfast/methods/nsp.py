@@ -34,7 +34,7 @@ class NSP(PairMethod):
         """
         count, device = len(source), source.tokens.device
         other = source.document[:, None] != source.document  # (B, B)
-        noise = torch.rand(count, count, generator=generator, device=device)
+        noise = torch.rand(count, count, generator=generator, dtype=torch.float32, device=device)
         partner = noise.masked_fill(~other, -1).fill_diagonal_(-0.5).argmax(dim=1)  # itself if there is no other
         strange = half(count, generator, device) & other.any(dim=1)
         first, own = source.tokens.unbind(1)  # (B, S)

@@ -105,4 +105,4 @@ class PairMethod(Method):
 
 def half(count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """(count,) bool, half of them (rounded down) true."""
-    return torch.rand(count, generator=generator, device=device).argsort() < count // 2
+    return torch.rand(count, generator=generator, dtype=torch.float32, device=device).argsort() < count // 2

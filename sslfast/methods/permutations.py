@@ -46,5 +46,6 @@ def load_permutations(count: int, length: int = 9) -> Tensor:
     if not 2 <= count <= MOST[length]:
         raise ValueError(f"permutations must be in 2..{MOST[length]} for {length} tiles, got {count}")
     if length == 9:
-        return torch.tensor([[int(digit) for digit in line] for line in FILE.read_text().split()[:count]])
+        rows = FILE.read_text().split()[:count]
+        return torch.tensor([[int(digit) for digit in row] for row in rows], dtype=torch.int64)
     return torch.from_numpy(greedy_permutations(count, length)).long()

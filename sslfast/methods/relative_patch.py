@@ -122,7 +122,7 @@ def tile_pairs(grid: int) -> tuple[Tensor, Tensor]:
     tiles = range(grid**2)
     pairs = [(a, b) for a in (tiles if grid == 2 else [4]) for b in tiles if a != b]
     nine = [3 * (b // grid - a // grid) + (b % grid - a % grid) + 4 for a, b in pairs]  # 4 would be the tile itself
-    return torch.tensor(pairs), torch.tensor([place - (place > 4) for place in nine])
+    return tuple(torch.tensor(x, dtype=torch.int64) for x in (pairs, [place - (place > 4) for place in nine]))
 
 
 def project_colors(patches: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def drop_colors(patches: Tensor, generator: torch.Generator | None = None) -> Te
     device = patches.device
     kept = torch.randint(3, (batch, tiles, 1, 1, 1), generator=generator, device=device)
     scale = NOISE * patches.gather(2, kept.expand(-1, -1, 1, *patches.shape[3:])).std(dim=(3, 4), keepdim=True)
-    noise = torch.randn(patches.shape, generator=generator, device=device) * scale
+    noise = torch.randn(patches.shape, generator=generator, dtype=patches.dtype, device=device) * scale
     return torch.where(torch.arange(3, device=device).view(3, 1, 1) == kept, patches, noise)
 
 

@@ -102,7 +102,7 @@ class Normalize(nn.Module):
     def __init__(self, data: str, *, gray: bool = False) -> None:
         super().__init__()
         for name, values in zip(("mean", "std"), normalization(data, gray=gray)):
-            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return (pixels - self.mean) / self.std

@@ -94,6 +94,6 @@ class BagOfWords(nn.Module):
         self.vocabulary = vocabulary
 
     def forward(self, tokens: Tensor) -> Tensor:
-        counts = torch.zeros(len(tokens), self.vocabulary, device=tokens.device)
+        counts = torch.zeros(len(tokens), self.vocabulary, dtype=torch.float32, device=tokens.device)
         counts.scatter_add_(1, tokens, (tokens > MASK).float())
         return F.normalize(counts.log1p(), dim=1)

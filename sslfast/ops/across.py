@@ -8,7 +8,7 @@ two numbers a row. So no gradient is ever sent, and the same exchange serves bot
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from sslfast.ops import negatives
+from sslfast.ops.registry import define_op
 
 GATHERS = ("all", "ring")
 ALIGNMENT = 16  # of each tensor among the bytes of several
@@ -35,7 +36,21 @@ def find_group(op: str, group: ProcessGroup | str | None, gather: str) -> Proces
     return group if dist.get_world_size(group) > 1 else None
 
 
-def add_negatives(
+def name_of(group: ProcessGroup | None) -> str | None:
+    """By which an op is told its group, so that torch.compile can hand it on."""
+    return None if group is None else group.group_name
+
+
+def _group_named(name: str) -> ProcessGroup:
+    return dist.distributed_c10d._resolve_process_group(name)
+
+
+def check_alone(op: str, group: str | None) -> None:
+    if group is not None:
+        raise RuntimeError(f"{op}: with a group it can be differentiated once only: create_graph=True needs group=None")
+
+
+def _add_negatives(
     rows: Tensor,
     columns: Tensor,
     losses: Tensor,
@@ -44,7 +59,7 @@ def add_negatives(
     mean: Tensor,
     temperature: float,
     tau: Tensor | None,
-    group: ProcessGroup,
+    group: str,
     gather: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Losses, shift, inverse_sum and mean of the rows, once the columns of all other ranks are negatives too."""
@@ -52,7 +67,7 @@ def add_negatives(
     loss, top, total, weighted = losses.double(), shift.double(), 1 / inverse_sum.double(), mean
     weighted = weighted * total[: len(mean), None]
     temperatures = [] if tau is None else [tau.detach().reshape(1)]
-    for block, *theirs in others([columns, *temperatures], group, gather):
+    for block, *theirs in others([columns, *temperatures], _group_named(group), gather):
         part = negatives.forward(rows, block, False, temperature, tau, len(mean) > 0)
         part_shift, part_sum, part_weighted = (x.double() for x in part)
         ratio = torch.log(part_sum / total) + (part_shift - top) / t
@@ -68,28 +83,33 @@ def add_negatives(
     return loss.to(losses.dtype), top.to(shift.dtype), (1 / total).to(inverse_sum.dtype), mean.to(losses.dtype)
 
 
-def weighted_negatives(
+def _weighted_negatives(
     rows: Tensor,
     columns: Tensor,
-    row: tuple[Tensor, Tensor] | None,
-    column: tuple[Tensor, Tensor] | None,
+    row: Sequence[Tensor],
+    column: Sequence[Tensor],
     temperature: float,
     tau: Tensor | None,
-    group: ProcessGroup,
+    group: str,
     gather: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients to the unit rows, and to the temperature from them, that the negatives of all other ranks add.
 
-    row: (factor, shift) of the rows' own losses. column: those of this rank's columns, to be exchanged, where the
-    columns have losses in which the rows are negatives.
+    row: (factor, shift) of the rows' own losses, or nothing. column: those of this rank's columns, to be exchanged,
+    where the columns have losses in which the rows are negatives.
     """
     t = temperature if tau is None else tau
     du = torch.zeros(rows.shape, dtype=torch.promote_types(rows.dtype, torch.float32), device=rows.device)
-    for block, *factors in others([columns, *(column or ())], group, gather):
+    for block, *factors in others([columns, *column], _group_named(group), gather):
         row_factors, column_factors = row or (None, None), factors or (None, None)
         du += negatives.backward(rows, block, False, *row_factors, *column_factors, temperature, tau)
     du /= t
     return du, -(du * rows).sum() / t
+
+
+def _fake_weighted(rows, *_):
+    du = rows.new_empty(rows.shape, dtype=torch.promote_types(rows.dtype, torch.float32))
+    return du, du.new_empty(())
 
 
 def others(tensors: Sequence[Tensor], group: ProcessGroup, gather: str) -> Iterator[list[Tensor]]:
@@ -155,3 +175,22 @@ def _unpacked(held: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
 def _bytes(x: Tensor) -> Tensor:
     """Flat and contiguous; bytes, since not every backend knows every dtype."""
     return x.contiguous().view(-1).view(torch.uint8)
+
+
+def _everywhere(schema: str, function: Callable, fake: Callable) -> Callable:
+    """An op that torch.compile does not look into: what it exchanges is not traced."""
+    return define_op(schema, fake=fake, reference=function, cpu=function, cuda=function)
+
+
+add_negatives = _everywhere(
+    "add_negatives(Tensor rows, Tensor columns, Tensor losses, Tensor shift, Tensor inverse_sum, Tensor mean,"
+    " float temperature, Tensor? tau, str group, str gather) -> (Tensor, Tensor, Tensor, Tensor)",
+    _add_negatives,
+    lambda rows, columns, *same, **_: tuple(map(torch.empty_like, same[:4])),
+)
+weighted_negatives = _everywhere(
+    "weighted_negatives(Tensor rows, Tensor columns, Tensor[] row, Tensor[] column, float temperature, Tensor? tau,"
+    " str group, str gather) -> (Tensor du, Tensor dtau)",
+    _weighted_negatives,
+    _fake_weighted,
+)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sslfast.kernels import reference_augment
 from sslfast.kernels.cpu import augment as cpu
-from sslfast.ops.checks import FLOATS
+from sslfast.ops.checks import FLOATS, as_int, as_number, check_dense
+from sslfast.ops.layout import require
 from sslfast.ops.registry import define_op, lazily
-from sslfast.ops.view_params import LAYOUT, ViewParams
+from sslfast.ops.view_params import LAYOUT, MODES, ViewParams
 
 
 @torch.no_grad()
@@ -58,16 +60,16 @@ def augment(
         TypeError: images are not uint8, params no ViewParams, size no int or two, or dtype is none of the above.
         ValueError: a shape, a size, a device or a normalisation does not fit; an empty batch.
     """
-    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
-        raise TypeError(
-            f"augment: images must be a tensor of torch.uint8, got {getattr(images, 'dtype', type(images))}"
-        )
+    check_dense("augment", "images", images, " of torch.uint8")
+    if images.dtype != torch.uint8:
+        raise TypeError(f"augment: images must be a tensor of torch.uint8, got {images.dtype}")
     if images.dim() != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
         raise ValueError(f"augment: images must be (B, 1 or 3, H, W) and not empty, got {tuple(images.shape)}")
     if not isinstance(params, ViewParams):
         raise TypeError(f"augment: params must be ViewParams, got {type(params).__name__}")
-    if len(params) != len(images):
-        raise ValueError(f"augment: params must have one row for each of the {len(images)} images, got {len(params)}")
+    batch = images.shape[0]
+    if len(params) != batch:
+        raise ValueError(f"augment: params must have one row for each of the {batch} images, got {len(params)}")
     if params.device != images.device:
         raise ValueError(f"augment: params must be on {images.device} as the images are, got {params.device}")
     if sizes is not None:
@@ -88,20 +90,21 @@ def augment(
 
 def view_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """(h, w) of a size given as one number or two. Raises TypeError or ValueError unless they are positive ints."""
-    pair = (size, size) if isinstance(size, int) else size
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(length, int) for length in pair):
+    pair = size if isinstance(size, (tuple, list)) else (size, size)
+    if len(pair) != 2:
         raise TypeError(f"augment: size must be an int or (h, w), got {size!r}")
-    height, width = pair
+    height, width = (as_int("augment", "size", length, "an int or (h, w)") for length in pair)
     if height < 1 or width < 1:
         raise ValueError(f"augment: size must be positive, got {size}")
     return height, width
 
 
 def _check_sizes(sizes: Tensor, images: Tensor) -> None:
-    if not isinstance(sizes, Tensor) or sizes.dtype != torch.int32:
-        raise TypeError(f"augment: sizes must be a tensor of torch.int32, got {getattr(sizes, 'dtype', type(sizes))}")
-    if sizes.shape != (len(images), 2):
-        raise ValueError(f"augment: sizes must be ({len(images)}, 2) for as many images, got {tuple(sizes.shape)}")
+    check_dense("augment", "sizes", sizes, " of torch.int32")
+    if sizes.dtype != torch.int32:
+        raise TypeError(f"augment: sizes must be a tensor of torch.int32, got {sizes.dtype}")
+    if sizes.shape != (images.shape[0], 2):
+        raise ValueError(f"augment: sizes must be ({images.shape[0]}, 2) for as many images, got {tuple(sizes.shape)}")
     if sizes.device != images.device:
         raise ValueError(f"augment: sizes must be on {images.device} as the images are, got {sizes.device}")
 
@@ -114,14 +117,41 @@ def _normalization(
         return (), ()
     if mean is None or std is None:
         raise ValueError("augment: mean and std go together, got only " + ("mean" if std is None else "std"))
-    mean, std = tuple(float(m) for m in mean), tuple(float(s) for s in std)
+    mean, std = _numbers("mean", mean), _numbers("std", std)
     if len(mean) != channels or len(std) != channels:
         raise ValueError(
             f"augment: mean and std must have {channels} numbers, one a channel, got {len(mean)} and {len(std)}"
         )
-    if not all(s > 0 and math.isfinite(s) for s in std):
+    if not all(0 < s < math.inf for s in std):
         raise ValueError(f"augment: std must be positive, got {std}")
     return mean, std
+
+
+def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    if isinstance(values, (Tensor, np.ndarray)):
+        values = values.tolist()
+    if not isinstance(values, (tuple, list)):
+        raise TypeError(f"augment: {name} must be a list of numbers, got {type(values).__name__}")
+    return tuple(float(as_number("augment", name, value)) for value in values)
+
+
+def _require(images, sizes, crop, flip, jitter, order, grayscale, blur, solarize, size, *rest):
+    steps, _, mode, radius, mean, std, dtype = rest
+    channels = images.shape[1]
+    require(
+        "augment",
+        "images",
+        "(B, 1 or 3, H, W) and not empty",
+        channels in (1, 3) and 0 not in images.shape,
+        images.shape,
+    )
+    require("augment", "size", "two positive numbers", len(size) == 2 and min(size) >= 1, size)
+    radius = radius if "blur" in steps else 0
+    require("augment", "blur_radius", f"in [0, {min(size)})", 0 <= radius < min(size), radius)
+    numbers = {len(mean), len(std)}
+    require("augment", "mean and std", f"{channels} numbers each or none", numbers in ({0}, {channels}), numbers)
+    require("augment", "mode", " or ".join(MODES), mode in MODES, mode)
+    require("augment", "dtype", "one of " + ", ".join(map(str, FLOATS)), dtype in FLOATS, dtype)
 
 
 def _unless_double(kernel):
@@ -154,4 +184,10 @@ _augment = define_op(
     reference=_reference,
     cpu=_unless_double(cpu.augment),
     cuda=_unless_double(lazily("sslfast.kernels.triton.augment", "augment")),
+    layout={"images": "B C H W: uint8", "sizes": "B 2: int32"}
+    | {
+        name: f"B {' '.join(map(str, columns))}: {str(dtype).removeprefix('torch.')}"
+        for name, (columns, dtype) in LAYOUT.items()
+    },
+    requires=_require,
 )

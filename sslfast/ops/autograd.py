@@ -1,21 +1,196 @@
-"""What the autograd side of the ops shares."""
+"""The autograd side of the ops: kernels compute values and gradients, the reference's formula gives all that follows.
+
+An op comes as its value and its gradient, by kernels, and as a formula in plain PyTorch. Second derivatives
+(`create_graph=True`) and forward mode differentiate the formula, which holds what the kernels avoid to hold: right, but
+slow. `torch.func.vmap` makes one call after another.
+"""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd.forward_ad import _set_fwd_grad_enabled, unpack_dual
+
+from sslfast.ops.registry import LIB
 
 
-def once_differentiable(backward: Callable) -> Callable:
-    """A backward of a kernel: asked for a graph of itself it raises, where PyTorch's decorator of this name can stay
-    silent (it looks at the incoming gradient only) and a gradient penalty would be quietly wrong."""
+def differentiable(
+    schema: str,
+    *,
+    value: Callable,
+    gradient: Callable,
+    formula: Callable,
+    leaves: int,
+    linear: bool = False,
+    borrowed: Sequence[int] = (),
+) -> Callable[..., Tensor]:
+    """The op made of these parts. torch.compile sees it whole, as `sslfast::<schema>`.
 
-    @functools.wraps(backward)
-    def wrapper(ctx, *grads):
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            raise RuntimeError("this sslfast op can be differentiated once only; create_graph=True is not supported")
-        return backward(ctx, *grads)
+    Args:
+        schema: name and signature, as `torch.library.Library.define` takes it; one result.
+        value: (*args) -> (result, *kept): the tensors that the gradient needs besides the arguments.
+        gradient: (wanted, grad, *args, *kept) -> gradients to the leaves; what is not wanted is ignored.
+        formula: (*args) -> result, differentiable with respect to the leaves.
+        leaves: how many arguments, the first ones, have gradients.
+        linear: the op is linear in all its leaves together. Their values are not kept then: the gradient gets tensors
+            of their shapes that take no memory.
+        borrowed: places of tensors that only the formula needs, and that may change before the gradient is taken.
+    """
+    name = schema.partition("(")[0]
+    LIB.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    whole = getattr(torch.ops.sslfast, name).default
+    count = len(whole._schema.arguments)
 
-    return wrapper
+    class Value(_Function):
+        @staticmethod
+        def forward(*args):
+            return value(*args)
+
+        @staticmethod
+        def setup_context(ctx, inputs, outputs):
+            _, *kept = outputs
+            if linear:
+                inputs = *map(_stand_in, inputs[:leaves]), *inputs[leaves:]
+            _save(ctx, (*inputs, *kept), borrowed)
+            ctx.mark_non_differentiable(*kept)
+            ctx.set_materialize_grads(False)
+
+        @staticmethod
+        def backward(ctx, grad, *_):
+            wanted = ctx.needs_input_grad[:leaves]
+            if grad is None:
+                return (None,) * count
+            if torch.is_grad_enabled():
+                _check_unchanged(ctx, name)
+                found = Gradient.apply(wanted, grad, *_saved(ctx))
+            else:
+                found = Gradient.forward(wanted, grad, *_saved(ctx))
+            return *_spread(found, wanted), *[None] * (count - leaves)
+
+        @staticmethod
+        def jvp(ctx, *tangents):
+            _check_unchanged(ctx, name)
+            args = _saved(ctx)
+            return _tangents(formula, args[:count], tangents), *[None] * (len(args) - count)
+
+        @staticmethod
+        def vmap(info, in_dims, *args):
+            return _one_by_one(Value, info, in_dims, args)
+
+    class Gradient(_Function):
+        """The gradients that are wanted, and no others."""
+
+        @staticmethod
+        def forward(wanted, grad, *args):
+            return tuple(x for x, needed in zip(gradient(wanted, grad, *args), wanted) if needed)
+
+        @staticmethod
+        def setup_context(ctx, inputs, outputs):
+            ctx.wanted, *args = inputs
+            _save(ctx, args)
+
+        @staticmethod
+        def backward(ctx, *grads):
+            needed = ctx.needs_input_grad[1:]
+            _, pull = torch.func.vjp(*_along(_by_formula(ctx.wanted), _saved(ctx), needed))
+            return None, *_spread(pull(grads), needed)
+
+        @staticmethod
+        def jvp(ctx, _, *tangents):
+            return _tangents(_by_formula(ctx.wanted), _saved(ctx), tangents)
+
+        @staticmethod
+        def vmap(info, in_dims, *args):
+            return _one_by_one(Gradient, info, in_dims, args)
+
+    def _by_formula(wanted: Sequence[bool]) -> Callable[..., tuple[Tensor, ...]]:
+        def run(grad, *args):
+            return torch.func.vjp(*_along(formula, args[:count], wanted))[1](grad)
+
+        return run
+
+    LIB.impl(name, lambda *args: Value.apply(*args)[0], "CompositeImplicitAutograd")
+
+    def call(*args: Any) -> Tensor:
+        return whole(*args) if torch.compiler.is_compiling() else Value.apply(*args)[0]
+
+    return call
+
+
+class _Function(torch.autograd.Function):
+    @classmethod
+    def apply(cls, *args):
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*args)
+        return super(torch.autograd.Function, cls).apply(*args)  # to look for default arguments would take 70 µs
+
+
+def _save(ctx, args: Sequence[Any], borrowed: Sequence[int] = ()) -> None:
+    """Keep tensors as autograd wants them kept; beside them other arguments, and tensors that it would not take."""
+    saved = [x if isinstance(x, Tensor) and not x.is_inference() else None for x in args]
+    ctx.versions = [(i, saved[i]._version) for i in borrowed if saved[i] is not None]
+    for i, _ in ctx.versions:
+        saved[i] = None
+    ctx.save_for_backward(*saved)
+    ctx.save_for_forward(*saved)
+    ctx.others = [x if kept is None else None for x, kept in zip(args, saved)]
+
+
+def _saved(ctx) -> list[Any]:
+    return [other if kept is None else kept for kept, other in zip(ctx.saved_tensors, ctx.others)]
+
+
+def _check_unchanged(ctx, name: str) -> None:
+    if any(ctx.others[i]._version != version for i, version in ctx.versions):
+        raise RuntimeError(f"{name}: a tensor without gradient changed in place, before a gradient with a graph")
+
+
+def _stand_in(x: Any) -> Any:
+    return x.new_zeros(()).expand(x.shape) if isinstance(x, Tensor) else x
+
+
+def _along(function: Callable, args: Sequence[Any], moving: Sequence[bool]) -> tuple[Any, ...]:
+    """The function of those arguments that move, the others fixed; and the former."""
+    places = [i for i, moves in enumerate(moving) if moves]
+
+    def run(*xs):
+        filled = list(args)
+        for i, x in zip(places, xs):
+            filled[i] = x
+        return function(*filled)
+
+    return run, *(args[i] for i in places)
+
+
+def _tangents(function: Callable, args: Sequence[Any], tangents: Sequence[Tensor | None]) -> Any:
+    """Of the results, from those of the arguments: the gradient of a gradient that is linear in its cotangent."""
+    args = [unpack_dual(x).primal if isinstance(x, Tensor) else x for x in args]
+    with _set_fwd_grad_enabled(True):  # autograd turns it off, and a tangent of a tangent would be lost
+        results, pull = torch.func.vjp(*_along(function, args, [x is not None for x in tangents]))
+        zeros = tuple(map(torch.zeros_like, results)) if isinstance(results, tuple) else torch.zeros_like(results)
+        (found,) = torch.func.vjp(pull, zeros)[1](tuple(x for x in tangents if x is not None))
+    return found
+
+
+def _spread(found: Sequence[Tensor], wanted: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """One a place, None where it is not wanted."""
+    following = iter(found)
+    return tuple(next(following) if needed else None for needed in wanted)
+
+
+def _one_by_one(function: type[_Function], info: Any, in_dims: Sequence[Any], args: Sequence[Any]) -> tuple[Any, Any]:
+    def row(i: int) -> list[Any]:
+        return [x.select(dim, i) if isinstance(dim, int) else x for x, dim in zip(args, in_dims)]
+
+    results = [function.apply(*row(i)) for i in range(info.batch_size)]
+    return tuple(map(torch.stack, zip(*results))), (0,) * len(results[0])
+
+
+def may_be_differentiated(*xs: Tensor | None) -> bool:
+    """Whether a gradient to one of the tensors may be asked for: what only it needs must be computed."""
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in xs):
+        return True
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()

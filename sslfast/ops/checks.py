@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,12 +13,40 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 REDUCTIONS = ("mean", "sum", "none")
 
 
+def as_number(op: str, name: str, value: Any, wanted: str = "a number") -> float:
+    """A number, NumPy's and arrays of no dimension included; TypeError for all else, truth values too."""
+    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
+        raise TypeError(f"{op}: {name} must be {wanted}, got {type(value).__name__}")
+    return value
+
+
+def as_int(op: str, name: str, value: Any, wanted: str = "an int") -> int:
+    """The same for integers."""
+    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{op}: {name} must be {wanted}, got {type(value).__name__}")
+    if not torch.compiler.is_compiling() and not -(2**63) <= value < 2**63:  # of a symbol it would be a constraint
+        raise ValueError(f"{op}: {name} must be below 2^63, got {value}")
+    return value
+
+
+def check_dense(op: str, name: str, x: Any, wanted: str) -> None:
+    """TypeError unless x is a tensor with its elements in memory: not sparse, nested or of MKL-DNN's layout."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor{wanted}, got {type(x).__name__}")
+    if x.layout != torch.strided or x.is_nested:
+        kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.")
+        raise TypeError(f"{op}: {name} must be a dense tensor{wanted}, got a {kind} one")
+
+
 def check_embeddings(op: str, **embeddings: Tensor) -> None:
     """Every argument is a non-empty (N, D) float matrix, and all are alike in shape, dtype and device."""
     (first_name, first), *_ = embeddings.items()
     for name, z in embeddings.items():
-        if not isinstance(z, Tensor):
-            raise TypeError(f"{op}: {name} must be a tensor (N, D), got {type(z).__name__}")
+        check_dense(op, name, z, " (N, D)")
         if z.dtype not in FLOATS:
             raise TypeError(f"{op}: {name} must be float32, bfloat16, float16 or float64, got {z.dtype}")
         if z.dim() != 2 or 0 in z.shape:
@@ -35,11 +65,10 @@ def check_queue(op: str, queue: Tensor | None, query: Tensor) -> None:
     """None, or a non-empty float matrix (K, D) that goes with the queries (N, D) and wants no gradient."""
     if queue is None:
         return
-    if not isinstance(queue, Tensor):
-        raise TypeError(f"{op}: queue must be a tensor (K, D) or None, got {type(queue).__name__}")
+    check_dense(op, "queue", queue, " (K, D) or None")
     if queue.dtype not in FLOATS:
         raise TypeError(f"{op}: queue must be float32, bfloat16, float16 or float64, got {queue.dtype}")
-    if queue.dim() != 2 or len(queue) == 0 or queue.shape[1] != query.shape[1]:
+    if queue.dim() != 2 or 0 in queue.shape or queue.shape[1] != query.shape[1]:
         raise ValueError(
             f"{op}: queue must be a non-empty matrix (K, {query.shape[1]}), as wide as the queries, "
             f"got shape {tuple(queue.shape)}"
@@ -61,11 +90,19 @@ def check_temperature(op: str, temperature: float | Tensor, device: torch.device
         if temperature.device != device:
             raise ValueError(f"{op}: temperature must be on {device}, as the embeddings, got {temperature.device}")
         return 0.0, temperature
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
-        raise TypeError(f"{op}: temperature must be a number or a 0-dim tensor, got {type(temperature).__name__}")
-    if not (temperature > 0 and math.isfinite(temperature)):
+    temperature = as_number(op, "temperature", temperature, "a number or a 0-dim tensor")
+    if not 0 < temperature < math.inf:
         raise ValueError(f"{op}: temperature must be positive and finite, got {temperature}")
+    if torch.compiler.is_compiling() and _varies(temperature):
+        return 0.0, torch.ones((), dtype=torch.float64, device=device) * temperature
     return float(temperature), None
+
+
+def _varies(number: float) -> bool:
+    """Whether a graph that is being compiled is to hold for other values, too: as an op's number it would be one."""
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    return not has_static_value(number)
 
 
 def check_reduction(op: str, reduction: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -13,8 +15,10 @@ from sslfast import _C
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import ema as cpu
 from sslfast.kernels.pairs import pair_table
-from sslfast.ops.checks import FLOATS
+from sslfast.ops.checks import FLOATS, as_int, as_number, check_dense
 from sslfast.ops.registry import define_op, lazily
+
+HALVES = (torch.bfloat16, torch.float16)  # too coarse to be rounded to nearest
 
 
 def ema_update_(
@@ -26,8 +30,8 @@ def ema_update_(
             target.copy_(momentum * target + (1 - momentum) * source)
 
     computed in float32 (float64 for float64 targets). Rounded to nearest, a bfloat16 target would stand still as soon
-    as (1 - momentum) * |source - target| falls below 0.2 % of it. So it is rounded up or down at random, such that the
-    expectation is the float32 result. A float16 target is rounded to nearest, and stands still below 0.02 %.
+    as (1 - momentum) * |source - target| falls below 0.2 % of it, a float16 target below 0.02 %. So both are rounded up
+    or down at random, such that the expectation is the float32 result.
 
     Nothing is differentiated: targets may require grad, as in an optimizer's step. A CUDA graph may capture the update
     once it has run on the same tensors; its replays read momentum and step anew if they are tensors.
@@ -36,15 +40,15 @@ def ema_update_(
         targets: list of float32, bfloat16, float16 or float64 tensors of any shapes on one device; no two may overlap.
         sources: as many tensors, with the shapes and the device of the targets. Dtypes may differ, but float64 goes
             with float64 only. A source must not overlap any target but its own. Where the strides of target and source
-            differ, or a tensor has gaps, there is an extra copy.
+            differ, a tensor has gaps, or a source overlaps its target by a shift, there is an extra copy.
         momentum: what remains of the target, in [0, 1]; or a 0-dim float32 or float64 tensor on the same device, whose
             value is not checked: outside [0, 1] it gives NaN.
         step: number of this update, at least 0; or a 0-dim int64 tensor on the same device. It seeds the rounding of
-            bfloat16 targets, which cannot do without: equal steps give equal bits, on any device.
+            bfloat16 and float16 targets, which cannot do without: equal steps give equal bits, on any device.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, length, shape, dtype, device or range; there are no
-            targets; two of them begin at the same address; one is bfloat16 and step is not given.
+            targets; two of them overlap, or a target itself; one is bfloat16 or float16 and step is not given.
         RuntimeError: a CUDA graph is being captured, and the update has not run on these tensors before.
 
     Source: He et al. 2020, "Momentum Contrast", https://arxiv.org/abs/1911.05722, equation 2
@@ -52,7 +56,7 @@ def ema_update_(
     _check_lists(targets, sources)
     device = targets[0].device
     momentum, momentum_at = _check_momentum(momentum, device)
-    step, step_at = _check_step(step, device, needed=torch.bfloat16 in [target.dtype for target in targets])
+    step, step_at = _check_step(step, device, needed=any(target.dtype in HALVES for target in targets))
     with torch.no_grad():
         _update(targets, sources, momentum, momentum_at, step, step_at)
 
@@ -74,6 +78,7 @@ def _check_lists(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
 def _check_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     for name, tensors in (("targets", targets), ("sources", sources)):
         for k, tensor in enumerate(tensors):
+            check_dense("ema_update_", f"{name}[{k}]", tensor, "")
             if tensor.dtype not in FLOATS:
                 raise TypeError(
                     f"ema_update_: {name}[{k}] must be float32, bfloat16, float16 or float64, got {tensor.dtype}"
@@ -96,11 +101,30 @@ def _check_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None
             )
 
 
-def _check_distinct(targets: Sequence[Tensor]) -> None:
-    seen: dict[int, int] = {}
+def _check_apart(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """No target shares memory with another, with the source of another, or with itself.
+
+    Tensors with gaps may lie in each other's; of those only equal beginnings are found.
+    """
+    spans = sorted((*_span(target), k) for k, target in enumerate(targets) if target.numel())
+    for (_, end, k), (begin, _, other) in itertools.pairwise(spans):
+        if begin < end:
+            raise ValueError(f"ema_update_: targets[{min(k, other)}] and targets[{max(k, other)}] share memory")
     for k, target in enumerate(targets):
-        if target.numel() and seen.setdefault(target.data_ptr(), k) != k:
-            raise ValueError(f"ema_update_: targets[{seen[target.data_ptr()]}] and targets[{k}] share memory")
+        if any(stride == 0 and size > 1 for stride, size in zip(target.stride(), target.shape)):
+            raise ValueError(f"ema_update_: targets[{k}] must not share memory with itself, as expanded tensors do")
+    for k, source in enumerate(sources):
+        begin, end = _span(source)
+        for _, after, other in reversed(spans[: bisect.bisect_left(spans, (end,))]):
+            if after <= begin:
+                break
+            if other != k and source.numel():
+                raise ValueError(f"ema_update_: sources[{k}] must not share memory with targets[{other}]")
+
+
+def _span(x: Tensor) -> tuple[int, int]:
+    """The addresses of a dense tensor, from the first to behind the last; of one with gaps, of its first element."""
+    return x.data_ptr(), x.data_ptr() + (x.nbytes if _is_dense(x) else 1)
 
 
 def _check_momentum(momentum: float | Tensor, device: torch.device) -> tuple[float, Tensor | None]:
@@ -114,8 +138,7 @@ def _check_momentum(momentum: float | Tensor, device: torch.device) -> tuple[flo
         if momentum.device != device:
             raise ValueError(f"ema_update_: momentum must be on {device}, as the targets, got {momentum.device}")
         return 0.0, momentum
-    if isinstance(momentum, bool) or not isinstance(momentum, (int, float)):
-        raise TypeError(f"ema_update_: momentum must be a number or a 0-dim tensor, got {type(momentum).__name__}")
+    momentum = as_number("ema_update_", "momentum", momentum, "a number or a 0-dim tensor")
     if not 0 <= momentum <= 1:
         raise ValueError(f"ema_update_: momentum must be in [0, 1], got {momentum}")
     return float(momentum), None
@@ -125,7 +148,9 @@ def _check_step(step: int | Tensor | None, device: torch.device, needed: bool) -
     """(number, tensor): one of them holds the step; the value of a tensor is not read."""
     if step is None:
         if needed:
-            raise ValueError("ema_update_: step must be given for bfloat16 targets, it seeds their rounding; got None")
+            raise ValueError(
+                "ema_update_: step must be given for bfloat16 and float16 targets, it seeds their rounding; got None"
+            )
         return 0, None
     if isinstance(step, Tensor):
         if step.dim() != 0 or step.dtype != torch.int64:
@@ -136,8 +161,7 @@ def _check_step(step: int | Tensor | None, device: torch.device, needed: bool) -
         if step.device != device:
             raise ValueError(f"ema_update_: step must be on {device}, as the targets, got {step.device}")
         return 0, step
-    if isinstance(step, bool) or not isinstance(step, int):
-        raise TypeError(f"ema_update_: step must be an int or a 0-dim int64 tensor, got {type(step).__name__}")
+    step = as_int("ema_update_", "step", step, "an int or a 0-dim int64 tensor")
     if not 0 <= step < 2**63:
         raise ValueError(f"ema_update_: step must be at least 0 and below 2^63, got {step}")
     return step, None
@@ -155,7 +179,11 @@ def _over_table(kernel: Callable) -> Callable:
     def run(targets, sources, momentum, momentum_at, step, step_at):
         momentum = momentum if momentum_at is None else momentum_at
         step = step if step_at is None else step_at
-        table = pair_table(targets, sources)
+        try:
+            table = pair_table(targets, sources)
+        except (RuntimeError, NotImplementedError):  # one of them has no address
+            _check_tensors(targets, sources)
+            raise
         contiguous = all(map(Tensor.is_contiguous, targets)) and all(map(Tensor.is_contiguous, sources))
         strides = None if contiguous else tuple(x.stride() for x in (*targets, *sources))
         key = (table.tobytes(), strides)
@@ -163,7 +191,7 @@ def _over_table(kernel: Callable) -> Callable:
             kernel(table, targets[0].device, momentum, step)
         else:
             _check_tensors(targets, sources)
-            _check_distinct(targets)
+            _check_apart(targets, sources)
             with _dense_pairs(targets, sources) as pairs:
                 dense_table = pair_table(*pairs)
                 kernel(dense_table, targets[0].device, momentum, step)
@@ -179,7 +207,7 @@ def _over_table(kernel: Callable) -> Callable:
 @functools.wraps(reference.ema_update_)
 def _reference(targets, sources, momentum, momentum_at, step, step_at):
     _check_tensors(targets, sources)
-    _check_distinct(targets)
+    _check_apart(targets, sources)
     with _dense_pairs(targets, sources) as pairs:
         reference.ema_update_(
             *pairs, momentum if momentum_at is None else momentum_at, step if step_at is None else step_at
@@ -192,16 +220,22 @@ def _dense_pairs(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> Iterat
     """The tensors, or copies where a pair is not dense and alike in strides; copied targets are copied back."""
     dense, alike = list(targets), list(sources)
     for k, (target, source) in enumerate(zip(targets, sources)):
-        if target.is_contiguous() and source.is_contiguous():
+        shifted = source.data_ptr() != target.data_ptr() and _overlap(source, target)
+        if target.is_contiguous() and source.is_contiguous() and not shifted:
             continue
         if not _is_dense(target):
             dense[k] = target.contiguous()
-        if source.stride() != dense[k].stride():
+        if source.stride() != dense[k].stride() or shifted:
             alike[k] = torch.empty_like(dense[k], dtype=source.dtype).copy_(source)
     yield dense, alike
     for target, updated in zip(targets, dense):
         if updated is not target:
             target.copy_(updated)
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    (begin, end), (other_begin, other_end) = _span(a), _span(b)
+    return begin < other_end and other_begin < end
 
 
 def _is_dense(x: Tensor) -> bool:

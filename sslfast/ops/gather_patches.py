@@ -9,9 +9,10 @@ from torch import Tensor
 
 from sslfast.kernels import reference_mae as reference
 from sslfast.kernels.cpu import gather_patches as cpu
-from sslfast.ops.autograd import once_differentiable
+from sslfast.ops.autograd import differentiable
 from sslfast.ops.checks import FLOATS
-from sslfast.ops.patches import check_images, check_keep, indices_checked, scale_and_offset
+from sslfast.ops.layout import require
+from sslfast.ops.patches import check_images, check_keep, indices_checked, require_patches, scale_and_offset
 from sslfast.ops.registry import define_op, lazily
 
 
@@ -38,45 +39,39 @@ def gather_patches(
     Args:
         images: (B, C, H, W) uint8, float32, bfloat16, float16, or float64 through the reference; any strides. H and W
             are multiples of patch_size.
-        keep: (B, K) int64 in [0, L), L = H * W / P^2, on the same device, distinct in each row: the gradient counts on
-            that. Patches count in row-major order. What is out of range raises on the CPU and gives NaN on CUDA.
+        keep: (B, K) int64 in [0, L), L = H * W / P^2, on the same device. On CUDA distinct in each row: the gradient
+            counts on that. Patches count in row-major order. What is out of range raises on the CPU and gives NaN on
+            CUDA.
         patch_size: pixels of a patch in each direction, P.
         mean, std: a number, or a list of C; both or neither. They are those of images in [0, 1] for uint8.
         dtype: of the result; by default that of the images, and float32 for uint8.
 
     Returns:
-        (B, K, P * P * C), elements in (row, column, channel) order. Differentiable once with respect to images.
+        (B, K, P * P * C), elements in (row, column, channel) order. Differentiable with respect to images.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype, device or range, or is empty.
 
     Source: He et al. 2021, "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377
     """
-    check_images("gather_patches", images, patch_size)
-    check_keep("gather_patches", keep, len(images), like=images)
+    patch_size = check_images("gather_patches", images, patch_size)
+    check_keep("gather_patches", keep, images.shape[0], like=images)
     if dtype not in (None, *FLOATS):
         raise TypeError(f"gather_patches: dtype must be one of {', '.join(map(str, FLOATS))}, got {dtype}")
     scale, offset = scale_and_offset("gather_patches", images, mean, std)
     dtype = dtype or (images.dtype if images.is_floating_point() else torch.float32)
     if torch.float64 in (images.dtype, dtype):  # every tensor, for the reference in both directions
-        return _GatherPatches.apply(images.double(), keep, patch_size, scale, offset, torch.float64).to(dtype)
-    return _GatherPatches.apply(images, keep, patch_size, scale, offset, dtype)
+        return _gather_patches(images.double(), keep, patch_size, scale, offset, torch.float64).to(dtype)
+    return _gather_patches(images, keep, patch_size, scale, offset, dtype)
 
 
-class _GatherPatches(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx, images: Tensor, keep: Tensor, patch_size: int, scale: list[float], offset: list[float], dtype: torch.dtype
-    ) -> Tensor:
-        ctx.save_for_backward(keep)
-        ctx.layout = (*images.shape[1:], patch_size, scale, images.dtype)
-        return _forward(images, keep, patch_size, scale, offset, dtype)
+def _gradient(wanted, grad, images, keep, patch_size, scale, offset, dtype):
+    return (_backward(grad, keep, *images.shape[1:], patch_size, scale, images.dtype),)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (keep,) = ctx.saved_tensors
-        return _backward(grad, keep, *ctx.layout), None, None, None, None, None
+
+def _require_backward(grad, keep, channels, height, width, p, scale, dtype):
+    elements = require_patches("gather_patches", channels, height, width, p, scale, scale)
+    require("gather_patches", "grad", f"of {elements} elements a patch", grad.shape[2] == elements, grad.shape[2])
 
 
 _below_image = indices_checked(
@@ -95,6 +90,10 @@ _forward = define_op(
     reference=_below_image(reference.gather_patches_forward),
     cpu=_below_image(cpu.forward),
     cuda=lazily("sslfast.kernels.triton.gather_patches", "forward"),
+    layout={"images": "B C H W: image", "keep": "B K: int64"},
+    requires=lambda images, keep, p, scale, offset, dtype: require_patches(
+        "gather_patches", *images.shape[1:], p, scale, offset
+    ),
 )
 _backward = define_op(
     "gather_patches_backward(Tensor grad, Tensor keep, SymInt channels, SymInt height, SymInt width,"
@@ -105,4 +104,15 @@ _backward = define_op(
     reference=_below_number(reference.gather_patches_backward),
     cpu=_below_number(cpu.backward),
     cuda=lazily("sslfast.kernels.triton.gather_patches", "backward"),
+    layout={"grad": "B K *: float", "keep": "B K: int64"},
+    requires=_require_backward,
+)
+_gather_patches = differentiable(
+    "gather_patches(Tensor images, Tensor keep, SymInt patch_size, float[] scale, float[] offset, ScalarType dtype)"
+    " -> Tensor",
+    value=lambda *args: (_forward(*args),),
+    gradient=_gradient,
+    formula=reference.gather_patches_forward,
+    leaves=1,
+    linear=True,
 )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from sslfast.kernels import reference_mae as reference
 from sslfast.kernels.cpu import gather_tokens as cpu
-from sslfast.ops.autograd import once_differentiable
+from sslfast.ops.autograd import differentiable
 from sslfast.ops.checks import FLOATS
 from sslfast.ops.patches import check_keep, check_tensor, indices_checked
 from sslfast.ops.registry import define_op, lazily
@@ -22,11 +21,11 @@ def gather_tokens(tokens: Tensor, keep: Tensor) -> Tensor:
 
     Args:
         tokens: (B, L, D) float32, bfloat16, float16, or float64 through the reference; any strides.
-        keep: (B, K) int64 in [0, L), on the same device, distinct in each row: the gradient counts on that. What is
-            out of range raises on the CPU and gives NaN on CUDA.
+        keep: (B, K) int64 in [0, L), on the same device. On CUDA distinct in each row: the gradient counts on that.
+            What is out of range raises on the CPU and gives NaN on CUDA.
 
     Returns:
-        (B, K, D) in the dtype of tokens. Differentiable once with respect to tokens.
+        (B, K, D) in the dtype of tokens. Differentiable with respect to tokens.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype, device or range, or is empty.
@@ -34,22 +33,8 @@ def gather_tokens(tokens: Tensor, keep: Tensor) -> Tensor:
     Source: He et al. 2021, "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377
     """
     check_tensor("gather_tokens", "tokens", tokens, "(B, L, D)", FLOATS, like=tokens)
-    check_keep("gather_tokens", keep, len(tokens), like=tokens)
-    return _GatherTokens.apply(tokens, keep)
-
-
-class _GatherTokens(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, tokens: Tensor, keep: Tensor) -> Tensor:
-        ctx.save_for_backward(keep)
-        ctx.num_tokens = tokens.shape[1]
-        return _forward(tokens, keep)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (keep,) = ctx.saved_tensors
-        return _backward(grad, keep, ctx.num_tokens), None
+    check_keep("gather_tokens", keep, tokens.shape[0], like=tokens)
+    return _gather_tokens(tokens, keep)
 
 
 _below_tokens = indices_checked("gather_tokens", "keep", lambda tokens, keep: tokens.shape[1])
@@ -61,6 +46,7 @@ _forward = define_op(
     reference=_below_tokens(reference.gather_tokens_forward),
     cpu=_below_tokens(cpu.forward),
     cuda=lazily("sslfast.kernels.triton.gather_tokens", "forward"),
+    layout={"tokens": "B L D: float", "keep": "B K: int64"},
 )
 _backward = define_op(
     "gather_tokens_backward(Tensor grad, Tensor keep, SymInt num_tokens) -> Tensor",
@@ -68,4 +54,13 @@ _backward = define_op(
     reference=_below_number(reference.gather_tokens_backward),
     cpu=_below_number(cpu.backward),
     cuda=lazily("sslfast.kernels.triton.gather_tokens", "backward"),
+    layout={"grad": "B K D: float", "keep": "B K: int64"},
+)
+_gather_tokens = differentiable(
+    "gather_tokens(Tensor tokens, Tensor keep) -> Tensor",
+    value=lambda tokens, keep: (_forward(tokens, keep),),
+    gradient=lambda wanted, grad, tokens, keep: (_backward(grad, keep, tokens.shape[1]),),
+    formula=reference.gather_tokens_forward,
+    leaves=1,
+    linear=True,
 )

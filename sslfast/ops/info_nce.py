@@ -9,8 +9,9 @@ from torch.distributed import ProcessGroup
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import info_nce as cpu
 from sslfast.ops import across, agreement
-from sslfast.ops.autograd import once_differentiable
+from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import check_embeddings, check_queue, check_reduction, check_temperature
+from sslfast.ops.layout import require
 from sslfast.ops.registry import define_op, lazily
 
 
@@ -53,8 +54,8 @@ def info_nce(
             that differ raise instead of waiting for each other; False, once they have agreed, saves its time.
 
     Returns:
-        float32 (float64 for float64 inputs): 0-dim, or (N,) with reduction="none". Differentiable once with respect to
-        query, key and temperature.
+        float32 (float64 for float64 inputs): 0-dim, or (N,) with reduction="none". Differentiable with respect
+        to query, key and temperature; beyond the first derivative by the formula, at its memory, and not with a group.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype or device, is empty, the temperature is not
@@ -77,44 +78,44 @@ def info_nce(
             )
     if queue is not None:
         queue = queue.to(query.dtype).contiguous()
-    return _InfoNCE.apply(query, key, tau, queue, number, reduction, group, gather)
+    with_mean = may_be_differentiated(query, tau)
+    return _info_nce(query, key, tau, queue, number, with_mean, reduction, across.name_of(group), gather)
 
 
-class _InfoNCE(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, query, key, tau, queue, temperature, reduction, group, gather) -> Tensor:
-        with_mean = ctx.needs_input_grad[0] or ctx.needs_input_grad[2]
-        outputs = _forward(query, key, queue, temperature, tau, with_mean)
-        losses, shift, inverse_sum, mean, u, scale = outputs
-        if group is not None:
-            q, k = u.chunk(2)
-            losses, shift, inverse_sum, mean = across.add_negatives(
-                q, k, losses, shift, inverse_sum, mean, temperature, tau, group, gather
-            )
-        ctx.save_for_backward(u, scale, losses, shift, inverse_sum, mean, tau)
-        ctx.temperature, ctx.reduction, ctx.group, ctx.gather = temperature, reduction, group, gather
-        ctx.in_batch = queue is None
-        return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        u, scale, losses, shift, inverse_sum, mean, tau = ctx.saved_tensors
-        n = len(losses)
-        grad = (grad / n if ctx.reduction == "mean" else grad).expand(n)
-        with_key = ctx.needs_input_grad[1]
-        if not len(mean):  # only the key is asked for
-            mean = torch.zeros_like(u[:n], dtype=losses.dtype)
-        dquery, dkey, dtau = _backward(
-            grad, u, scale, losses, shift, inverse_sum, mean, ctx.temperature, tau, ctx.in_batch, with_key
+def _value(query, key, tau, queue, temperature, with_mean, reduction, group, gather):
+    losses, shift, inverse_sum, mean, u, scale = _forward(query, key, queue, temperature, tau, with_mean)
+    if group is not None:
+        q, k = u.chunk(2)
+        losses, shift, inverse_sum, mean = across.add_negatives(
+            q, k, losses, shift, inverse_sum, mean, temperature, tau, group, gather
         )
-        if ctx.group is not None and with_key:
-            q, k = u.chunk(2)
-            own = grad * inverse_sum, shift
-            du, _ = across.weighted_negatives(k, q, None, own, ctx.temperature, tau, ctx.group, ctx.gather)
-            dkey += reference.project(du, k.to(du.dtype), scale[n:]).to(dkey.dtype)
-        dtau = dtau.to(tau.dtype) if tau is not None else None
-        return dquery if ctx.needs_input_grad[0] else None, dkey if with_key else None, dtau, *[None] * 5
+    return reference.reduced(losses, reduction), losses, shift, inverse_sum, mean, u, scale
+
+
+def _gradient(
+    wanted, grad, query, key, tau, queue, temperature, with_mean, reduction, group, gather,
+    losses, shift, inverse_sum, mean, u, scale,
+):  # fmt: skip
+    n = u.shape[0] // 2
+    grad = (grad / n if reduction == "mean" else grad).expand(n)
+    if not with_mean:  # only the key is asked for
+        mean = torch.zeros_like(u[:n], dtype=losses.dtype)
+    dquery, dkey, dtau = _backward(
+        grad, u, scale, losses, shift, inverse_sum, mean, temperature, tau, queue is None, wanted[1]
+    )
+    if group is not None and wanted[1]:
+        q, k = u.chunk(2)
+        own = [grad * inverse_sum, shift]
+        du, _ = across.weighted_negatives(k, q, [], own, temperature, tau, group, gather)
+        dkey += reference.project(du, k.to(du.dtype), scale[n:]).to(dkey.dtype)
+    return dquery, dkey, None if tau is None else dtau.to(tau.dtype)
+
+
+def _formula(query, key, tau, queue, temperature, with_mean, reduction, group, gather):
+    across.check_alone("info_nce", group)
+    exact = torch.promote_types(query.dtype, torch.float32)
+    query, key, queue = (None if x is None else x.to(exact) for x in (query, key, queue))
+    return reference.info_nce(query, key, queue, temperature if tau is None else tau, reduction=reduction)
 
 
 def _reference_forward(query, key, queue, temperature, tau, with_mean):
@@ -154,6 +155,7 @@ _forward = define_op(
     reference=_reference_forward,
     cpu=cpu.forward,
     cuda=lazily("sslfast.kernels.triton.info_nce", "forward"),
+    layout={"query": "N D: float", "key": "N D: query", "queue": "K D: query", "tau": ": float"},
 )
 _backward = define_op(
     "info_nce_backward(Tensor grad, Tensor u, Tensor scale, Tensor losses, Tensor shift, Tensor inverse_sum,"
@@ -163,4 +165,18 @@ _backward = define_op(
     reference=_reference_backward,
     cpu=cpu.backward,
     cuda=lazily("sslfast.kernels.triton.info_nce", "backward"),
+    layout={"u": "M D: float", "scale": "M: exact u", "mean": "N D: exact u", "tau": ": float"}
+    | dict.fromkeys(("grad", "losses", "shift", "inverse_sum"), "N: exact u"),
+    requires=lambda grad, u, *_: require(
+        "info_nce", "u", "the rows of queries and keys", len(u) == 2 * len(grad), len(u)
+    ),
+)
+_info_nce = differentiable(
+    "info_nce(Tensor query, Tensor key, Tensor? tau, Tensor? queue, float temperature, bool with_mean, str reduction,"
+    " str? group, str gather) -> Tensor",
+    value=_value,
+    gradient=_gradient,
+    formula=_formula,
+    leaves=3,
+    borrowed=(3,),
 )

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from sslfast.kernels import reference_mae as reference
 from sslfast.kernels.cpu import masked_patch_loss as cpu
-from sslfast.ops.autograd import once_differentiable
+from sslfast.ops.autograd import differentiable
 from sslfast.ops.checks import FLOATS
-from sslfast.ops.patches import check_images, check_tensor, scale_and_offset
+from sslfast.ops.layout import require
+from sslfast.ops.patches import check_images, check_tensor, require_patches, scale_and_offset
 from sslfast.ops.registry import define_op, lazily
 
 
@@ -47,7 +48,7 @@ def masked_patch_loss(
         mean, std: a number, or a list of C; both or neither. They are those of images in [0, 1] for uint8.
 
     Returns:
-        0-dim float32 (float64 for float64 pred). Differentiable once with respect to pred.
+        0-dim float32 (float64 for float64 pred). Differentiable with respect to pred.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype, device or range, is empty, images require
@@ -57,11 +58,12 @@ def masked_patch_loss(
     """
     op = "masked_patch_loss"
     check_tensor(op, "pred", pred, "(B, L, P * P * C)", FLOATS, like=pred)
-    num_patches = check_images(op, images, patch_size)
+    patch_size = check_images(op, images, patch_size)
     check_tensor(op, "images", images, "(B, C, H, W)", (torch.uint8, *FLOATS), like=pred)
     check_tensor(op, "mask", mask, "(B, L)", (torch.bool,), like=pred)
-    elements = patch_size * patch_size * images.shape[1]
-    wanted = (len(images), num_patches, elements)
+    batch, channels, height, width = images.shape
+    elements = patch_size * patch_size * channels
+    wanted = batch, (height // patch_size) * (width // patch_size), elements
     if pred.shape != wanted:
         raise ValueError(f"{op}: pred must have shape {wanted}, one row a patch of images, got {tuple(pred.shape)}")
     if mask.shape != wanted[:2]:
@@ -73,36 +75,31 @@ def masked_patch_loss(
     if norm_pix and elements == 1:
         raise ValueError(f"{op}: norm_pix must be False for patches of one element, they have no variance")
     scale, offset = scale_and_offset(op, images, mean, std)
-    return _MaskedPatchLoss.apply(pred, images, mask, patch_size, bool(norm_pix), scale, offset)
+    return _masked_patch_loss(pred, images, mask, patch_size, bool(norm_pix), scale, offset)
 
 
-class _MaskedPatchLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx,
-        pred: Tensor,
-        images: Tensor,
-        mask: Tensor,
-        patch_size: int,
-        norm_pix: bool,
-        scale: list[float],
-        offset: list[float],
-    ) -> Tensor:
-        loss, mean, rstd, count = _forward(pred, images, mask, patch_size, norm_pix, scale, offset)
-        ctx.save_for_backward(pred, images, mask, mean, rstd, count)
-        ctx.target = patch_size, norm_pix, scale, offset
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _backward(grad, *ctx.saved_tensors, *ctx.target), None, None, None, None, None, None
+def _gradient(wanted, grad, pred, images, mask, patch_size, norm_pix, scale, offset, mean, rstd, count):
+    return (_backward(grad, pred, images, mask, mean, rstd, count, patch_size, norm_pix, scale, offset),)
 
 
 def _fake_forward(pred, images, mask, patch_size, norm_pix, scale, offset):
     exact = torch.promote_types(pred.dtype, torch.float32)
     shape = mask.shape if norm_pix else (0, 0)
     return tuple(pred.new_empty(size, dtype=exact) for size in ((), shape, shape, ()))
+
+
+def _require(pred, images, mask, p, norm_pix, scale, offset):
+    elements = require_patches("masked_patch_loss", *images.shape[1:], p, scale, offset)
+    wanted = (images.shape[2] // p) * (images.shape[3] // p), elements
+    good = tuple(pred.shape[1:]) == wanted
+    require("masked_patch_loss", "pred", f"{wanted} behind the batch", good, tuple(pred.shape))
+
+
+def _require_backward(grad, pred, images, mask, mean, rstd, count, p, norm_pix, scale, offset):
+    _require(pred, images, mask, p, norm_pix, scale, offset)
+    wanted = tuple(mask.shape) if norm_pix else (0, 0)
+    for name, x in (("mean", mean), ("rstd", rstd)):
+        require("masked_patch_loss", name, str(wanted), tuple(x.shape) == wanted, tuple(x.shape))
 
 
 _forward = define_op(
@@ -112,6 +109,8 @@ _forward = define_op(
     reference=reference.masked_patch_loss_forward,
     cpu=cpu.forward,
     cuda=lazily("sslfast.kernels.triton.masked_patch_loss", "forward"),
+    layout={"pred": "B L *: float", "images": "B C H W: image", "mask": "B L: bool"},
+    requires=_require,
 )
 _backward = define_op(
     "masked_patch_loss_backward(Tensor grad, Tensor pred, Tensor images, Tensor mask, Tensor mean, Tensor rstd,"
@@ -120,4 +119,22 @@ _backward = define_op(
     reference=reference.masked_patch_loss_backward,
     cpu=cpu.backward,
     cuda=lazily("sslfast.kernels.triton.masked_patch_loss", "backward"),
+    layout={
+        "grad": ": exact pred",
+        "pred": "B L *: float",
+        "images": "B C H W: image",
+        "mask": "B L: bool",
+        "mean": "...: exact pred",
+        "rstd": "...: exact pred",
+        "count": ": exact pred",
+    },
+    requires=_require_backward,
+)
+_masked_patch_loss = differentiable(
+    "masked_patch_loss(Tensor pred, Tensor images, Tensor mask, SymInt patch_size, bool norm_pix, float[] scale,"
+    " float[] offset) -> Tensor",
+    value=lambda *args: _forward(*args),
+    gradient=_gradient,
+    formula=lambda *args: reference.masked_patch_loss_forward(*args)[0],
+    leaves=1,
 )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import negative_cosine_similarity as cpu
-from sslfast.ops.autograd import once_differentiable
+from sslfast.ops.autograd import differentiable
 from sslfast.ops.checks import check_embeddings, check_reduction
 from sslfast.ops.registry import define_op, lazily
 
@@ -28,7 +28,7 @@ def negative_cosine_similarity(p: Tensor, z: Tensor, *, reduction: str = "mean")
 
     Returns:
         float32 (float64 for float64 inputs) in [-1, 1], or the sum of such: 0-dim, or (N,) with reduction="none".
-        Differentiable once with respect to p and z.
+        Differentiable with respect to p and z.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype or device, or is empty.
@@ -37,26 +37,20 @@ def negative_cosine_similarity(p: Tensor, z: Tensor, *, reduction: str = "mean")
     """
     check_embeddings("negative_cosine_similarity", p=p, z=z)
     check_reduction("negative_cosine_similarity", reduction)
-    return _NegativeCosineSimilarity.apply(p, z, reduction)
+    return _negative_cosine_similarity(p, z, reduction)
 
 
-class _NegativeCosineSimilarity(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, p: Tensor, z: Tensor, reduction: str) -> Tensor:
-        losses = _forward(p, z)
-        ctx.save_for_backward(p, z)
-        ctx.reduction = reduction
-        return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
+def _value(p, z, reduction):
+    return (reference.reduced(_forward(p, z), reduction),)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        p, z = ctx.saved_tensors
-        if ctx.reduction == "mean":
-            grad = grad / len(p)
-        with_p, with_z, _ = ctx.needs_input_grad
-        dp, dz = _backward(grad.expand(len(p)), p, z, with_p, with_z)
-        return dp if with_p else None, dz if with_z else None, None
+
+def _gradient(wanted, grad, p, z, reduction):
+    grad = grad / p.shape[0] if reduction == "mean" else grad
+    return _backward(grad.expand(p.shape[0]), p, z, *wanted)
+
+
+def _formula(p, z, reduction):
+    return reference.reduced(_reference_forward(p, z), reduction)
 
 
 def _reference_forward(p, z):
@@ -72,10 +66,11 @@ def _reference_backward(grad, p, z, with_p, with_z):
 
 _forward = define_op(
     "negative_cosine_similarity_forward(Tensor p, Tensor z) -> Tensor losses",
-    fake=lambda p, z: p.new_empty(len(p), dtype=torch.promote_types(p.dtype, torch.float32)),
+    fake=lambda p, z: p.new_empty(p.shape[0], dtype=torch.promote_types(p.dtype, torch.float32)),
     reference=_reference_forward,
     cpu=cpu.forward,
     cuda=lazily("sslfast.kernels.triton.negative_cosine_similarity", "forward"),
+    layout={"p": "N D: float", "z": "N D: p"},
 )
 _backward = define_op(
     "negative_cosine_similarity_backward(Tensor grad, Tensor p, Tensor z, bool with_p, bool with_z)"
@@ -86,4 +81,12 @@ _backward = define_op(
     reference=_reference_backward,
     cpu=cpu.backward,
     cuda=lazily("sslfast.kernels.triton.negative_cosine_similarity", "backward"),
+    layout={"grad": "N: exact p", "p": "N D: float", "z": "N D: p"},
+)
+_negative_cosine_similarity = differentiable(
+    "negative_cosine_similarity(Tensor p, Tensor z, str reduction) -> Tensor",
+    value=_value,
+    gradient=_gradient,
+    formula=_formula,
+    leaves=2,
 )

@@ -26,7 +26,7 @@ def _reference_backward(rows, columns, skip_diagonal, row_factor, row_shift, col
 def _fake_forward(rows, columns, skip_diagonal, temperature, tau, with_weighted):
     shift, total, weighted = (
         rows.new_empty(shape, dtype=torch.promote_types(rows.dtype, torch.float32))
-        for shape in (len(rows), len(rows), (len(rows) if with_weighted else 0, rows.shape[1]))
+        for shape in (rows.shape[0], rows.shape[0], (rows.shape[0] if with_weighted else 0, rows.shape[1]))
     )
     return shift, total, weighted
 
@@ -43,6 +43,7 @@ forward = define_op(
     reference=_reference_forward,
     cpu=cpu.forward,
     cuda=lazily("sslfast.kernels.triton.negatives", "forward"),
+    layout={"rows": "R D: float", "columns": "C D: float", "tau": ": float"},
 )
 backward = define_op(
     "negatives_backward(Tensor rows, Tensor columns, bool skip_diagonal, Tensor? row_factor, Tensor? row_shift,"
@@ -51,4 +52,7 @@ backward = define_op(
     reference=_reference_backward,
     cpu=cpu.backward,
     cuda=lazily("sslfast.kernels.triton.negatives", "backward"),
+    layout={"rows": "R D: float", "columns": "C D: float", "tau": ": float"}
+    | dict.fromkeys(("row_factor", "row_shift"), "R: exact rows")
+    | dict.fromkeys(("column_factor", "column_shift"), "C: exact rows"),
 )

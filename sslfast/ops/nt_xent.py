@@ -9,7 +9,7 @@ from torch.distributed import ProcessGroup
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import nt_xent as cpu
 from sslfast.ops import across, agreement
-from sslfast.ops.autograd import once_differentiable
+from sslfast.ops.autograd import differentiable
 from sslfast.ops.checks import check_embeddings, check_reduction, check_temperature
 from sslfast.ops.registry import define_op, lazily
 
@@ -48,8 +48,8 @@ def nt_xent(
             that differ raise instead of waiting for each other; False, once they have agreed, saves its time.
 
     Returns:
-        float32 (float64 for float64 inputs): 0-dim, or (2N,) with reduction="none". Differentiable once with respect
-        to z1, z2 and temperature.
+        float32 (float64 for float64 inputs): 0-dim, or (2N,) with reduction="none". Differentiable with respect
+        to z1, z2 and temperature; beyond the first derivative by the formula, at its memory, and not with a group.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype or device, is empty, or the temperature is
@@ -66,35 +66,36 @@ def nt_xent(
         agreement.check_ranks(
             "nt_xent", group, z1, temperature=number if tau is None else tau, gather=gather, reduction=reduction
         )
-    return _NTXent.apply(z1, z2, tau, number, reduction, group, gather)
+    return _nt_xent(z1, z2, tau, number, reduction, across.name_of(group), gather)
 
 
-class _NTXent(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, z1, z2, tau, temperature, reduction, group, gather) -> Tensor:
-        losses, shift, inverse_sum, u, scale = _forward(z1, z2, temperature, tau)
-        if group is not None:
-            no_mean = u.new_empty(0, u.shape[1])
-            losses, shift, inverse_sum, _ = across.add_negatives(
-                u, u, losses, shift, inverse_sum, no_mean, temperature, tau, group, gather
-            )
-        ctx.save_for_backward(u, scale, losses, shift, inverse_sum, tau)
-        ctx.temperature, ctx.reduction, ctx.group, ctx.gather = temperature, reduction, group, gather
-        return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
+def _value(z1, z2, tau, temperature, reduction, group, gather):
+    losses, shift, inverse_sum, u, scale = _forward(z1, z2, temperature, tau)
+    if group is not None:
+        no_mean = u.new_empty(0, u.shape[1])
+        losses, shift, inverse_sum, _ = across.add_negatives(
+            u, u, losses, shift, inverse_sum, no_mean, temperature, tau, group, gather
+        )
+    return reference.reduced(losses, reduction), losses, shift, inverse_sum, u, scale
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        u, scale, losses, shift, inverse_sum, tau = ctx.saved_tensors
-        grad = (grad / len(u) if ctx.reduction == "mean" else grad).expand(len(u))
-        dz, dtau = _backward(grad, u, scale, losses, shift, inverse_sum, ctx.temperature, tau)
-        if ctx.group is not None:
-            own = grad * inverse_sum, shift
-            du, radial = across.weighted_negatives(u, u, own, own, ctx.temperature, tau, ctx.group, ctx.gather)
-            dz += reference.project(du, u.to(du.dtype), scale).to(dz.dtype)
-            dtau = dtau + radial / 2  # a pair of views counts from both sides
-        dz1, dz2 = dz.chunk(2)
-        return dz1, dz2, None if tau is None else dtau.to(tau.dtype), *[None] * 4
+
+def _gradient(
+    wanted, grad, z1, z2, tau, temperature, reduction, group, gather, losses, shift, inverse_sum, u, scale
+):  # fmt: skip
+    grad = (grad / u.shape[0] if reduction == "mean" else grad).expand(u.shape[0])
+    dz, dtau = _backward(grad, u, scale, losses, shift, inverse_sum, temperature, tau)
+    if group is not None:
+        own = [grad * inverse_sum, shift]
+        du, radial = across.weighted_negatives(u, u, own, own, temperature, tau, group, gather)
+        dz += reference.project(du, u.to(du.dtype), scale).to(dz.dtype)
+        dtau = dtau + radial / 2  # a pair of views counts from both sides
+    return *dz.chunk(2), None if tau is None else dtau.to(tau.dtype)
+
+
+def _formula(z1, z2, tau, temperature, reduction, group, gather):
+    across.check_alone("nt_xent", group)
+    exact = torch.promote_types(z1.dtype, torch.float32)
+    return reference.nt_xent(z1.to(exact), z2.to(exact), temperature if tau is None else tau, reduction=reduction)
 
 
 def _reference_forward(z1, z2, temperature, tau):
@@ -129,6 +130,7 @@ _forward = define_op(
     reference=_reference_forward,
     cpu=cpu.forward,
     cuda=lazily("sslfast.kernels.triton.nt_xent", "forward"),
+    layout={"z1": "N D: float", "z2": "N D: z1", "tau": ": float"},
 )
 _backward = define_op(
     "nt_xent_backward(Tensor grad, Tensor u, Tensor scale, Tensor losses, Tensor shift, Tensor inverse_sum,"
@@ -137,4 +139,13 @@ _backward = define_op(
     reference=_reference_backward,
     cpu=cpu.backward,
     cuda=lazily("sslfast.kernels.triton.nt_xent", "backward"),
+    layout={"u": "M D: float", "tau": ": float"}
+    | dict.fromkeys(("grad", "scale", "losses", "shift", "inverse_sum"), "M: exact u"),
+)
+_nt_xent = differentiable(
+    "nt_xent(Tensor z1, Tensor z2, Tensor? tau, float temperature, str reduction, str? group, str gather) -> Tensor",
+    value=_value,
+    gradient=_gradient,
+    formula=_formula,
+    leaves=3,
 )

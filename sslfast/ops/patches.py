@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sslfast.ops.checks import FLOATS
+from sslfast.ops.checks import FLOATS, as_int, as_number, check_dense
+from sslfast.ops.layout import require
 
 
 def check_tensor(op: str, name: str, x: Tensor, shape: str, dtypes: Sequence[torch.dtype], like: Tensor) -> None:
     """x is a non-empty tensor with the dimensions that `shape` names, of one of the dtypes, on the device of `like`."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: {name} must be a tensor {shape}, got {type(x).__name__}")
+    check_dense(op, name, x, f" {shape}")
     if x.dtype not in dtypes:
         raise TypeError(f"{op}: {name} must be {_either(dtypes)}, got {x.dtype}")
     if x.dim() != shape.count(",") + 1 or 0 in x.shape:
@@ -30,16 +30,26 @@ def check_batch(op: str, name: str, x: Tensor, batch: int) -> None:
 
 
 def check_images(op: str, images: Tensor, patch_size: int) -> int:
-    """The number of patches of images (B, C, H, W)."""
+    """The patch size, once images (B, C, H, W) are found to be made of such patches."""
     check_tensor(op, "images", images, "(B, C, H, W)", (torch.uint8, *FLOATS), like=images)
-    if isinstance(patch_size, bool) or not isinstance(patch_size, int):
-        raise TypeError(f"{op}: patch_size must be an int, got {type(patch_size).__name__}")
+    patch_size = as_int(op, "patch_size", patch_size)
     height, width = images.shape[2:]
     if patch_size < 1 or height % patch_size or width % patch_size:
         raise ValueError(
             f"{op}: patch_size must be at least 1 and divide the {height}x{width} pixels of images, got {patch_size}"
         )
-    return (height // patch_size) * (width // patch_size)
+    return patch_size
+
+
+def require_patches(
+    op: str, channels: int, height: int, width: int, patch_size: int, scale: Sequence[float], offset: Sequence[float]
+) -> int:
+    """What the kernels rely on besides the layout of images; the elements of a patch."""
+    fits = patch_size >= 1 and height % patch_size == 0 and width % patch_size == 0
+    require(op, "patch_size", f"a divisor of {height} and {width}", fits, patch_size)
+    numbers = {len(scale), len(offset)}
+    require(op, "scale and offset", f"{channels} numbers each or none", numbers in ({0}, {channels}), numbers)
+    return patch_size * patch_size * channels
 
 
 def check_keep(op: str, keep: Tensor, batch: int, like: Tensor) -> None:
@@ -57,21 +67,20 @@ def scale_and_offset(
     if mean is None or std is None:
         raise ValueError(f"{op}: mean and std go together, got only {'mean' if std is None else 'std'}")
     means, stds = _per_channel(op, "mean", mean, channels), _per_channel(op, "std", std, channels)
-    if not all(math.isfinite(m) for m in means):
+    if not all(-math.inf < m < math.inf for m in means):
         raise ValueError(f"{op}: mean must be finite, got {mean}")
-    if not all(s > 0 and math.isfinite(s) for s in stds):
+    if not all(0 < s < math.inf for s in stds):
         raise ValueError(f"{op}: std must be positive and finite, got {std}")
     return [1 / (whole * s) for s in stds], [-m / s for m, s in zip(means, stds)]
 
 
 def _per_channel(op: str, name: str, values: float | Sequence[float], channels: int) -> list[float]:
-    if isinstance(values, (int, float)):
-        return [float(values)] * channels
-    if not isinstance(values, (tuple, list)) or not all(isinstance(value, (int, float)) for value in values):
-        raise TypeError(f"{op}: {name} must be a number or a list of {channels} numbers, got {values!r}")
+    wanted = f"a number or a list of {channels} numbers"
+    if not isinstance(values, (tuple, list)):
+        return [float(as_number(op, name, values, wanted))] * channels
     if len(values) != channels:
         raise ValueError(f"{op}: {name} must be one number or {channels}, one a channel, got {len(values)}")
-    return [float(value) for value in values]
+    return [float(as_number(op, name, value, wanted)) for value in values]
 
 
 def indices_checked(op: str, name: str, limit: Callable[..., int]) -> Callable[[Callable], Callable]:

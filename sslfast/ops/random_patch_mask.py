@@ -10,10 +10,12 @@ from torch import Tensor
 from sslfast import _C
 from sslfast.kernels import reference_mae as reference
 from sslfast.kernels.cpu import random_patch_mask as cpu
-from sslfast.ops.checks import FLOATS
+from sslfast.ops.checks import FLOATS, as_int, as_number
+from sslfast.ops.layout import require
 from sslfast.ops.patches import check_tensor
 from sslfast.ops.registry import define_op, lazily
 
+OP = "random_patch_mask"
 MOST_PATCHES = 16384  # what one block of a GPU sorts
 
 
@@ -58,7 +60,7 @@ def random_patch_mask(
     Source: He et al. 2021, "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377;
     numbers by Philox 4x32-10, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
     """
-    num_keep = _check_sizes(batch, num_patches, mask_ratio)
+    batch, num_patches, num_keep = _check_sizes(batch, num_patches, mask_ratio)
     if noise is not None:
         if seed is not None:
             raise ValueError("random_patch_mask: noise and seed exclude each other, got both")
@@ -66,16 +68,15 @@ def random_patch_mask(
     return PatchMask(*_from_seed(_seed_tensor(seed, device), batch, num_patches, num_keep))
 
 
-def _check_sizes(batch: int, num_patches: int, mask_ratio: float) -> int:
+def _check_sizes(batch: int, num_patches: int, mask_ratio: float) -> tuple[int, int, int]:
+    """Batch, L and K."""
+    batch, num_patches = as_int(OP, "batch", batch), as_int(OP, "num_patches", num_patches)
     for name, value in (("batch", batch), ("num_patches", num_patches)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"random_patch_mask: {name} must be an int, got {type(value).__name__}")
         if value < 1:
             raise ValueError(f"random_patch_mask: {name} must be at least 1, got {value}")
     if num_patches > MOST_PATCHES:
         raise ValueError(f"random_patch_mask: num_patches must be at most {MOST_PATCHES}, got {num_patches}")
-    if isinstance(mask_ratio, bool) or not isinstance(mask_ratio, (int, float)):
-        raise TypeError(f"random_patch_mask: mask_ratio must be a number, got {type(mask_ratio).__name__}")
+    mask_ratio = as_number(OP, "mask_ratio", mask_ratio)
     if not 0 <= mask_ratio < 1:
         raise ValueError(f"random_patch_mask: mask_ratio must be in [0, 1), got {mask_ratio}")
     num_keep = int(num_patches * (1 - mask_ratio))
@@ -83,7 +84,7 @@ def _check_sizes(batch: int, num_patches: int, mask_ratio: float) -> int:
         raise ValueError(
             f"random_patch_mask: mask_ratio must leave at least one of {num_patches} patches visible, got {mask_ratio}"
         )
-    return num_keep
+    return batch, num_patches, num_keep
 
 
 def _check_noise(noise: Tensor, batch: int, num_patches: int, device: torch.device | str | None) -> Tensor:
@@ -105,8 +106,7 @@ def _seed_tensor(seed: int | Tensor | None, device: torch.device | str | None) -
             )
         _check_device("seed", seed, device)
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"random_patch_mask: seed must be an int or a 0-dim int64 tensor, got {type(seed).__name__}")
+    seed = as_int(OP, "seed", seed, "an int or a 0-dim int64 tensor")
     if not 0 <= seed < 2**63:
         raise ValueError(f"random_patch_mask: seed must be at least 0 and below 2^63, got {seed}")
     return torch.full((), seed, dtype=torch.int64, device=device)
@@ -123,6 +123,13 @@ def _fake(like: Tensor, batch: int, num_patches: int, num_keep: int) -> tuple[Te
     return keep, restore, like.new_empty(batch, num_patches, dtype=torch.bool)
 
 
+def _require(like: Tensor, batch: int, num_patches: int, num_keep: int) -> None:
+    most = min(num_patches, MOST_PATCHES)
+    require(OP, "batch", "at least 0", batch >= 0, batch)
+    require(OP, "num_patches", f"at most {MOST_PATCHES}", num_patches <= MOST_PATCHES, num_patches)
+    require(OP, "num_keep", f"in [0, {most}]", 0 <= num_keep <= most, num_keep)
+
+
 _from_seed = define_op(
     "random_patch_mask_from_seed(Tensor seed, SymInt batch, SymInt num_patches, SymInt num_keep)"
     " -> (Tensor keep, Tensor restore, Tensor mask)",
@@ -132,6 +139,8 @@ _from_seed = define_op(
     cuda=lazily("sslfast.kernels.cuda.random_patch_mask", "from_seed")
     if _C.has_cuda
     else reference.random_patch_mask_from_seed,
+    layout={"seed": ": int64"},
+    requires=_require,
 )
 _from_noise = define_op(
     "random_patch_mask_from_noise(Tensor noise, SymInt num_keep) -> (Tensor keep, Tensor restore, Tensor mask)",
@@ -141,4 +150,6 @@ _from_noise = define_op(
     cuda=lazily("sslfast.kernels.cuda.random_patch_mask", "from_noise")
     if _C.has_cuda
     else reference.random_patch_mask_from_noise,
+    layout={"noise": "B L: float"},
+    requires=lambda noise, num_keep: _require(noise, *noise.shape, num_keep),
 )

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from sslfast.kernels import reference_mae as reference
 from sslfast.kernels.cpu import restore_tokens as cpu
-from sslfast.ops.autograd import once_differentiable
-from sslfast.ops.checks import FLOATS
+from sslfast.ops.autograd import differentiable
+from sslfast.ops.checks import FLOATS, check_dense
+from sslfast.ops.layout import require
 from sslfast.ops.patches import check_batch, check_tensor, indices_checked
 from sslfast.ops.registry import define_op, lazily
 
@@ -25,12 +26,13 @@ def restore_tokens(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_emb
         visible: (B, K, D) float32, bfloat16, float16, or float64 through the reference.
         restore: (B, L) int64, L >= K, on the same device: a permutation of 0..L-1 in each row, as
             `random_patch_mask` gives it; patch l is visible token restore[b, l], or masked if that is K or more. A
-            number out of range raises on the CPU; on CUDA a negative one gives NaN.
+            visible token may come several times on the CPU, on CUDA the gradient counts on once. A number out of range
+            raises on the CPU; on CUDA a negative one gives NaN.
         mask_token: (D,) or (1, 1, D), of any of these dtypes; float64 goes with float64 only.
         pos_embed: (L, D) or (1, L, D), likewise; None adds nothing.
 
     Returns:
-        (B, L, D) in the dtype of visible. Differentiable once with respect to visible, mask_token and pos_embed; the
+        (B, L, D) in the dtype of visible. Differentiable with respect to visible, mask_token and pos_embed; the
         gradients of the latter two are sums in float32, the same from run to run.
 
     Raises:
@@ -53,12 +55,11 @@ def restore_tokens(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_emb
     if pos_embed is not None:
         _check_parameter("pos_embed", pos_embed, visible, [(num_patches, dim), (1, num_patches, dim)])
         pos_embed = pos_embed.reshape(num_patches, dim)
-    return _RestoreTokens.apply(visible, restore, mask_token.reshape(dim), pos_embed)
+    return _restore_tokens(visible, mask_token.reshape(dim), pos_embed, restore)
 
 
 def _check_parameter(name: str, x: Tensor, visible: Tensor, shapes: list[tuple[int, ...]]) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"restore_tokens: {name} must be a tensor, got {type(x).__name__}")
+    check_dense("restore_tokens", name, x, "")
     if x.dtype not in FLOATS:
         raise TypeError(f"restore_tokens: {name} must be float32, bfloat16, float16 or float64, got {x.dtype}")
     if (x.dtype == torch.float64) != (visible.dtype == torch.float64):
@@ -71,21 +72,13 @@ def _check_parameter(name: str, x: Tensor, visible: Tensor, shapes: list[tuple[i
         raise ValueError(f"restore_tokens: {name} must be on the device of visible, {visible.device}, got {x.device}")
 
 
-class _RestoreTokens(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, visible: Tensor, restore: Tensor, mask_token: Tensor, pos_embed: Tensor | None) -> Tensor:
-        ctx.save_for_backward(restore)
-        ctx.num_visible, ctx.mask_dtype = visible.shape[1], mask_token.dtype
-        ctx.pos_dtype = None if pos_embed is None else pos_embed.dtype
-        return _forward(visible, restore, mask_token, pos_embed)
+def _value(visible, mask_token, pos_embed, restore):
+    return (_forward(visible, restore, mask_token, pos_embed),)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (restore,) = ctx.saved_tensors
-        with_pos = ctx.needs_input_grad[3]
-        dvisible, dmask_token, dpos = _backward(grad, restore, ctx.num_visible, with_pos)
-        return dvisible, None, dmask_token.to(ctx.mask_dtype), dpos.to(ctx.pos_dtype) if with_pos else None
+
+def _gradient(wanted, grad, visible, mask_token, pos_embed, restore):
+    dvisible, dmask_token, dpos = _backward(grad, restore, visible.shape[1], wanted[2])
+    return dvisible, dmask_token.to(mask_token.dtype), dpos.to(pos_embed.dtype) if wanted[2] else None
 
 
 def _fake_backward(grad, restore, num_visible, with_pos):
@@ -93,6 +86,11 @@ def _fake_backward(grad, restore, num_visible, with_pos):
     exact = torch.promote_types(grad.dtype, torch.float32)
     dpos = grad.new_empty(num_patches if with_pos else 0, dim, dtype=exact)
     return grad.new_empty(batch, num_visible, dim), grad.new_empty(dim, dtype=exact), dpos
+
+
+def _require(num_visible: int, restore: Tensor) -> None:
+    tokens = restore.shape[1]
+    require("restore_tokens", "num_visible", f"in [0, {tokens}]", 0 <= num_visible <= tokens, num_visible)
 
 
 _below_columns = indices_checked("restore_tokens", "restore", lambda first, restore, *_: restore.shape[1])
@@ -103,6 +101,8 @@ _forward = define_op(
     reference=_below_columns(reference.restore_tokens_forward),
     cpu=_below_columns(cpu.forward),
     cuda=lazily("sslfast.kernels.triton.restore_tokens", "forward"),
+    layout={"visible": "B K D: float", "restore": "B L: int64", "mask_token": "D: float", "pos_embed": "L D: float"},
+    requires=lambda visible, restore, *_: _require(visible.shape[1], restore),
 )
 _backward = define_op(
     "restore_tokens_backward(Tensor grad, Tensor restore, SymInt num_visible, bool with_pos)"
@@ -111,4 +111,16 @@ _backward = define_op(
     reference=_below_columns(reference.restore_tokens_backward),
     cpu=_below_columns(cpu.backward),
     cuda=lazily("sslfast.kernels.triton.restore_tokens", "backward"),
+    layout={"grad": "B L D: float", "restore": "B L: int64"},
+    requires=lambda grad, restore, num_visible, with_pos: _require(num_visible, restore),
+)
+_restore_tokens = differentiable(
+    "restore_tokens(Tensor visible, Tensor mask_token, Tensor? pos_embed, Tensor restore) -> Tensor",
+    value=_value,
+    gradient=_gradient,
+    formula=lambda visible, mask_token, pos_embed, restore: reference.restore_tokens_forward(
+        visible, restore, mask_token, pos_embed
+    ),
+    leaves=3,
+    linear=True,
 )

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sslfast.ops.checks import check_dense
+
 STEPS = ("brightness", "contrast", "saturation", "hue", "grayscale", "blur", "solarize")
 INTERPOLATIONS = ("bilinear", "bicubic")
 MODES = ("torchvision", "simclr")
@@ -51,23 +53,29 @@ class ViewParams:
     blur_radius: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        batch = len(self)
+        check_dense("ViewParams", "crop", self.crop, " (B, 4)")
+        batch = self.crop.shape[0] if self.crop.dim() else 0
         for name, (columns, dtype) in LAYOUT.items():
             value = getattr(self, name)
-            if not isinstance(value, Tensor) or value.dtype != dtype:
-                raise TypeError(f"{name} must be a tensor of {dtype}, got {getattr(value, 'dtype', type(value))}")
+            check_dense("ViewParams", name, value, f" of {dtype}")
+            if value.dtype != dtype:
+                raise TypeError(f"ViewParams: {name} must be a tensor of {dtype}, got {value.dtype}")
             if value.shape != (batch, *columns):
-                raise ValueError(f"{name} must have shape {(batch, *columns)} as crop has, got {tuple(value.shape)}")
+                raise ValueError(
+                    f"ViewParams: {name} must have shape {(batch, *columns)} as crop has, got {tuple(value.shape)}"
+                )
             if value.device != self.crop.device:
-                raise ValueError(f"{name} must be on {self.crop.device} as crop is, got {value.device}")
+                raise ValueError(f"ViewParams: {name} must be on {self.crop.device} as crop is, got {value.device}")
         if unknown := set(self.steps) - set(STEPS):
-            raise ValueError(f"steps must be among {', '.join(STEPS)}, got {', '.join(sorted(unknown))}")
+            raise ValueError(f"ViewParams: steps must be among {', '.join(STEPS)}, got {', '.join(sorted(unknown))}")
         if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
+            raise ValueError(
+                f"ViewParams: interpolation must be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}"
+            )
         if self.mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")
+            raise ValueError(f"ViewParams: mode must be one of {', '.join(MODES)}, got {self.mode!r}")
         if self.blur_radius < 0:
-            raise ValueError(f"blur_radius must be >= 0, got {self.blur_radius}")
+            raise ValueError(f"ViewParams: blur_radius must be >= 0, got {self.blur_radius}")
 
     @classmethod
     def identity(cls, batch: int, source_size: tuple[int, int], *, device: torch.device | str = "cpu") -> ViewParams:
@@ -76,11 +84,11 @@ class ViewParams:
         return cls(
             crop=torch.tensor([0, 0, height, width], dtype=torch.int32, device=device).repeat(batch, 1),
             flip=torch.zeros(batch, dtype=torch.bool, device=device),
-            jitter=torch.tensor([1.0, 1.0, 1.0, 0.0], device=device).repeat(batch, 1),
+            jitter=torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float32, device=device).repeat(batch, 1),
             order=torch.arange(4, dtype=torch.int32, device=device).repeat(batch, 1),
             grayscale=torch.zeros(batch, dtype=torch.bool, device=device),
-            blur=torch.zeros(batch, device=device),
-            solarize=torch.full((batch,), torch.inf, device=device),
+            blur=torch.zeros(batch, dtype=torch.float32, device=device),
+            solarize=torch.full((batch,), torch.inf, dtype=torch.float32, device=device),
             steps=(),
         )
 

@@ -8,14 +8,15 @@ import torch
 
 from sslfast.kernels import reference
 
-HALVES_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
+HALVES = [torch.bfloat16, torch.float16]
+HALVES_AND_SINGLE = [torch.float32, *HALVES]
 KINDS = list(itertools.product(HALVES_AND_SINGLE, repeat=2))
 SHAPES = [(), (1,), (0, 3), (7,), (8,), (3, 5, 7), (129,), (64, 3, 7, 7), (40_003,)]  # the last: several chunks
 
 
 def tensors(shapes, device="cpu", dtype=torch.float32, seed=0) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
+    return [torch.randn(shape, generator=generator, dtype=torch.float32).to(device, dtype) for shape in shapes]
 
 
 def pairs(device, target_dtype=torch.float32, source_dtype=torch.float32, shapes=SHAPES):

@@ -42,8 +42,8 @@ class Model(nn.Module):
 
 def images(size: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
-    x1 = torch.randn(size * N, WIDTH, generator=generator)
-    return x1.to(dtype), (x1 + 0.5 * torch.randn(size * N, WIDTH, generator=generator)).to(dtype)
+    x1 = torch.randn(size * N, WIDTH, generator=generator, dtype=torch.float32)
+    return x1.to(dtype), (x1 + 0.5 * torch.randn(size * N, WIDTH, generator=generator, dtype=torch.float32)).to(dtype)
 
 
 def step(model: nn.Module, x1: torch.Tensor, x2: torch.Tensor) -> dict:
@@ -152,13 +152,38 @@ def queues() -> tuple[torch.Tensor, torch.Tensor]:
     return queue.keys, queue.pointer
 
 
+def compiled() -> list[tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    """Losses and gradients in one graph, and those without a compiler."""
+    size, rank = dist.get_world_size(), dist.get_rank()
+    found = []
+    for op, gather in itertools.product((ops.nt_xent, ops.info_nce), ("all", "ring")):
+
+        def loss(z1, z2, tau, op=op, gather=gather):
+            return op(z1, z2, temperature=tau, group="world", gather=gather)
+
+        both = []
+        for function in (torch.compile(loss, fullgraph=True, backend="aot_eager"), loss):
+            leaves = [*(x.chunk(size)[rank].clone() for x in images(size, torch.float32)), torch.tensor(0.3)]
+            leaves = [x.requires_grad_() for x in leaves]
+            result = function(*leaves)
+            both.append([result.detach(), *torch.autograd.grad(result, leaves)])
+        found.append(tuple(both))
+    return found
+
+
+def twice_differentiated() -> str:
+    z = torch.randn(4, 3, requires_grad=True)
+    (slope,) = torch.autograd.grad(ops.nt_xent(z, z.detach(), group="world"), z, create_graph=True)
+    return what_is_raised(lambda: slope.sum().backward())
+
+
 def everything(**parts) -> dict:
     return {name: part() for name, part in parts.items()}
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> list[dict]:
-    return run_ranks(everything, 2, tmp_path_factory.mktemp("ranks"), refusals=refusals, **COMMON)
+    return run_ranks(everything, 2, tmp_path_factory.mktemp("ranks"), refusals=refusals, **ALONE, **COMMON)
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +196,7 @@ def results(request) -> list[dict]:
     return request.getfixturevalue(request.param)
 
 
+ALONE = {"compiled": compiled, "twice": twice_differentiated}
 COMMON = {"cases": all_cases, "halves": halves, "queues": queues}
 
 
@@ -237,7 +263,10 @@ def test_queue_takes_the_keys_of_every_rank_in_their_order(results):
             "tensor",
             "ValueError: info_nce: the ranks of group must have equal.*rank 0: .*temperature 0.1.*; rank 1.*0.2",
         ),
-        ("batch", r"ValueError: nt_xent: .*rank 0: \(4, 3\) torch.float32.*; rank 1: \(3, 3\) torch.float32"),
+        (
+            "batch",
+            r"ValueError: nt_xent: .*rank 0: \(4, 3\) torch.float32.*; rank 1: \(3, 3\) torch.float32",
+        ),
         ("dtype", r"ValueError: info_nce: .*rank 0: \(4, 3\) torch.float32.*; rank 1: \(4, 3\) torch.bfloat16"),
         ("queue", "ValueError: info_nce: group must be None with a queue"),
         ("op", "ValueError: .*rank 0: .* in nt_xent; rank 1: .* in info_nce"),
@@ -261,6 +290,16 @@ def test_a_step_exchanges_once_each_way_and_compares_once_at_most(two):
             assert backward == [exchange]
         assert found["loss"].isnan()  # temperatures that nobody compared were two different ones
         assert found["gradient"].isnan().all()
+
+
+def test_compiles_as_one_graph(two):
+    for actual, expected in itertools.chain.from_iterable(result["compiled"] for result in two):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_is_differentiated_once_only(two):
+    for result in two:
+        assert re.match("RuntimeError: nt_xent: with a group it can be differentiated once only", result["twice"])
 
 
 def test_a_group_that_is_a_part_of_the_world(four):

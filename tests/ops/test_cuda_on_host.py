@@ -131,7 +131,9 @@ def parameters(kinds: list[tuple[torch.dtype, torch.dtype]], shift: int = 0):
             for dtype, tensors in zip(kind, lists):
                 start = at + shift * dtype.itemsize
                 at = start + size * dtype.itemsize
-                tensors.append(memory[start:at].view(dtype).copy_(torch.randn(size, generator=generator)))
+                tensors.append(
+                    memory[start:at].view(dtype).copy_(torch.randn(size, generator=generator, dtype=torch.float32))
+                )
                 at += -at % 16
     table = torch.frombuffer(bytearray(pair_table(*lists).tobytes()), dtype=torch.int64).view(-1, 4)
     table[:, :2] -= memory.data_ptr()

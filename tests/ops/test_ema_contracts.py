@@ -133,7 +133,7 @@ def test_capture_of_new_tensors_is_refused():
         ops.ema_update_(targets, sources, 0.9)
 
 
-T, B = torch.ones(4, 3), torch.ones(4, 3, dtype=torch.bfloat16)
+T, B, L = torch.ones(4, 3), torch.ones(4, 3, dtype=torch.bfloat16), torch.ones(40)
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,17 @@ T, B = torch.ones(4, 3), torch.ones(4, 3, dtype=torch.bfloat16)
         (([T], [T.to("meta")], 0.9), {}, ValueError, r"sources\[0\] must be on the device of.*cpu, got meta"),
         (([T], [T.double()], 0.9), {}, TypeError, r"float64 goes with float64 only, got torch.float32 targets\[0\]"),
         (([T, B, T], [T, T, T], 0.9), {"step": 0}, ValueError, r"targets\[0\] and targets\[2\] share memory"),
+        (([T, T.view(-1)[3:7]], [T, T[:, 0]], 0.9), {}, ValueError, r"targets\[0\] and targets\[1\] share memory"),
+        (([L[:9], L[20:29]], [L[30:39], L[8:17]], 0.9), {}, ValueError, r"sources\[1\] must not .* targets\[0\]"),
+        (([T[:1].expand(4, 3)], [T], 0.9), {}, ValueError, r"targets\[0\] must not share memory with itself"),
+        (([T.half()], [T], 0.9), {}, ValueError, "step must be given for bfloat16 and float16 targets"),
         (([T], [T], 1.1), {}, ValueError, r"momentum must be in \[0, 1\], got 1.1"),
         (([T], [T], float("nan")), {}, ValueError, "momentum must be in.*nan"),
         (([T], [T], "slow"), {}, TypeError, "momentum must be a number.*str"),
         (([T], [T], torch.ones(2)), {}, ValueError, r"momentum must be a number or a 0-dim.*\(2,\) of torch.float32"),
         (([T], [T], B[0, 0]), {}, ValueError, "momentum must be a number or a 0-dim.*bfloat16"),
         (([T], [T], torch.ones((), device="meta")), {}, ValueError, "momentum must be on cpu.*meta"),
-        (([B], [T], 0.9), {}, ValueError, "step must be given for bfloat16 targets"),
+        (([B], [T], 0.9), {}, ValueError, "step must be given for bfloat16 and float16 targets"),
         (([B], [T], 0.9), {"step": -1}, ValueError, "step must be at least 0.*-1"),
         (([B], [T], 0.9), {"step": 1.0}, TypeError, "step must be an int.*float"),
         (([B], [T], 0.9), {"step": torch.tensor(1.0)}, ValueError, "step must be an int or a 0-dim int64.*float32"),

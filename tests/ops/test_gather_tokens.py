@@ -107,14 +107,6 @@ def test_deterministic(device):
     patches.assert_repeats(op, tokens=randn(16, 64, 32, device=device))
 
 
-def test_second_differentiation_raises(device):
-    tokens = randn(2, 6, 3, device=device).requires_grad_()
-    with pytest.raises(RuntimeError, match="differentiated once only"):
-        torch.autograd.grad(
-            ops.gather_tokens(tokens, patch_mask(2, 6, 2, device).keep).sum(), tokens, create_graph=True
-        )
-
-
 @pytest.mark.parametrize("dtype", HALVES_AND_SINGLE, ids=str)
 def test_autocast_changes_nothing(dtype, device):
     tokens, keep = randn(2, 6, 3, device=device, dtype=dtype), patch_mask(2, 6, 2, device).keep

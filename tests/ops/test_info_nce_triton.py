@@ -38,14 +38,16 @@ def small_tiles(monkeypatch):
 def embeddings(n, k, d, dtype=torch.float32, noise=1.0, seed=0):
     """Queries and keys of n images, and a queue of k unit rows, None if zero."""
     generator = torch.Generator().manual_seed(seed)
-    base = torch.randn(n, d, generator=generator)
-    query, key = ((base + noise * torch.randn(n, d, generator=generator)).to(DEVICE, dtype) for _ in range(2))
+    base = torch.randn(n, d, generator=generator, dtype=torch.float32)
+    query, key = (
+        (base + noise * torch.randn(n, d, generator=generator, dtype=torch.float32)).to(DEVICE, dtype) for _ in range(2)
+    )
     return query, key, unit_rows(k, d, dtype, seed + 1) if k else None
 
 
 def unit_rows(k, d, dtype, seed):
     generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(k, d, generator=generator)).to(DEVICE, dtype)
+    return F.normalize(torch.randn(k, d, generator=generator, dtype=torch.float32)).to(DEVICE, dtype)
 
 
 def split(temperature):
@@ -77,7 +79,9 @@ def run_reference(query, key, queue, temperature, grad, dtype):
 
 
 def check(query, key, queue, temperature):
-    grad = (torch.rand(len(query), generator=torch.Generator().manual_seed(1)) / len(query)).to(DEVICE)
+    grad = (torch.rand(len(query), generator=torch.Generator().manual_seed(1), dtype=torch.float32) / len(query)).to(
+        DEVICE
+    )
     actual = run(query, key, queue, temperature, grad)
     eager = run_reference(query, key, queue, temperature, grad, query.dtype)
     exact = run_reference(query, key, queue, temperature, grad, torch.float64)
@@ -214,7 +218,7 @@ def test_float16_weights_neither_overflow_nor_vanish(size, k, small_tiles):
     """Against a tolerance of float16's own: half an ulp of the weights and of a gradient each, or a subnormal step."""
     query, key, queue = embeddings(50, k, 32, torch.float16)
     query, key = query * 8, key * 8
-    grad = size * torch.rand(50, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    grad = size * torch.rand(50, generator=torch.Generator().manual_seed(1), dtype=torch.float32).to(DEVICE)
     actual = run(query, key, queue, 0.2, grad)
     exact = run_reference(query, key, queue, 0.2, grad, torch.float64)
     for name in ("dq", "dk"):
@@ -267,7 +271,9 @@ def test_weighted_sums_of_negatives(r, c, d, skip, parts, temperature, dtype, sm
     for part, (a, b) in (("row", (exact_rows, exact_columns)), ("column", (exact_columns, exact_rows))):
         if parts in (part, "both"):
             shift, total, _ = reference.negatives_forward(a, b, skip, temperature, False)
-            grad = torch.rand(len(a), generator=torch.Generator().manual_seed(2)).to(DEVICE) / len(a)
+            grad = torch.rand(len(a), generator=torch.Generator().manual_seed(2), dtype=torch.float32).to(DEVICE) / len(
+                a
+            )
             factors += [(grad / (total + 1)).float(), shift.float()]
         else:
             factors += [None, None]

@@ -37,13 +37,15 @@ def runs(test):
 
 def rows(n, d, dtype=torch.float32, noise=1.0):
     generator = torch.Generator().manual_seed(0)
-    p = torch.randn(n, d, generator=generator)
-    return p.to(DEVICE, dtype), (p + noise * torch.randn(n, d, generator=generator)).to(DEVICE, dtype)
+    p = torch.randn(n, d, generator=generator, dtype=torch.float32)
+    return p.to(DEVICE, dtype), (p + noise * torch.randn(n, d, generator=generator, dtype=torch.float32)).to(
+        DEVICE, dtype
+    )
 
 
 def run(floor, p, z, grad=None):
     if grad is None:
-        grad = torch.rand(len(p), generator=torch.Generator().manual_seed(1)).to(DEVICE)
+        grad = torch.rand(len(p), generator=torch.Generator().manual_seed(1), dtype=torch.float32).to(DEVICE)
     if floor is kernels:
         dp, dz = kernels.backward(grad, p, z, True, True)
         return {"loss": kernels.forward(p, z), "dp": dp, "dz": dz}

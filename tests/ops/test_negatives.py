@@ -24,7 +24,7 @@ def device(request) -> str:
 
 def unit_rows(count: int, d: int, device: str, dtype=torch.float32, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(count, d, generator=generator)).to(device, dtype)
+    return F.normalize(torch.randn(count, d, generator=generator, dtype=torch.float32)).to(device, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -59,7 +59,7 @@ def test_sums_and_weighted_sums(rows, columns, skip, temperature, dtype, device)
 def test_weighted_columns(rows, columns, skip, temperature, dtype, device):
     x, y = unit_rows(rows, 40, device, dtype), unit_rows(columns, 40, device, dtype, seed=1)
     generator = torch.Generator().manual_seed(2)
-    a, b = ((torch.rand(k, generator=generator) - 0.3).to(device) for k in (rows, columns))
+    a, b = ((torch.rand(k, generator=generator, dtype=torch.float32) - 0.3).to(device) for k in (rows, columns))
     m, n = (
         reference.negatives_forward(*pair, skip, temperature, False)[0]
         for pair in ((x.float(), y.float()), (y.float(), x.float()))

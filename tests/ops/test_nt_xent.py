@@ -25,8 +25,10 @@ def device(request) -> str:
 def views(n: int, d: int, device: str, dtype=torch.float32, noise: float = 1.0, seed: int = 0):
     """Two noisy views of n random embeddings."""
     generator = torch.Generator().manual_seed(seed)
-    base = torch.randn(n, d, generator=generator)
-    return tuple((base + noise * torch.randn(n, d, generator=generator)).to(device, dtype) for _ in range(2))
+    base = torch.randn(n, d, generator=generator, dtype=torch.float32)
+    return tuple(
+        (base + noise * torch.randn(n, d, generator=generator, dtype=torch.float32)).to(device, dtype) for _ in range(2)
+    )
 
 
 def run(function, z1, z2, temperature, weights, dtype=None):
@@ -42,7 +44,9 @@ def check_against_float64(z1, z2, temperature):
     """The numeric bar over four draws of the weights: one number, as dτ is, could be right by luck."""
     actual, eager, exact = [], [], []
     for seed in range(4):
-        weights = torch.rand(2 * len(z1), generator=torch.Generator().manual_seed(seed)).to(z1.device)
+        weights = torch.rand(2 * len(z1), generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(
+            z1.device
+        )
         actual.append(run(ops.nt_xent, z1, z2, temperature, weights))
         eager.append(run(reference.nt_xent, z1, z2, temperature, weights))
         exact.append(run(reference.nt_xent, z1, z2, temperature, weights, torch.float64))
@@ -172,12 +176,6 @@ def test_deterministic(device):
         loss.backward()
         runs.append((loss.detach(), z1.grad, z2.grad))
     assert all(torch.equal(a, b) for a, b in zip(*runs))
-
-
-def test_second_differentiation_raises(device):
-    z1, z2 = (z.requires_grad_() for z in views(5, 4, device))
-    with pytest.raises(RuntimeError, match="differentiated once only"):
-        torch.autograd.grad(ops.nt_xent(z1, z2), z1, create_graph=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

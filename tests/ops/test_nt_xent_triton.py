@@ -38,8 +38,10 @@ def small_tiles(monkeypatch):
 
 def views(n, d, dtype=torch.float32, noise=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    base = torch.randn(n, d, generator=generator)
-    return tuple((base + noise * torch.randn(n, d, generator=generator)).to(DEVICE, dtype) for _ in range(2))
+    base = torch.randn(n, d, generator=generator, dtype=torch.float32)
+    return tuple(
+        (base + noise * torch.randn(n, d, generator=generator, dtype=torch.float32)).to(DEVICE, dtype) for _ in range(2)
+    )
 
 
 def run(z1, z2, temperature, grad=None):
@@ -64,7 +66,9 @@ def run_reference(z1, z2, temperature, grad, dtype):
 
 
 def check(z1, z2, temperature):
-    grad = (torch.rand(2 * len(z1), generator=torch.Generator().manual_seed(1)) / len(z1)).to(DEVICE)
+    grad = (torch.rand(2 * len(z1), generator=torch.Generator().manual_seed(1), dtype=torch.float32) / len(z1)).to(
+        DEVICE
+    )
     actual = run(z1, z2, temperature, grad)
     eager = run_reference(z1, z2, temperature, grad, z1.dtype)
     exact = run_reference(z1, z2, temperature, grad, torch.float64)
@@ -197,7 +201,7 @@ def test_a_senseless_temperature_in_a_tensor_gives_nan(value, small_tiles):
 def test_float16_weights_neither_overflow_nor_vanish(size, small_tiles):
     """Against a tolerance of float16's own: half an ulp of the weights and of dz each, or half a subnormal step."""
     z1, z2 = (z * 8 for z in views(50, 32, torch.float16))
-    grad = size * torch.rand(100, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    grad = size * torch.rand(100, generator=torch.Generator().manual_seed(1), dtype=torch.float32).to(DEVICE)
     actual = run(z1, z2, 0.2, grad)["dz"].double()
     exact = run_reference(z1, z2, 0.2, grad, torch.float64)["dz"]
     assert (actual - exact).norm() <= 2**-10 * exact.norm() + 2**-25 * exact.numel() ** 0.5

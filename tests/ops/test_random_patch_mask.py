@@ -18,7 +18,7 @@ def device(request) -> str:
 
 
 def uniform(*shape, device="cpu", dtype=torch.float32, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(device, dtype)
 
 
 def ratio_that_keeps(k: int, n: int) -> float:
