@@ -150,6 +150,9 @@ def _require(images, sizes, crop, flip, jitter, order, grayscale, blur, solarize
     require("augment", "blur_radius", f"in [0, {min(size)})", 0 <= radius < min(size), radius)
     numbers = {len(mean), len(std)}
     require("augment", "mean and std", f"{channels} numbers each or none", numbers in ({0}, {channels}), numbers)
+    if order.device.type == "cpu":
+        good = order.sort(dim=1).values.eq(torch.arange(4, dtype=torch.int32, device=order.device)).all()
+        require("augment", "order", "a permutation of 0..3 in each row", bool(good), order.tolist()[:4])
     require("augment", "mode", " or ".join(MODES), mode in MODES, mode)
     require("augment", "dtype", "one of " + ", ".join(map(str, FLOATS)), dtype in FLOATS, dtype)
 

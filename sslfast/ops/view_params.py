@@ -27,7 +27,8 @@ class ViewParams:
         flip: (B,) bool, mirror left and right.
         jitter: (B, 4) float32, the factors of brightness, contrast and saturation (>= 0, 1 changes nothing) and the
             shift of the hue as a fraction of the circle (in [-0.5, 0.5], 0 changes nothing).
-        order: (B, 4) int32, the order in which the columns of `jitter` are applied: a permutation of 0..3 a row.
+        order: (B, 4) int32, the order in which the columns of `jitter` are applied: a permutation of 0..3 a row, which
+            is checked on the CPU when it is used.
         grayscale: (B,) bool, replace the colours by their gray.
         blur: (B,) float32, σ of the Gaussian blur in pixels of the view; 0 is no blur.
         solarize: (B,) float32, pixels >= this threshold in [0, 1] are inverted; inf is no solarization.

@@ -95,6 +95,13 @@ def test_numbers_that_do_not_fit_are_refused():
             call()
 
 
+def test_an_order_that_is_no_permutation():
+    images, params = views()
+    params.order[1, 0] = params.order[1, 1]
+    with pytest.raises(ValueError, match=r"augment: order must be a permutation of 0\.\.3 in each row"):
+        ops.augment(images, params, 8)
+
+
 @pytest.mark.parametrize("field", ["crop", "flip", "jitter", "order", "grayscale", "blur", "solarize"])
 def test_a_field_of_view_parameters_that_changed_since(field):
     images, params = views()
