@@ -64,7 +64,7 @@ def beginning(run: Path, config: PretrainConfig, *, resume: Resume, overwrite: b
 def _what_is_there(run: Path, config: PretrainConfig) -> str:
     """The run that is there, and which option suits."""
     found = Run(run)
-    if changed := differences(found.config, config.to_dict()):
+    if changed := differences(found.settings.to_dict(), config.to_dict()):
         return f"it has a run of other settings ({'; '.join(changed)}), which --overwrite would replace"
     state = "a finished run" if found.finished else "an unfinished run"
     return f"it has {state} of these settings: continue it with --resume or replace it with --overwrite"

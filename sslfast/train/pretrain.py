@@ -117,7 +117,7 @@ def ensure_trained(
     """
     run = Path(run)
     if (run / CHECKPOINT).is_file() and Run(run).finished:
-        if changed := differences(Run(run).config, config.to_dict()):
+        if changed := differences(Run(run).settings.to_dict(), config.to_dict()):
             raise ValueError(f"{run} was trained with other settings: {', '.join(changed)}; choose another folder")
         return
     pretrain(config, run, resume="auto", download=download, command=command)

@@ -60,7 +60,8 @@ def restore_state(training: Training, *, fall_back: bool = False) -> Path:
     """
     run, config = training.run, training.config
     path, state = newest_whole(run) if fall_back else (run / CHECKPOINT, load_last(run))
-    old = {**state["config"], "processes": len(state["rng"])}
+    # A field that the checkpoint is older than had what is its default now.
+    old = {**type(config)().to_dict(), **state["config"], "processes": len(state["rng"])}
     new = {**config.to_dict(), "processes": training.fabric.world_size}
     if different := differences(old, new):
         raise ValueError(f"{run} cannot be resumed with another configuration: {'; '.join(different)}")

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 from toys import TINY, assert_same, flags, interrupt_at, toy_config, training
 
-from sslfast.checkpoint import load_checkpoint
+from sslfast.checkpoint import load_checkpoint, save_checkpoint
 from sslfast.data import FolderImages, folder
 from sslfast.train import pretrain
+from sslfast.train.folder import write_config
 from sslfast.train.stop import StopRequest
 
 # Two epochs of 22 steps; LARS and a learnable temperature have the most state to lose.
@@ -120,6 +121,21 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(tmp_path: Path) -> Non
     before = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert pretrain(toy_config(log_every=7), tmp_path, resume=True).steps == 22  # log_every may change
     assert_same(load_checkpoint(tmp_path / "checkpoints" / "last.ckpt"), before)
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_checkpoint_that_is_older_than_a_field_is_resumed(tmp_path: Path) -> None:
+    pretrain(toy_config(), tmp_path)
+    state = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    for name in ("compile", "keep_checkpoints", "deterministic"):
+        del state["config"][name]
+    save_checkpoint(tmp_path / "checkpoints" / "last.ckpt", state)
+    write_config(tmp_path, state["config"])
+    with pytest.raises(FileExistsError, match="a finished run of these settings"):
+        pretrain(toy_config(), tmp_path)
+    with pytest.raises(ValueError, match=r"another configuration: compile: False -> True$"):
+        pretrain(toy_config(compile=True), tmp_path, resume=True)
+    assert pretrain(toy_config(), tmp_path, resume=True).steps == 22
 
 
 @pytest.mark.usefixtures("toy")
