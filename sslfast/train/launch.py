@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from sslfast._extras import require
 from sslfast.config import PretrainConfig
@@ -40,8 +42,30 @@ def launch(config: PretrainConfig) -> Any:
         )
     except (RuntimeError, ValueError) as error:  # lightning's words for a device that is not there
         raise ValueError(f"accelerator {config.accelerator} with {devices} devices: {error}") from error
+    if torchrun.detect():
+        _connect_anew(engine.device)
     engine.launch()
     return engine
+
+
+def _connect_anew(device: torch.device) -> None:
+    """Connect the processes that torchrun has started again after one of them died; not those of its first start.
+
+    torch (2.12) shares one store among the attempts: a rank may find there the address that a dead one has left, and
+    wait for it. The keys of this attempt are kept apart. What is connected already, fabric leaves as it is.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore(f"attempt-{attempt}", store),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
 
 
 def seed_everything(seed: int) -> None:
