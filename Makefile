@@ -12,7 +12,7 @@ demo: $(VENV)/demo.stamp  ## train SimCLR on the embedded digits, evaluate it, w
 	$(BIN)/sslfast evaluate $(RUN) --protocol linear
 	$(BIN)/sslfast report $(RUN)
 
-test: $(VENV)/dev.stamp  ## the whole test suite
+test: $(VENV)/dev.stamp $(VENV)/triton.stamp  ## the whole test suite
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest tests/ops --default-dtype bfloat16 -m "not slow" -k "ragged and not triton"
 
@@ -44,6 +44,15 @@ BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(wildcar
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/triton.stamp: $(BIN)/python tests/triton_versions.txt  ## older versions, for which the kernels are compiled too
+	rm -rf $(VENV)/triton
+ifeq ($(shell uname -s),Linux)
+	for version in $$(cat tests/triton_versions.txt); do \
+	  $(BIN)/pip install --quiet --no-deps --target $(VENV)/triton/$$version triton==$$version || exit 1; \
+	done
+endif
+	touch $@
 
 $(VENV)/demo.stamp: $(BIN)/python $(BUILD_INPUTS)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train]'

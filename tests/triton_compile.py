@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import re
-import subprocess
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import redirect_stdout
 from typing import Any, NamedTuple
 
 import torch
 import triton
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-SHARED_MEMORY = {80: 166912, 86: 101376, 90: 232448, 100: 232448}  # bytes a block may have
+SHARED_MEMORY = {80: 101376, 90: 232448, 100: 232448}  # bytes a block may have; sm_80's tiles serve sm_86 too
 POINTERS = {
     torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16",
     torch.uint8: "*u8", torch.bool: "*i1", torch.int32: "*i32", torch.int64: "*i64",
@@ -30,9 +30,10 @@ class Launch(NamedTuple):
 
 
 class Usage(NamedTuple):
-    registers: int  # of a thread
-    stack: int  # bytes of a thread: register spills
+    stack: int  # bytes of a thread
+    spilled: int  # bytes of registers that a thread stores to memory and loads back
     shared: int  # bytes of a block
+    serialized: bool  # the tensor core waits for each of its instructions
 
 
 def recorded_launches(monkeypatch, function: Callable, *args: Any) -> tuple[list[Launch], Any]:
@@ -66,11 +67,19 @@ def compile_for(launch: Launch, capability: int) -> Usage:
         else:
             signature[parameter.name] = "fp32"
     source = ASTSource(kernel, signature, constants, attributes)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-        report = subprocess.run([tool, "-res-usage", file.name], check=True, capture_output=True, text=True).stdout
-    usage = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", report)}
-    return Usage(usage["REG"], usage["STACK"] + usage["LOCAL"], compiled.metadata.shared)
+    log = io.StringIO()  # the assembler's, which Triton prints of what it compiles, not of what it finds in its cache
+    with redirect_stdout(log), knobs.nvidia.scope(), knobs.compilation.scope():
+        knobs.nvidia.dump_ptxas_log, knobs.compilation.always_compile = True, True
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log.getvalue())
+    assert frames, f"no report of the assembler: {log.getvalue()}"
+    stack, stores, loads = (sum(map(int, column)) for column in zip(*frames))
+    return Usage(stack, stores + loads, compiled.metadata.shared, "C7515" in log.getvalue())
+
+
+def assert_fits(launch: Launch, capability: int, spills: bool = False, shared: int | None = None) -> None:
+    """The kernel spills no register, keeps the tensor cores busy, and has the shared memory that it needs."""
+    name, usage, limit = launch.kernel.__name__, compile_for(launch, capability), shared or SHARED_MEMORY[capability]
+    assert spills or usage.stack == usage.spilled == 0, f"{name} spills: {usage}"
+    assert not usage.serialized, f"{name}: wgmma instructions are serialized (C7515)"
+    assert usage.shared <= limit, f"{name} needs {usage.shared} bytes of shared memory, and may have {limit}"

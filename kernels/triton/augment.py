@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sslfast.kernels.triton.augment_steps import CONTRAST, adjust, clamp01, cut, luma, resampling
+from sslfast.kernels.triton.patches import compact
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")  # the first two of them without colours
 REACH = tl.constexpr(6.4)  # in σ: taps of the blur from there on are below 2e-9 of the first
@@ -206,7 +207,7 @@ def _views(
             green_sum, blue_sum = red_sum, red_sum
             view = views + tl.cast(i, tl.int64) * (C * h * w)
 
-            for y in range(low, high, ROWS):
+            for y in tl.range(low, high, ROWS, disable_licm=True):  # hoisted, some invariants would be spilled
                 red, green, blue = _resample(
                     image, plane_stride, row_stride, column_stride, width, top, left, box_height, box_width,
                     down, row_count, across, column_count, strip, y - low,
@@ -296,6 +297,7 @@ def augment(
     std: Sequence[float],
     dtype: torch.dtype,
 ) -> Tensor:
+    images = compact(images)
     batch, channels, height, width = images.shape
     h, w = size
     simclr, radius = mode == "simclr", blur_radius if "blur" in steps else 0

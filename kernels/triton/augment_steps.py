@@ -38,13 +38,13 @@ def resampling(
     table[0] is the first pixel of each, in the box; table[1 + t] the weight of the t-th: zero outside of the box, their
     sum 1 / unit.
     """
-    twice = (2 * i + 1) * length  # over 2·target it is the centre, in whole pixels and an exact fraction
+    twice = (2 * i.to(tl.int64) + 1) * length  # over 2·target it is the centre, in whole pixels and an exact fraction
     whole = twice // (2 * target)
     fraction = (twice - 2 * target * whole).to(tl.float32) / (2.0 * target)
     widened = tl.maximum(length.to(tl.float32) / target, 1.0) if ANTIALIAS else 1.0
     support = widened * (2.0 if BICUBIC else 1.0)
     ahead = tl.floor(fraction - support + 0.5)
-    first = whole + ahead.to(tl.int32)
+    first = whole.to(tl.int32) + ahead.to(tl.int32)
     count = tl.ceil(support * 2.0 + length * 0.0).to(tl.int32)  # no more pixel centres lie within the support
     lanes = tl.arange(0, LANES)
     tl.store(table + lanes, first.to(tl.float32))

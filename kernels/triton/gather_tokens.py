@@ -12,10 +12,21 @@ from sslfast.kernels.triton.rows import row_tile, slot_map
 
 @triton.jit
 def _take_rows(
-    source, index, out, count, source_rows, image_stride, row_stride, column_stride,
-    R: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, FILL: tl.constexpr,
-):  # fmt: skip
-    """out[b, r] = source[b, index[b, r]], or FILL where there is no such row; R rows an image, count in all."""
+    source,
+    index,
+    out,
+    fill,
+    count,
+    source_rows,
+    image_stride,
+    row_stride,
+    column_stride,
+    R: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """out[b, r] = source[b, index[b, r]], or fill where there is no such row; R rows an image, count in all."""
     CHUNKS: tl.constexpr = tl.cdiv(D, BLOCK)
     row = tl.program_id(0) // CHUNKS * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) % CHUNKS * BLOCK + tl.arange(0, BLOCK)
@@ -24,7 +35,7 @@ def _take_rows(
     known = (taken >= 0) & (taken < source_rows)
     within = (column < D)[None, :]
     pointers = source + begin[:, None] + (column.to(tl.int64) * column_stride)[None, :]
-    x = tl.load(pointers, mask=known[:, None] & within, other=FILL)
+    x = tl.load(pointers, mask=known[:, None] & within, other=fill)
     tl.store(out + row.to(tl.int64)[:, None] * D + column[None, :], x, mask=(row < count)[:, None] & within)
 
 
@@ -33,9 +44,10 @@ def _take(source: Tensor, index: Tensor, fill: float) -> Tensor:
     batch, rows = index.shape
     out = torch.empty(batch, rows, d, dtype=source.dtype, device=source.device)
     tile_rows, block = row_tile(d)
+    # A NaN among the compile-time constants would equal none before it: a compilation a call. So fill is an argument.
     _take_rows[(triton.cdiv(batch * rows, tile_rows) * triton.cdiv(d, block),)](
-        source, index, out, batch * rows, source_rows, *source.stride(),
-        R=rows, D=d, ROWS=tile_rows, BLOCK=block, FILL=fill, num_warps=4,
+        source, index, out, fill, batch * rows, source_rows, *source.stride(),
+        R=rows, D=d, ROWS=tile_rows, BLOCK=block, num_warps=4,
     )  # fmt: skip
     return out
 

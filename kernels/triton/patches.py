@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def compact(images: Tensor) -> Tensor:
-    """The images, or a copy where one spans 2**31 elements or more: `load_patches` counts in 32 bits."""
+    """The images, or a copy where one spans 2**31 elements or more: within an image the kernels count in 32 bits."""
     span = sum((size - 1) * stride for size, stride in zip(images.shape[1:], images.stride()[1:]))
     return images if span < 2**31 else images.contiguous()
 

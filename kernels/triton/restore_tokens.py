@@ -33,7 +33,7 @@ def _restore(
     pointers += (column.to(tl.int64) * column_stride)[None, :]
     known = (slot >= 0) & (slot < kept)
     x = tl.load(pointers, mask=known[:, None] & within[None, :], other=float("nan")).to(tl.float32)
-    mask = tl.load(mask_token + column * mask_stride, mask=within, other=0.0).to(tl.float32)
+    mask = tl.load(mask_token + column.to(tl.int64) * mask_stride, mask=within, other=0.0).to(tl.float32)
     x = tl.where((slot >= kept)[:, None], mask[None, :], x)
     if pos_embed is not None:
         pointers = pos_embed + row * pos_row_stride + column.to(tl.int64) * pos_column_stride

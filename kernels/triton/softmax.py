@@ -68,7 +68,7 @@ TILES = {
     100: {
         "sums": {
             "128": Tile(128, 128, 8, 3),
-            "256": Tile(128, 64, 8, 2),
+            "256": Tile(128, 64, 8, 3),
             "wide": Tile(128, 128, 8, 3),
             "float32": Tile(128, 128, 8, 3),
         },
@@ -95,11 +95,13 @@ def chip(device: torch.device) -> tuple[int, int]:
 
 
 class Plan(NamedTuple):
-    """Launch parameters of a kernel: its tile, the features a program owns of the result, and keyword arguments."""
+    """Launch parameters of a kernel: its tile, the features a program owns of the result, whether its products are
+    wgmma's, and keyword arguments."""
 
     rows: int
     columns: int
     owned: int
+    wgmma: bool
     options: dict[str, int | bool]
 
 
@@ -107,7 +109,8 @@ class Plan(NamedTuple):
 def plan(kernel: str, r: int, c: int, d: int, dtype: torch.dtype, device: torch.device) -> Plan:
     fits = dtype != torch.float32 and d <= 256
     width = "float32" if dtype == torch.float32 else "wide" if d > 256 else "256" if d > 128 else "128"
-    tile = TILES[chip(device)[0]][kernel][width]
+    architecture, _ = chip(device)
+    tile = TILES[architecture][kernel][width]
     block = triton.next_power_of_2(d)
     features = max(16, block) if fits else 32 if dtype == torch.float32 else 64
     owned = features if d <= features else min(OWNED_FEATURES[width], block)
@@ -116,7 +119,8 @@ def plan(kernel: str, r: int, c: int, d: int, dtype: torch.dtype, device: torch.
     else:
         options = {"BLOCK_D": features, "MASK_ROWS": r < tile.rows, "MASK_COLUMNS": c < tile.columns}
     options |= {"D": d, "BLOCK_M": tile.rows, "BLOCK_N": tile.columns}
-    return Plan(tile.rows, tile.columns, owned, options | {"num_warps": tile.warps, "num_stages": tile.stages})
+    options |= {"num_warps": tile.warps, "num_stages": tile.stages}
+    return Plan(tile.rows, tile.columns, owned, architecture == 90, options)
 
 
 def regimes(temperature: float, tau: Tensor | None, plain_from: float = PLAIN_FROM.value) -> tuple[bool, ...]:
@@ -160,7 +164,7 @@ def streaming_sums(
     for guarded in variants:
         kernels.streaming_sums[(row_blocks, splits, feature_blocks)](
             rows, columns, partial, weighted, r, c, width, temperature, tau, plain_from,
-            SKIP=skip, GUARDED=guarded, BLOCK_F=schedule.owned, **schedule.options,
+            SKIP=skip, GUARDED=guarded, WGMMA=schedule.wgmma, BLOCK_F=schedule.owned, **schedule.options,
         )  # fmt: skip
     return Sums(partial, weighted, plain_from)
 
@@ -235,7 +239,7 @@ def _sums_by_rows(
     for guarded in regimes(temperature, tau):
         kernels.weighted_rows[(row_blocks, len(du))](
             *factors, rows, columns, du, r, c, width, temperature, tau,
-            SKIP=skip, GUARDED=guarded, **schedule.options,
+            SKIP=skip, GUARDED=guarded, WGMMA=schedule.wgmma, **schedule.options,
         )  # fmt: skip
     return du
 

@@ -20,6 +20,7 @@ from sslfast.kernels.triton.tiles import (
     load_tile,
     log1p,
     negatives,
+    opaque,
     read_temperature,
 )
 
@@ -30,10 +31,27 @@ WEIGHT_UNIT = tl.constexpr(2.0**-14)  # of the largest factor, see weight_unit
 
 @triton.jit
 def streaming_sums(
-    rows, columns, partial, weighted, R, C, width, temperature, tau, plain_from: tl.constexpr,
-    SKIP: tl.constexpr, GUARDED: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr, BLOCK_F: tl.constexpr, MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr,
-):  # fmt: skip
+    rows,
+    columns,
+    partial,
+    weighted,
+    R,
+    C,
+    width,
+    temperature,
+    tau,
+    plain_from: tl.constexpr,
+    SKIP: tl.constexpr,
+    GUARDED: tl.constexpr,
+    WGMMA: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    MASK_ROWS: tl.constexpr,
+    MASK_COLUMNS: tl.constexpr,
+):
     """A split of `width` columns: partial (2, splits, R) has Σ_j e_ij and, GUARDED, the highest cosine that
     e_ij = exp2((c_ij − highest_i)·β) is relative to; weighted (splits, R, D) has Σ_j e_ij columns_j, if wanted.
 
@@ -77,7 +95,7 @@ def streaming_sums(
         if weighted is not None:
             if D > BLOCK_D:
                 y = load_tile(columns, j0, feature, C, D, BLOCK_N, BLOCK_F, MASK_COLUMNS)
-            mean = add_product(mean, e.to(rows.dtype.element_ty), y)
+            mean = opaque(add_product(mean, e.to(rows.dtype.element_ty), y), WGMMA)
     i = i0 + tl.arange(0, BLOCK_M)
     owned = (i >= row) & (i < R)
     split = tl.program_id(1).to(tl.int64)
@@ -212,10 +230,28 @@ def _weights(
 
 @triton.jit
 def weighted_rows(
-    row_factors, row_shift, column_factors, column_shift, rows, columns, du, R, C, width, temperature, tau,
-    SKIP: tl.constexpr, GUARDED: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr, MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr,
-):  # fmt: skip
+    row_factors,
+    row_shift,
+    column_factors,
+    column_shift,
+    rows,
+    columns,
+    du,
+    R,
+    C,
+    width,
+    temperature,
+    tau,
+    SKIP: tl.constexpr,
+    GUARDED: tl.constexpr,
+    WGMMA: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    MASK_ROWS: tl.constexpr,
+    MASK_COLUMNS: tl.constexpr,
+):
     """du (splits, R, D): a block of rows of W·columns stays in registers while it meets a split of `width` columns."""
     temperature = read_temperature(temperature, tau)
     if (temperature >= PLAIN_FROM) == GUARDED:
@@ -234,7 +270,7 @@ def weighted_rows(
             c, row_factors, row_shift, column_factors, column_shift, i0, j0, column, R, C, beta,
             SKIP, GUARDED, BLOCK_M, BLOCK_N, MASK_ROWS, MASK_COLUMNS,
         )  # fmt: skip
-        total = add_product(total, w.to(rows.dtype.element_ty), y)
+        total = add_product(total, opaque(w, WGMMA).to(rows.dtype.element_ty), y)
     i = i0 + tl.arange(0, BLOCK_M)
     features = tl.arange(0, BLOCK_D)[None, :]
     out = du + (tl.program_id(1).to(tl.int64) * R + i0) * D + (tl.arange(0, BLOCK_M)[:, None] * D + features)

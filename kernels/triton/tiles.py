@@ -57,6 +57,20 @@ def add_product(total, x, y):
 
 
 @triton.jit
+def opaque(x, WGMMA: tl.constexpr):
+    """x in float32, on a chip with wgmma through an instruction that the compiler does not look into.
+
+    A left factor, because Triton 3.5 and 3.6 fail where they take its origins to the layout of an operand in registers;
+    a sum of products that is carried through a loop, because the assembler serializes the products (C7515) where it
+    finds the registers of the sum written while they are under way. Elsewhere the pipeliner could not move it.
+    """
+    if WGMMA:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], dtype=tl.float32, is_pure=False, pack=1)
+    else:
+        return x
+
+
+@triton.jit
 def cosines(
     rows, columns, row, column, R, C, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr,
