@@ -1,9 +1,9 @@
-"""What the host does for the Triton kernels of each op, without a GPU: launches, and the time of all but the launch itself.
+"""What the host does for each op's Triton kernels, without a GPU: launches, and the time of all but the launch itself.
 
     python benchmarks/host.py     # each op's forward and backward, their launches, microseconds
 
-The kernels are neither compiled nor run: a launch ends where the driver would be called. Tensors are on the CPU, so that
-torch's own part, mostly `empty`, costs about what it does on CUDA.
+The kernels are neither compiled nor run: a launch ends where the driver would be called. Tensors are on the CPU, so
+that torch's own part, mostly `empty`, costs about what it does on CUDA.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ CASES = [
     "ops/test_negative_cosine_similarity_triton.py::test_compiles_without_spills[2048-torch.bfloat16-90]",
     "ops/test_mae_triton_compile.py::test_compile_without_spills[90-dtype1-image_dtype1-224-16]",
     "ops/test_augment_triton.py::test_compiles_without_spills[224-90-simclr]",
-    "ops/test_augment_triton.py::test_compiles_without_spills[224-100-torchvision]",
+    "ops/test_augment_triton.py::test_compiles_without_spills[224-100-simclr]",
 ]
 # The tests themselves, after a look at the version: a wrong path would test the installed one.
 RUN = """

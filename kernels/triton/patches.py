@@ -36,7 +36,7 @@ def load_patches(
     # The tile is loaded in another shape than it is used in, so that it gets a layout of its own: the lanes of a warp
     # read neighbouring pixels, the warps share out the patches. That of the result would give each lane several pixels,
     # of several planes and rows.
-    LANES: tl.constexpr = min(32, BLOCK)
+    LANES: tl.constexpr = BLOCK if BLOCK < 32 else 32
     e = first + tl.arange(0, BLOCK // LANES)[:, None, None] * LANES + tl.arange(0, LANES)[None, None, :]
     offset = e // (P * C) * row_stride + e // C % P * column_stride + e % C * channel_stride
     patch = tl.where(wanted, patch, 0).to(tl.int32)

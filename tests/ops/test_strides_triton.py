@@ -1,7 +1,7 @@
 """Offsets from 2**31 elements on: every kernel that takes strides reads the same of a tensor spread that far.
 
-Run under Triton's interpreter, in a process of its own, whose integers are as wide as the compiled kernels'. The tensors
-lie in files that are almost all holes.
+Run under Triton's interpreter, in a process of its own, whose integers are as wide as the compiled kernels'. The
+tensors lie in files that are almost all holes.
 """
 
 from __future__ import annotations
