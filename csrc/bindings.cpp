@@ -7,14 +7,15 @@
 #include <vector>
 
 #include "cpu/augment.h"
-#include "cpu/contrastive.h"
 #include "cpu/ema.h"
 #include "cpu/gather_patches.h"
 #include "cpu/gather_tokens.h"
+#include "cpu/info_nce.h"
 #include "cpu/instruction_sets.h"
 #include "cpu/masked_patch_loss.h"
 #include "cpu/memory.h"
 #include "cpu/negative_cosine_similarity.h"
+#include "cpu/negatives.h"
 #include "cpu/nt_xent.h"
 #include "cpu/peak.h"
 #include "cpu/random_patch_mask.h"
@@ -43,38 +44,48 @@ void bind(py::module_& m) {
     m.def("instruction_sets", &cpu::instruction_sets);
     m.def("multiply_and_add", &cpu::multiply_and_add, nogil);
 
-    m.def("normalize_rows", [](address z, int64_t rows, int64_t dim, address u, address scale) {
-        cpu::normalize_rows(at<float>(z), rows, dim, at<float>(u), at<float>(scale));
+    py::class_<cpu::Rows>(m, "Rows", py::module_local()).def(py::init([](address data, int type, int64_t dim) {
+        return cpu::Rows{at<void>(data), type, dim};
+    }));
+    py::class_<cpu::Kept>(m, "Kept", py::module_local()).def(py::init([](address cosines, int64_t tiles) {
+        return cpu::Kept{at<float>(cosines), tiles};
+    }));
+    m.attr("tile") = cpu::kTile;
+    m.def("nt_xent_forward", [](const cpu::Rows& z1, const cpu::Rows& z2, int64_t n, double tau, address loss,
+                                address shift, address inverse_sum, const cpu::Rows& unit, address scale,
+                                const cpu::Kept& kept) {
+        cpu::nt_xent_forward(z1, z2, n, tau, at<float>(loss), at<float>(shift), at<float>(inverse_sum), unit,
+                             at<float>(scale), kept);
     }, nogil);
-    m.def("softmax_tile", [](address cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0, bool skip_diagonal,
-                             double inverse_tau, bool fixed, address maximum, address sum, address rescale) {
-        cpu::softmax_tile(at<float>(cosine), rows, cols, i0, j0, {skip_diagonal, 0}, inverse_tau, fixed,
-                          at<float>(maximum), at<double>(sum), at<float>(rescale));
+    m.def("nt_xent_backward", [](address grad, const cpu::Rows& unit, address scale, address loss, address shift,
+                                 address inverse_sum, const cpu::Kept& kept, int64_t n, double tau,
+                                 const cpu::Rows& dz) {
+        return cpu::nt_xent_backward(at<float>(grad), unit, at<float>(scale), at<float>(loss), at<float>(shift),
+                                     at<float>(inverse_sum), kept, n, tau, dz);
     }, nogil);
-    m.def("weights_tile", [](address cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0, bool skip_diagonal,
-                             int64_t pairs, double inverse_tau, bool fixed, address row_factor, address row_shift,
-                             address column_factor, address column_shift) {
-        cpu::weights_tile(at<float>(cosine), rows, cols, i0, j0, {skip_diagonal, pairs}, inverse_tau, fixed,
-                          at<float>(row_factor), at<float>(row_shift), at<float>(column_factor),
-                          at<float>(column_shift));
+    m.def("info_nce_forward", [](const cpu::Rows& query, const cpu::Rows& key, int64_t n, const cpu::Rows* queue,
+                                 int64_t queue_rows, double tau, address loss, address shift, address inverse_sum,
+                                 const cpu::Rows* mean, const cpu::Rows& unit, address scale, const cpu::Kept& kept) {
+        cpu::info_nce_forward(query, key, n, queue, queue_rows, tau, at<float>(loss), at<float>(shift),
+                              at<float>(inverse_sum), mean, unit, at<float>(scale), kept);
     }, nogil);
-    m.def("contrastive_losses", [](int64_t rows, double inverse_tau, address positive, address maximum, address sum,
-                                   address loss, address inverse_sum) {
-        cpu::contrastive_losses(rows, inverse_tau, at<float>(positive), at<float>(maximum), at<double>(sum),
-                                at<float>(loss), at<float>(inverse_sum));
+    m.def("info_nce_backward", [](address grad, const cpu::Rows& unit, address scale, address loss, address shift,
+                                  address inverse_sum, const cpu::Rows& mean, const cpu::Kept& kept, int64_t n,
+                                  double tau, bool in_batch, const cpu::Rows& dquery, const cpu::Rows* dkey) {
+        return cpu::info_nce_backward(at<float>(grad), unit, at<float>(scale), at<float>(loss), at<float>(shift),
+                                      at<float>(inverse_sum), mean, kept, n, tau, in_batch, dquery, dkey);
     }, nogil);
-    m.def("project_rows", [](address du, address u, address positive, address scale, address weight, int64_t rows,
-                             int64_t dim, double inverse_tau) {
-        return cpu::project_rows(at<float>(du), at<float>(u), at<float>(positive), at<float>(scale),
-                                 at<float>(weight), rows, dim, inverse_tau);
+    m.def("negatives_forward", [](const cpu::Rows& rows, int64_t count, const cpu::Rows& columns, int64_t column_count,
+                                  bool skip_diagonal, double tau, address shift, address sum,
+                                  const cpu::Rows* weighted) {
+        cpu::negatives_forward(rows, count, columns, column_count, skip_diagonal, tau, at<float>(shift),
+                               at<float>(sum), weighted);
     }, nogil);
-
-    m.def("nt_xent_workspace", &cpu::nt_xent_workspace);
-    m.def("nt_xent_forward_tile", [](address cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0,
-                                     int64_t pairs, double inverse_tau, bool fixed, address positive, address maximum,
-                                     address sum, address workspace) {
-        cpu::nt_xent_forward_tile(at<float>(cosine), rows, cols, i0, j0, pairs, inverse_tau, fixed,
-                                  at<float>(positive), at<float>(maximum), at<double>(sum), at<float>(workspace));
+    m.def("negatives_backward", [](const cpu::Rows& rows, int64_t count, const cpu::Rows& columns, int64_t column_count,
+                                   bool skip_diagonal, address row_factor, address row_shift, address column_factor,
+                                   address column_shift, double tau, const cpu::Rows& out) {
+        cpu::negatives_backward(rows, count, columns, column_count, skip_diagonal, at<float>(row_factor),
+                                at<float>(row_shift), at<float>(column_factor), at<float>(column_shift), tau, out);
     }, nogil);
 
     m.def("negative_cosine_similarity", [](address p, address z, int type, int64_t rows, int64_t dim, address loss) {

@@ -14,7 +14,6 @@ import pytest
 from sslfast import _C
 
 ROOT = Path(__file__).parents[1]
-CONTRASTIVE = {"test_nt_xent", "test_info_nce", "test_negatives", "test_across"}  # miss it on the baseline by 3 times
 
 
 def run(code: str) -> str:
@@ -47,8 +46,7 @@ def test_an_instruction_set_that_is_none_is_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _C.INSTRUCTION_SETS[1:])
 def test_ops_keep_their_bar_on_every_instruction_set(name):
-    files = [path for path in sorted((ROOT / "tests/ops").glob("test_*.py")) if path.stem not in CONTRASTIVE]
-    files = [path for path in files if "triton" not in path.name]
+    files = [path for path in sorted((ROOT / "tests/ops").glob("test_*.py")) if "triton" not in path.name]
     options = ["-q", "-m", "not slow", "-k", "not (compile or opcheck or cuda)", "--instruction-set", name]
     done = subprocess.run([sys.executable, "-m", "pytest", *options, *files], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout

@@ -1,64 +1,146 @@
 #include "cpu/nt_xent.h"
 
-#include "cpu/contrastive.h"
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "cpu/softmax_tile.h"
+#include "cpu/tasks.h"
+#include "cpu/tile.h"
 
 namespace sslfast::cpu {
 namespace {
 
-constexpr int64_t kBlockRows = 16;  // rows a thread takes at a time; fixed, so sums do not depend on the threads
+constexpr int64_t kGroups = 64;  // groups of rows at most, each of which leaves sums of its own in every row
+
+// The views in blocks of kTile rows.
+struct Views {
+    int64_t n, count, blocks;
+    Packed packed;
+
+    Views(const Rows& unit, int64_t n) : n(n), count(2 * n), blocks(count_of(count, kTile)), packed(count, unit.dim) {
+        pack_rows(unit, 0, count, packed);
+    }
+
+    int64_t index(int64_t first, int64_t second) const {  // of a tile among those of the triangle
+        return first * blocks - first * (first - 1) / 2 + second - first;
+    }
+
+    int64_t size(int64_t block) const { return std::min(kTile, count - block * kTile); }
+
+    Cosines tile(int64_t first, int64_t second, const float* known) const {
+        const Strips strips = packed.strips();
+        return {strips.row(first * kTile), strips.stride(), packed.panels().panel(second * kTile),
+                strips.depth,             size(first),     size(second),
+                known};
+    }
+
+    // Every pair from one side, but for a view with itself and with its partner.
+    Counted negatives(int64_t first, int64_t second) const {
+        const int64_t apart = (second - first) * kTile;
+        return {size(first), size(second), first == second ? 0 : -Counted::kNone, n - apart};
+    }
+
+    int64_t work(int64_t products) const { return count * count / 2 * packed.depth() * products; }
+};
 
 }  // namespace
 
-int64_t nt_xent_workspace(int64_t rows, int64_t cols) { return (rows + kBlockRows - 1) / kBlockRows * cols * 2; }
+void nt_xent_forward(const Rows& z1, const Rows& z2, int64_t n, double temperature, float* loss, float* shift,
+                     float* inverse_sum, const Rows& unit, float* scale, const Kept& kept) {
+    const Temperature tau(temperature);
+    normalize_rows(z1, z2, n, unit, scale);
+    const Views views(unit, n);
+    const int64_t wide = count_of(views.blocks, kGroups), groups = count_of(views.blocks, wide), rows = views.packed.rows();
+    const Buffer sum(groups * rows), maximum(tau.fixed ? 0 : groups * rows);
+    std::vector<std::pair<int64_t, int64_t>> pairs;
+    for (int64_t second = 0; second < groups; ++second)
+        for (int64_t first = 0; first <= second; ++first) pairs.emplace_back(first, second);
 
-void nt_xent_forward_tile(float* cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0, int64_t pairs,
-                          double inverse_tau, bool fixed, float* positive, float* maximum, double* sum,
-                          float* workspace) {
-    const bool diagonal = i0 == j0;
-    const Inverse k(inverse_tau);
-    const Omitted omitted{true, pairs};
-    const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
-    float* column_sums = workspace;                    // (blocks, cols)
-    float* column_maxima = workspace + blocks * cols;  // (blocks, cols)
+    for_each_task(int64_t(pairs.size()), views.work(1), SoftmaxTile::kFloats, [&](int64_t task, float* scratch) {
+        const auto [first, second] = pairs[task];
+        // The sums of the rows of one group over the columns of the other, and of its columns over the rows.
+        SoftmaxTile tile(tau, scratch);
+        const auto slot = [&](int64_t group, int64_t block) {
+            const int64_t at = group * rows + block * kTile;
+            return Sums{sum.get() + at, tau.fixed ? nullptr : maximum.get() + at};
+        };
+        const auto clear = [&](int64_t of, int64_t group) {
+            for (int64_t block = group * wide; block < std::min(views.blocks, (group + 1) * wide); ++block)
+                slot(of, block).clear();
+        };
+        clear(second, first);
+        if (first != second) clear(first, second);
+        for (int64_t i = first * wide; i < std::min(views.blocks, (first + 1) * wide); ++i)
+            for (int64_t j = std::max(i, second * wide); j < std::min(views.blocks, (second + 1) * wide); ++j)
+                tile.add(views.tile(i, j, nullptr), views.negatives(i, j), kept.tile(views.index(i, j)),
+                         slot(second, i), slot(first, j));
+    });
 
-#pragma omp parallel for schedule(static) if (rows * cols > 8192)
-    for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t first = block * kBlockRows, last = std::min(rows, first + kBlockRows);
-        float* column_sum = diagonal ? nullptr : column_sums + block * cols;
-        float* column_maximum = diagonal || fixed ? nullptr : column_maxima + block * cols;
-        if (column_sum) std::fill_n(column_sum, cols, 0.0f);
-        if (column_maximum) std::fill_n(column_maximum, cols, kLeast);
-        float row_maxima[kBlockRows];
-        for (int64_t i = first; i < last; ++i) {
-            float* row = cosine + i * cols;
-            const int64_t partner = omitted.drop(row, i0 + i, j0, cols, positive + i0 + i);
-            if (partner >= 0 && !diagonal) positive[j0 + partner] = positive[i0 + i];
-            if (!fixed) row_maxima[i - first] = row_maximum(row, cols, column_maximum);
-        }
-        for (int64_t i = first; i < last; ++i) {
-            const float* row = cosine + i * cols;
-            if (fixed) {
-                sum[i0 + i] += fixed_row_sum(row, cols, k, column_sum);
-            } else {
-                const float top = row_maxima[i - first];
-                const float part = running_row_sum(row, cols, k, top, column_maximum, column_sum);
-                merge(maximum + i0 + i, sum + i0 + i, top, part, inverse_tau);
+    const int64_t depth = views.packed.depth();
+    for_each_task(count_of(n, kPanel), 16 * n * depth, 2 * depth, [&](int64_t task, float* row) {
+        for (int64_t i = task * kPanel; i < std::min(n, (task + 1) * kPanel); ++i) {
+            views.packed.strips().get(i, row);
+            views.packed.strips().get(i + n, row + depth);
+            const float positive = dot(row, row + depth, depth);
+            for (const int64_t view : {i, i + n}) {
+                RunningSum total{tau.fixed ? 1.0f : kLeast, 0};
+                for (int64_t group = 0; group < groups; ++group) {
+                    const int64_t at = group * rows + view;
+                    total.merge(tau.fixed ? 1 : maximum.get()[at], sum.get()[at], tau);
+                }
+                const RowLoss result(total, positive, tau);
+                loss[view] = result.loss, shift[view] = result.shift, inverse_sum[view] = result.inverse_sum;
             }
         }
-    }
-    if (diagonal) return;
-#pragma omp parallel for schedule(static) if (blocks * cols > 8192)
-    for (int64_t j = 0; j < cols; ++j) {
-        if (fixed) {
-            double total = 0;
-            for (int64_t block = 0; block < blocks; ++block) total += column_sums[block * cols + j];
-            sum[j0 + j] += total;
-        } else {
-            for (int64_t block = 0; block < blocks; ++block)
-                merge(maximum + j0 + j, sum + j0 + j, column_maxima[block * cols + j], column_sums[block * cols + j],
-                      inverse_tau);
+    });
+}
+
+double nt_xent_backward(const float* grad, const Rows& unit, const float* scale, const float* loss, const float* shift,
+                        const float* inverse_sum, const Kept& kept, int64_t n, double temperature, const Rows& dz) {
+    const Temperature tau(temperature);
+    const Views views(unit, n);
+    const int64_t rows = views.packed.rows(), depth = views.packed.depth();
+    const Strips u = views.packed.strips();
+    const Factors factors(grad, inverse_sum, shift, views.count, rows, tau);
+    const Buffer gradient(rows * depth);
+    const Strips du{rows, depth, gradient.get()};
+
+    const Tournament tournament(views.blocks);
+    tournament.run(
+        views.work(3), kTile * kTile,
+        [&](const Tournament::Pair& pair, float* weights) {
+            const float* const known = kept.tile(views.index(pair.first, pair.second));
+            weights_tile(views.tile(pair.first, pair.second, known), views.negatives(pair.first, pair.second), tau,
+                         tau.fixed, factors.from(pair.first * kTile), factors.from(pair.second * kTile), weights);
+        },
+        [&](const Tournament::Pair& pair, const float* weights) {
+            const bool diagonal = pair.first == pair.second, first = pair.round == 0;
+            const int64_t height = views.size(pair.first), width = views.size(pair.second);
+            const int64_t i = pair.first * kTile, j = pair.second * kTile;
+            sum_columns(weights, height, width, diagonal, u, j, du, i, first);
+            sum_rows(weights, height, width, diagonal, u, i, du, j, first && !diagonal);
+        });
+
+    std::vector<double> radial(views.count);
+    for_each_task(count_of(n, kPanel), 32 * n * depth, 4 * depth, [&](int64_t task, float* scratch) {
+        float* const own[] = {scratch, scratch + depth};
+        float* const gradients[] = {scratch + 2 * depth, scratch + 3 * depth};
+        for (int64_t i = task * kPanel; i < std::min(n, (task + 1) * kPanel); ++i) {
+            // P - 1 of the positives, without cancellation
+            const float pull = grad[i] * std::expm1(-loss[i]) + grad[i + n] * std::expm1(-loss[i + n]);
+            for (int64_t view : {0, 1}) u.get(i + view * n, own[view]);
+            for (int64_t view : {0, 1}) {
+                const int64_t row = i + view * n;
+                du.get(row, gradients[view]);
+                radial[row] = project_row(gradients[view], own[view], own[1 - view], pull, scale[row], tau, depth);
+                dz.write(row, gradients[view]);
+            }
         }
-    }
+    });
+    double total = 0;
+    for (const double r : radial) total += r;
+    return -total * tau.inverse * tau.inverse / 2;
 }
 
 }  // namespace sslfast::cpu

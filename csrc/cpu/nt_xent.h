@@ -1,19 +1,19 @@
-// The forward pass of nt_xent over the upper triangle of its symmetric matrix of cosines.
+// NT-Xent of the 2 N views of N images: the upper triangle of their cosines, tile by tile, never held.
 #pragma once
 
 #include <cstdint>
 
+#include "cpu/contrastive.h"
+
 namespace sslfast::cpu {
 
-// One tile of cosines, rows i0.. against columns j0.. >= i0: folds exp(cosine/tau) of its negatives into the running
-// (maximum cosine, sum of exponentials above it) of its rows and, off the diagonal, of its columns, and notes the cosines
-// of its positive pairs. With `fixed` the maximum is 1 for every row, and one exponential serves both. The tile is spent
-// afterwards.
-void nt_xent_forward_tile(float* cosine, int64_t rows, int64_t cols, int64_t i0, int64_t j0, int64_t pairs,
-                          double inverse_tau, bool fixed, float* positive, float* maximum, double* sum,
-                          float* workspace);
+// z1, z2 (n, dim) -> loss, shift, inverse_sum, scale (2 n), `unit` (2 n, dim), P_ij = exp((u_i·u_j - shift_i)/tau) *
+// inverse_sum_i. `kept` is the same for both passes.
+void nt_xent_forward(const Rows& z1, const Rows& z2, int64_t n, double tau, float* loss, float* shift,
+                     float* inverse_sum, const Rows& unit, float* scale, const Kept& kept);
 
-// Floats of workspace that a forward tile of this size needs.
-int64_t nt_xent_workspace(int64_t rows, int64_t cols);
+// dz (2 n, dim), the gradient of sum_i grad_i * loss_i; returns that of tau.
+double nt_xent_backward(const float* grad, const Rows& unit, const float* scale, const float* loss, const float* shift,
+                        const float* inverse_sum, const Kept& kept, int64_t n, double tau, const Rows& dz);
 
 }  // namespace sslfast::cpu

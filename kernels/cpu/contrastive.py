@@ -1,55 +1,44 @@
-"""What the contrastive losses share on the CPU: unit rows, and tiles of cosines by torch.mm that stay in cache."""
+"""What the contrastive losses hand to the C++ core of csrc/cpu: rows, a temperature, room for cosines."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from sslfast import _C
 from sslfast.kernels.cpu.memory import empty
+from sslfast.kernels.pairs import TYPES
 
-FIXED_SHIFT_FROM = 0.025  # below this temperature exp((cosine − 1)/τ) could underflow for a whole row
-
-
-def read_temperature(temperature: float, tau: Tensor | None) -> tuple[float, bool]:
-    """(temperature, whether 1 serves as the maximum of every row).
-
-    A temperature that came in a tensor was not checked: one that makes no sense gives NaN, never a wrong number.
-    """
-    temperature = temperature if tau is None else float(tau)
-    return (temperature if temperature > 0 else float("nan")), temperature >= FIXED_SHIFT_FROM
+KEPT_TILES = 2**26 // (4 * _C.tile**2)  # 64 MiB of cosines are kept for the backward pass, others are computed again
+KEPT_FROM = 192  # columns from which computing cosines takes longer than keeping them
 
 
-def unit_rows(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit rows of both, (2N, D) in their dtype, the same in float32, and the factors (2N,) that made them so."""
-    n, d = z1.shape
-    unit, scale = empty(2 * n, d, dtype=torch.float32), empty(2 * n, dtype=torch.float32)
-    for half, z in enumerate((z1, z2)):
-        z = z.float().contiguous()
-        _C.normalize_rows(z.data_ptr(), n, d, unit[half * n :].data_ptr(), scale[half * n :].data_ptr())
-    u = unit.to(z1.dtype)
-    return u, u.float(), scale
+def rows(x: Tensor) -> _C.Rows:
+    """A contiguous matrix."""
+    return _C.Rows(x.data_ptr(), TYPES[x.dtype], x.shape[1])
 
 
-def tile_size(rows: int) -> int:
-    """Tiles of 1 MiB stay in L2; more threads need larger ones to be fed."""
-    threads = torch.get_num_threads()
-    return min(rows, 512 if threads <= 4 else 1024 if threads <= 16 else 2048)
+def value(temperature: float, tau: Tensor | None) -> float:
+    """The temperature, whichever holds it."""
+    return temperature if tau is None else float(tau)
 
 
-def column_tiles(x: Tensor, columns: Tensor, height: int) -> Iterator[tuple[Tensor, Tensor, int, int]]:
-    """Tiles of x·columnsᵀ, at most `height` rows each, in one buffer that the next tile overwrites.
+def floats(*shape: int) -> Tensor:
+    return empty(*shape, dtype=torch.float32)
 
-    With them the columns in float32, and the first row and column. All columns of some rows come before other rows.
-    """
-    width = min(len(columns), height * max(1, height // len(x)))
-    buffer = empty(min(height, len(x)) * width, dtype=torch.float32)
-    for i in range(0, len(x), height):
-        a = x[i : i + height]
-        for j in range(0, len(columns), width):
-            b = columns[j : j + width].float()
-            tile = buffer[: len(a) * len(b)].view(len(a), len(b))
-            torch.mm(a, b.T, out=tile)
-            yield tile, b, i, j
+
+def cosines(x: Tensor, tiles: int, wanted: bool) -> int:
+    """Floats for the cosines of so many tiles of rows like x's, as far as they are kept."""
+    has_kernel = x.device.type == "cpu" and x.dtype in TYPES
+    if not wanted or not has_kernel or x.shape[1] < KEPT_FROM:
+        return 0
+    return torch.sym_min(tiles, KEPT_TILES) * _C.tile**2
+
+
+def kept(cosines: Tensor) -> _C.Kept:
+    return _C.Kept(cosines.data_ptr(), len(cosines) // _C.tile**2)
+
+
+def blocks(count: int) -> int:
+    """Rows and columns of tiles that so many rows make."""
+    return (count + _C.tile - 1) // _C.tile

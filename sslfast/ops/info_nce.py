@@ -12,7 +12,7 @@ from sslfast.ops import across, agreement
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import check_embeddings, check_queue, check_reduction, check_temperature
 from sslfast.ops.layout import require
-from sslfast.ops.registry import define_op, lazily
+from sslfast.ops.registry import USE_REFERENCE, define_op, lazily
 
 
 def info_nce(
@@ -78,30 +78,31 @@ def info_nce(
             )
     if queue is not None:
         queue = queue.to(query.dtype).contiguous()
-    with_mean = may_be_differentiated(query, tau)
-    return _info_nce(query, key, tau, queue, number, with_mean, reduction, across.name_of(group), gather)
+    with_mean, with_cosines = may_be_differentiated(query, tau), may_be_differentiated(key)
+    return _info_nce(query, key, tau, queue, number, with_mean, with_cosines, reduction, across.name_of(group), gather)
 
 
-def _value(query, key, tau, queue, temperature, with_mean, reduction, group, gather):
-    losses, shift, inverse_sum, mean, u, scale = _forward(query, key, queue, temperature, tau, with_mean)
+def _value(query, key, tau, queue, temperature, with_mean, with_cosines, reduction, group, gather):
+    outputs = _forward(query, key, queue, temperature, tau, with_mean, with_cosines)
+    losses, shift, inverse_sum, mean, u, scale, cosines = outputs
     if group is not None:
         q, k = u.chunk(2)
         losses, shift, inverse_sum, mean = across.add_negatives(
             q, k, losses, shift, inverse_sum, mean, temperature, tau, group, gather
         )
-    return reference.reduced(losses, reduction), losses, shift, inverse_sum, mean, u, scale
+    return reference.reduced(losses, reduction), losses, shift, inverse_sum, mean, u, scale, cosines
 
 
 def _gradient(
-    wanted, grad, query, key, tau, queue, temperature, with_mean, reduction, group, gather,
-    losses, shift, inverse_sum, mean, u, scale,
+    wanted, grad, query, key, tau, queue, temperature, with_mean, with_cosines, reduction, group, gather,
+    losses, shift, inverse_sum, mean, u, scale, cosines,
 ):  # fmt: skip
     n = u.shape[0] // 2
     grad = (grad / n if reduction == "mean" else grad).expand(n)
     if not with_mean:  # only the key is asked for
         mean = torch.zeros_like(u[:n], dtype=losses.dtype)
     dquery, dkey, dtau = _backward(
-        grad, u, scale, losses, shift, inverse_sum, mean, temperature, tau, queue is None, wanted[1]
+        grad, u, scale, losses, shift, inverse_sum, mean, cosines, temperature, tau, queue is None, wanted[1]
     )
     if group is not None and wanted[1]:
         q, k = u.chunk(2)
@@ -111,22 +112,24 @@ def _gradient(
     return dquery, dkey, None if tau is None else dtau.to(tau.dtype)
 
 
-def _formula(query, key, tau, queue, temperature, with_mean, reduction, group, gather):
+def _formula(query, key, tau, queue, temperature, with_mean, with_cosines, reduction, group, gather):
     across.check_alone("info_nce", group)
     exact = torch.promote_types(query.dtype, torch.float32)
     query, key, queue = (None if x is None else x.to(exact) for x in (query, key, queue))
     return reference.info_nce(query, key, queue, temperature if tau is None else tau, reduction=reduction)
 
 
-def _reference_forward(query, key, queue, temperature, tau, with_mean):
+def _reference_forward(query, key, queue, temperature, tau, with_mean, with_cosines):
     exact = torch.promote_types(query.dtype, torch.float32)
     queue = None if queue is None else queue.to(exact)
     temperature = temperature if tau is None else tau
     *outputs, u, scale = reference.info_nce_forward(query.to(exact), key.to(exact), queue, temperature, with_mean)
-    return *outputs, u.to(query.dtype), scale
+    return *outputs, u.to(query.dtype), scale, scale.new_empty(0, dtype=torch.float32)
 
 
-def _reference_backward(grad, u, scale, losses, shift, inverse_sum, mean, temperature, tau, in_batch, with_key):
+def _reference_backward(
+    grad, u, scale, losses, shift, inverse_sum, mean, cosines, temperature, tau, in_batch, with_key
+):
     temperature = temperature if tau is None else tau
     dq, dk, dtau = reference.info_nce_backward(
         grad, u.to(scale.dtype), scale, losses, shift, inverse_sum, mean, temperature, in_batch, with_key
@@ -134,46 +137,63 @@ def _reference_backward(grad, u, scale, losses, shift, inverse_sum, mean, temper
     return dq.to(u.dtype), dk.to(u.dtype), dtau
 
 
-def _fake_forward(query, key, queue, temperature, tau, with_mean):
+def _fake_forward(query, key, queue, temperature, tau, with_mean, with_cosines):
     n, d = query.shape
     losses, shift, inverse_sum, mean, scale = (
         query.new_empty(shape, dtype=torch.promote_types(query.dtype, torch.float32))
         for shape in (n, n, n, (n if with_mean else 0, d), 2 * n)
     )
-    return losses, shift, inverse_sum, mean, query.new_empty(2 * n, d), scale
+    kept = cpu.cosines(query, queue, with_cosines and not USE_REFERENCE)
+    cosines = query.new_empty(kept, dtype=torch.float32)
+    return losses, shift, inverse_sum, mean, query.new_empty(2 * n, d), scale, cosines
 
 
-def _fake_backward(grad, u, scale, losses, shift, inverse_sum, mean, temperature, tau, in_batch, with_key):
+def _fake_backward(grad, u, scale, losses, shift, inverse_sum, mean, cosines, temperature, tau, in_batch, with_key):
     n, d = mean.shape
     return u.new_empty(n, d), u.new_empty(n if with_key else 0, d), scale.new_empty(())
 
 
+_triton_forward = lazily("sslfast.kernels.triton.info_nce", "forward")
+_triton_backward = lazily("sslfast.kernels.triton.info_nce", "backward")
+
+
+def _cuda_forward(query, key, queue, temperature, tau, with_mean, with_cosines):
+    outputs = _triton_forward(query, key, queue, temperature, tau, with_mean)
+    return *outputs, query.new_empty(0, dtype=torch.float32)
+
+
+def _cuda_backward(grad, u, scale, losses, shift, inverse_sum, mean, cosines, temperature, tau, in_batch, with_key):
+    return _triton_backward(grad, u, scale, losses, shift, inverse_sum, mean, temperature, tau, in_batch, with_key)
+
+
+# `cosines` are those that a CPU kernel keeps for the backward pass, as far as they fit its workspace.
 _forward = define_op(
-    "info_nce_forward(Tensor query, Tensor key, Tensor? queue, float temperature, Tensor? tau, bool with_mean)"
-    " -> (Tensor losses, Tensor shift, Tensor inverse_sum, Tensor mean, Tensor u, Tensor scale)",
+    "info_nce_forward(Tensor query, Tensor key, Tensor? queue, float temperature, Tensor? tau, bool with_mean,"
+    " bool with_cosines) -> (Tensor losses, Tensor shift, Tensor inverse_sum, Tensor mean, Tensor u, Tensor scale,"
+    " Tensor cosines)",
     fake=_fake_forward,
     reference=_reference_forward,
     cpu=cpu.forward,
-    cuda=lazily("sslfast.kernels.triton.info_nce", "forward"),
+    cuda=_cuda_forward,
     layout={"query": "N D: float", "key": "N D: query", "queue": "K D: query", "tau": ": float"},
 )
 _backward = define_op(
     "info_nce_backward(Tensor grad, Tensor u, Tensor scale, Tensor losses, Tensor shift, Tensor inverse_sum,"
-    " Tensor mean, float temperature, Tensor? tau, bool in_batch, bool with_key)"
+    " Tensor mean, Tensor cosines, float temperature, Tensor? tau, bool in_batch, bool with_key)"
     " -> (Tensor dquery, Tensor dkey, Tensor dtau)",
     fake=_fake_backward,
     reference=_reference_backward,
     cpu=cpu.backward,
-    cuda=lazily("sslfast.kernels.triton.info_nce", "backward"),
-    layout={"u": "M D: float", "scale": "M: exact u", "mean": "N D: exact u", "tau": ": float"}
+    cuda=_cuda_backward,
+    layout={"u": "M D: float", "scale": "M: exact u", "mean": "N D: exact u", "cosines": "C: float32", "tau": ": float"}
     | dict.fromkeys(("grad", "losses", "shift", "inverse_sum"), "N: exact u"),
     requires=lambda grad, u, *_: require(
         "info_nce", "u", "the rows of queries and keys", len(u) == 2 * len(grad), len(u)
     ),
 )
 _info_nce = differentiable(
-    "info_nce(Tensor query, Tensor key, Tensor? tau, Tensor? queue, float temperature, bool with_mean, str reduction,"
-    " str? group, str gather) -> Tensor",
+    "info_nce(Tensor query, Tensor key, Tensor? tau, Tensor? queue, float temperature, bool with_mean,"
+    " bool with_cosines, str reduction, str? group, str gather) -> Tensor",
     value=_value,
     gradient=_gradient,
     formula=_formula,

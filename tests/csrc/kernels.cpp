@@ -7,8 +7,10 @@
 
 #include "cpu/ema.h"
 #include "cpu/gather_tokens.h"
+#include "cpu/info_nce.h"
 #include "cpu/masked_patch_loss.h"
 #include "cpu/negative_cosine_similarity.h"
+#include "cpu/nt_xent.h"
 #include "cpu/random_patch_mask.h"
 #include "cpu/restore_tokens.h"
 
@@ -47,7 +49,7 @@ int main(int count, char** words) {
     if (count != 3) return 2;
     Arrays in(words[1]);
     std::ofstream out(words[2], std::ios::binary);
-    const auto sizes = in.next<int64_t>();  // batch, patches, kept, dim; channels, height, width, patch size
+    const auto sizes = in.next<int64_t>();  // batch, patches, kept, dim; channels, height, width, patch size; wide
     const int64_t batch = sizes[0], patches = sizes[1], kept = sizes[2], dim = sizes[3];
 
     const auto noise = in.next<float>();
@@ -90,5 +92,31 @@ int main(int count, char** words) {
     const float factor = 2 / (masked[0] * float(images.elements()));
     cpu::masked_patch_loss_backward(prediction, images, mean.data(), rstd.data(), factor, dpred.data());
     write(out, loss), write(out, dpred);
+
+    auto first = in.next<float>(), second = in.next<float>(), queue = in.next<float>();
+    const auto temperatures = in.next<double>();
+    const int64_t wide = sizes[8], n = int64_t(first.size()) / wide;
+    const auto matrix = [wide](std::vector<float>& x) { return cpu::Rows{x.data(), 0, wide}; };
+    const std::vector<float> grad(2 * n, 1.0f);
+    std::vector<float> each(2 * n), shift(2 * n), inverse_sum(2 * n), lengths(2 * n), unit(2 * n * wide), d(2 * n * wide);
+    std::vector<float> average(n * wide), dquery(n * wide), dkey(n * wide);
+    std::vector<float> room(4 * cpu::kTile * cpu::kTile);
+    for (const double tau : temperatures) {
+        const cpu::Kept known{room.data(), 4};
+        cpu::nt_xent_forward(matrix(first), matrix(second), n, tau, each.data(), shift.data(), inverse_sum.data(),
+                             matrix(unit), lengths.data(), known);
+        cpu::nt_xent_backward(grad.data(), matrix(unit), lengths.data(), each.data(), shift.data(), inverse_sum.data(),
+                              known, n, tau, matrix(d));
+        write(out, each), write(out, d);
+        const cpu::Rows negatives = matrix(queue), weighted = matrix(average), to_key = matrix(dkey);
+        for (const cpu::Rows* others : {static_cast<const cpu::Rows*>(nullptr), &negatives}) {
+            cpu::info_nce_forward(matrix(first), matrix(second), n, others, int64_t(queue.size()) / wide, tau,
+                                  each.data(), shift.data(), inverse_sum.data(), &weighted, matrix(unit),
+                                  lengths.data(), {nullptr, 0});
+            cpu::info_nce_backward(grad.data(), matrix(unit), lengths.data(), each.data(), shift.data(),
+                                   inverse_sum.data(), weighted, {nullptr, 0}, n, tau, !others, matrix(dquery), &to_key);
+            write(out, std::vector<float>(each.begin(), each.begin() + n)), write(out, dquery), write(out, dkey);
+        }
+    }
     return out.good() ? 0 : 1;
 }

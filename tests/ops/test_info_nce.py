@@ -224,12 +224,13 @@ def test_opcheck(queue, device):
     forward, backward = torch.ops.sslfast.info_nce_forward.default, torch.ops.sslfast.info_nce_backward.default
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         query, key, rows = inputs(7, 5, queue, device, dtype)
-        losses, shift, inverse_sum, mean, u, scale = forward(query, key, rows, 0.5, None, True)
+        losses, shift, inverse_sum, mean, u, scale, cosines = forward(query, key, rows, 0.5, None, True, True)
         for with_mean in (False, True):
-            torch.library.opcheck(forward, (query, key, rows, 0.5, None, with_mean))
+            torch.library.opcheck(forward, (query, key, rows, 0.5, None, with_mean, not with_mean))
         for with_key in (False, True):
-            saved = (torch.rand_like(losses), u, scale, losses, shift, inverse_sum, mean)
+            saved = (torch.rand_like(losses), u, scale, losses, shift, inverse_sum, mean, cosines)
             torch.library.opcheck(backward, (*saved, 0.5, None, queue is None, with_key))
+    torch.library.opcheck(forward, (*inputs(100, 200, queue, device), 0.5, None, True, True))
 
 
 @pytest.mark.parametrize("queue", [None, 11])

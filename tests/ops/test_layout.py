@@ -14,7 +14,7 @@ from sslfast import ops
 from sslfast.ops import negatives
 from sslfast.ops.registry import IMPLS
 
-ON_ITS_OWN = {"queue", "columns", "noise", "rows", "images", "tokens", "visible"}  # sizes that others follow
+ON_ITS_OWN = {"queue", "columns", "noise", "rows", "images", "tokens", "visible", "cosines"}  # sizes that others follow
 
 
 class Recorded(TorchDispatchMode):

@@ -191,11 +191,14 @@ def test_opcheck(device):
     z1, z2 = views(7, 5, device)
     forward, backward = torch.ops.sslfast.nt_xent_forward.default, torch.ops.sslfast.nt_xent_backward.default
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
-        losses, shift, inverse_sum, u, scale = forward(z1.to(dtype), z2.to(dtype), 0.5, None)
-        torch.library.opcheck(forward, (z1.to(dtype), z2.to(dtype), 0.5, None))
-        torch.library.opcheck(backward, (torch.rand_like(losses), u, scale, losses, shift, inverse_sum, 0.5, None))
+        losses, shift, inverse_sum, u, scale, cosines = forward(z1.to(dtype), z2.to(dtype), 0.5, None, True)
+        torch.library.opcheck(forward, (z1.to(dtype), z2.to(dtype), 0.5, None, True))
+        saved = (torch.rand_like(losses), u, scale, losses, shift, inverse_sum, cosines)
+        torch.library.opcheck(backward, (*saved, 0.5, None))
     tau = torch.tensor(0.5, device=device)
-    torch.library.opcheck(forward, (z1, z2, 0.0, tau))
+    torch.library.opcheck(forward, (z1, z2, 0.0, tau, False))
+    for with_cosines in (False, True):
+        torch.library.opcheck(forward, (*views(70, 200, device), 0.5, None, with_cosines))
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])

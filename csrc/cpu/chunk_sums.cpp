@@ -1,0 +1,72 @@
+#include "cpu/chunk_sums.h"
+
+#include <algorithm>
+
+#include "cpu/column_tiles.h"
+
+namespace sslfast::cpu {
+namespace {
+
+constexpr int64_t kTasks = 64;      // wanted at least, for many threads
+constexpr int64_t kLeastChunk = 8;  // tiles of columns of a chunk, so that its sums are little beside it
+constexpr float kLongest = 1.1f;    // squared length of a column with which 1 still serves as the maximum
+
+}  // namespace
+
+ChunkSums::ChunkSums(int64_t rows, int64_t columns, int64_t depth, bool with_weighted)
+    : rows_(padded(rows, kTile)), depth_(depth), with_weighted_(with_weighted), weighted_(0) {
+    const int64_t groups = count_of(rows, kGroup * kTile), tiles = count_of(columns, kTile);
+    const int64_t wanted = count_of(kTasks, groups);
+    chunk_tiles_ = std::max(std::min(kLeastChunk, tiles), count_of(tiles, wanted));
+    chunks_ = count_of(tiles, chunk_tiles_);
+    sums_.resize(chunks_ * rows_);
+    if (with_weighted) weighted_ = Buffer(chunks_ * rows_ * depth_);
+}
+
+RunningSum ChunkSums::total(int64_t row, const Temperature& tau) const {
+    RunningSum total = sums_[row];
+    for (int64_t chunk = 1; chunk < chunks_; ++chunk) {
+        const RunningSum& part = sums_[chunk * rows_ + row];
+        total.merge(part.maximum, part.sum, tau);
+    }
+    return total;
+}
+
+void ChunkSums::weighted(int64_t row, float shift, double factor, const Temperature& tau, float* out) const {
+    std::fill_n(out, depth_, 0.0f);
+    for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+        const float scale = float(factor * tau.exponential(sums_[chunk * rows_ + row].maximum, shift));
+        const Strips part = weighted(chunk);
+        for (int64_t k = 0; k < depth_; k += kPanel)
+            for (int64_t j = 0; j < kPanel; ++j) out[k + j] += scale * part.row(row)[k * part.rows + j];
+    }
+}
+
+ChunkSums negative_sums(const Packed& rows, int64_t count, const Rows& columns, int64_t first_column,
+                        int64_t column_count, bool skip_diagonal, const Temperature& tau, bool with_weighted,
+                        const Kept& kept) {
+    ChunkSums sums(count, column_count, rows.depth(), with_weighted);
+    const int64_t blocks = count_of(count, kTile);
+    for_each_tile(
+        rows, count, columns, first_column, column_count, sums, with_weighted ? 2 : 1,
+        [&](int64_t chunk, const ColumnTile& part, int64_t at, int64_t i, int64_t size, float* tile, bool first) {
+            RunningSum* const totals = sums.sums(chunk) + i;
+            if (first) std::fill_n(totals, kTile, RunningSum{tau.fixed ? 1 : kNothing, 0});
+            float rescale[kTile];
+            const bool fixed = tau.fixed && part.longest <= kLongest;
+            const bool rescaled =
+                exponentials_tile(cosines_of(part, rows, i, size),
+                                  negatives_of(skip_diagonal, at, part.count, i, size), tau, fixed,
+                                  kept.tile(at / kTile * blocks + i / kTile), tile, totals, rescale);
+            if (!with_weighted) return;
+            const Strips out = sums.weighted(chunk);
+            if (rescaled && !first)
+                for (int64_t row = 0; row < size; ++row)
+                    for (int64_t k = 0; k < out.depth; k += kPanel)
+                        for (int64_t j = 0; j < kPanel; ++j) out.row(i + row)[k * out.rows + j] *= rescale[row];
+            sum_rows(tile, part.count, size, false, part.strips, 0, out, i, first);
+        });
+    return sums;
+}
+
+}  // namespace sslfast::cpu

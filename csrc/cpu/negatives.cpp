@@ -1,0 +1,55 @@
+#include "cpu/negatives.h"
+
+#include <algorithm>
+
+#include "cpu/column_tiles.h"
+
+namespace sslfast::cpu {
+
+void negatives_forward(const Rows& rows, int64_t count, const Rows& columns, int64_t column_count, bool skip_diagonal,
+                       double temperature, float* shift, float* sum, const Rows* weighted) {
+    const Temperature tau(temperature);
+    const Packed packed(count, rows.dim);
+    pack_rows(rows, 0, count, packed);
+    const ChunkSums sums =
+        negative_sums(packed, count, columns, 0, column_count, skip_diagonal, tau, weighted != nullptr, {nullptr, 0});
+    for_each_task(count_of(count, kPanel), count * packed.depth() * sums.chunks() * 4, packed.depth(),
+                  [&](int64_t task, float* row) {
+                      for (int64_t i = task * kPanel; i < std::min(count, (task + 1) * kPanel); ++i) {
+                          const RunningSum total = sums.total(i, tau);
+                          shift[i] = std::max(total.maximum, kLeast);  // of a row without any negative
+                          sum[i] = float(total.sum);
+                          if (!weighted) continue;
+                          sums.weighted(i, shift[i], 1, tau, row);
+                          weighted->write(i, row);
+                      }
+                  });
+}
+
+void negatives_backward(const Rows& rows, int64_t count, const Rows& columns, int64_t column_count, bool skip_diagonal,
+                        const float* row_factor, const float* row_shift, const float* column_factor,
+                        const float* column_shift, double temperature, const Rows& out) {
+    const Temperature tau(temperature);
+    const Packed packed(count, rows.dim);
+    pack_rows(rows, 0, count, packed);
+    ChunkSums sums(count, column_count, packed.depth(), true);
+    const Factors of_rows(row_factor, nullptr, row_shift, count, packed.rows(), tau);
+    const Factors of_columns(column_factor, nullptr, column_shift, column_count, padded(column_count, kTile), tau);
+    for_each_tile(
+        packed, count, columns, 0, column_count, sums, 2,
+        [&](int64_t chunk, const ColumnTile& part, int64_t at, int64_t i, int64_t size, float* weights, bool first) {
+            if (first) std::fill_n(sums.sums(chunk) + i, kTile, RunningSum{1, 0});
+            weights_tile(cosines_of(part, packed, i, size), negatives_of(skip_diagonal, at, part.count, i, size), tau,
+                         tau.fixed, of_columns.from(at), of_rows.from(i), weights);
+            sum_rows(weights, part.count, size, false, part.strips, 0, sums.weighted(chunk), i, first);
+        });
+    for_each_task(count_of(count, kPanel), count * packed.depth() * sums.chunks() * 4, packed.depth(),
+                  [&](int64_t task, float* row) {
+                      for (int64_t i = task * kPanel; i < std::min(count, (task + 1) * kPanel); ++i) {
+                          sums.weighted(i, 1, 1, tau, row);
+                          out.write(i, row);
+                      }
+                  });
+}
+
+}  // namespace sslfast::cpu

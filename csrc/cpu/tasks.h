@@ -1,0 +1,74 @@
+// Work handed out as threads come free: one that has lost its core holds up nobody but at the end.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "cpu/packed.h"
+
+namespace sslfast::cpu {
+
+// Less work than this, in multiplications, is not worth waking threads for.
+inline constexpr int64_t kSerialWork = 1 << 19;
+
+// f(task, scratch) for the tasks 0, 1 … count - 1, begun in this order, on all threads if `work` is worth it; every thread
+// has `floats` of scratch of its own.
+template <typename F>
+void for_each_task(int64_t count, [[maybe_unused]] int64_t work, int64_t floats, const F& f) {
+    std::atomic<int64_t> next{0};
+    const auto run = [&] {
+        const Buffer scratch(floats);
+        for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < count;) f(task, scratch.get());
+    };
+#pragma omp parallel if (count > 1 && work > kSerialWork)
+    run();
+}
+
+// The pairs first <= second < blocks, in the rounds of a tournament: in every round each block stands in one pair. So two
+// pairs of a round touch different blocks, and a block meets its others in one order.
+class Tournament {
+public:
+    struct Pair {
+        int64_t round, first, second;
+    };
+
+    explicit Tournament(int64_t blocks) : blocks_(blocks) {}
+
+    int64_t count() const { return blocks_ * (blocks_ + 1) / 2; }
+
+    // In the order of the rounds; round r has the pairs whose sum is r modulo the number of blocks.
+    Pair operator[](int64_t index) const {
+        const int64_t even = blocks_ / 2 + 1;  // pairs of an even round; two rounds have blocks + 1
+        const int64_t rest = index % (blocks_ + 1), odd = rest >= even;
+        const int64_t round = index / (blocks_ + 1) * 2 + odd, apart = odd ? rest - even : rest;
+        const int64_t i = (round / 2 - apart + blocks_) % blocks_, j = ((round + 1) / 2 + apart) % blocks_;
+        return {round, i < j ? i : j, i < j ? j : i};
+    }
+
+    // What prepare(pair, scratch) leaves in the scratch, add(pair, scratch) adds to the two blocks, when all pairs of
+    // earlier rounds have been added to them: so neither the threads nor their number show in the sums. A thread that must
+    // wait gives its core away.
+    template <typename Prepare, typename Add>
+    void run(int64_t work, int64_t floats, const Prepare& prepare, const Add& add) const {
+        std::vector<std::atomic<int64_t>> rounds(blocks_);  // that a block has behind it
+        const auto await = [&](int64_t block, int64_t round) {
+            while (rounds[block].load(std::memory_order_acquire) != round) std::this_thread::yield();
+        };
+        for_each_task(count(), work, floats, [&](int64_t index, float* scratch) {
+            const Pair pair = (*this)[index];
+            prepare(pair, scratch);
+            await(pair.first, pair.round);
+            await(pair.second, pair.round);
+            add(pair, scratch);
+            rounds[pair.first].store(pair.round + 1, std::memory_order_release);
+            rounds[pair.second].store(pair.round + 1, std::memory_order_release);
+        });
+    }
+
+private:
+    int64_t blocks_;
+};
+
+}  // namespace sslfast::cpu

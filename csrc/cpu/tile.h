@@ -1,0 +1,121 @@
+// A tile of cosines, computed block by block; what is done with a block while it is in registers is the caller's.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "cpu/packed.h"
+#include "cpu/unit_rows.h"
+
+namespace sslfast::cpu {
+
+// Columns of the products that are summed up in registers at once: sums of parts are more accurate than one long sum, above
+// all where every product is rounded too.
+inline constexpr int64_t kDepth = kFused ? 128 : 32;
+
+// Rows of strips against columns of panels, or the cosines themselves where they were kept (stride kTile).
+struct Cosines {
+    const float* a;
+    int64_t stride;  // from one strip of a to the next
+    const float* b;
+    int64_t depth, rows, columns;
+    const float* known;
+};
+
+// Which pairs of a tile count: those of its first rows and columns, with columns behind `low` + the row (for the upper
+// triangle), and not at `skip` + the row.
+struct Counted {
+    static constexpr int64_t kNone = int64_t(1) << 40;
+    int64_t rows, columns, low = -kNone, skip = kNone;
+
+    // Of the block at (i, j): whether none of its pairs counts, and whether all do.
+    bool none(int64_t i, int64_t j) const { return j + kPanel - 1 - i <= low; }
+    bool all(int64_t i, int64_t j) const {
+        return i + kRows <= rows && j + kPanel <= columns && j - (i + kRows - 1) > low &&
+               (skip < j - i - kRows + 1 || skip > j - i + kPanel - 1);
+    }
+
+    // x with zero where a pair of row i and columns j, j + 1 … does not count.
+    SSLFAST_INLINE Vector only(int64_t i, int64_t j, const Vector& x, float otherwise = 0) const {
+        Integers column;
+        for (int64_t lane = 0; lane < kWidth; ++lane) column[lane] = int32_t(j - i + lane);  // as seen from the row
+        const auto near = [](int64_t place) { return int32_t(std::clamp<int64_t>(place, -kTile * 4, kTile * 4)); };
+        const Integers keep = (column > near(low)) & (column != near(skip)) & (column < near(columns - i));
+        return i < rows ? (keep ? x : cpu::all(otherwise)) : cpu::all(otherwise);
+    }
+};
+
+// epilogue(i, j, block) for every block in which pairs may count. Deep products are summed in parts, in `partial`, a tile
+// of the calling thread.
+template <typename Epilogue>
+SSLFAST_INLINE void for_each_block(const Cosines& tile, const Counted& counted, float* partial, const Epilogue& epilogue) {
+    int64_t from = tile.known ? tile.depth : 0;
+    do {
+        const int64_t to = std::min(from + kDepth, tile.depth);
+        for (int64_t j = 0; j < tile.columns; j += kPanel)
+            for (int64_t i = 0; i < tile.rows; i += kRows) {
+                if (counted.none(i, j)) continue;
+                Block block = Block::product<kPanel, 1>(tile.a + from / kPanel * tile.stride + i * kPanel,
+                                                        tile.b + j * tile.depth + from * kPanel, kPanel,
+                                                        (to - from) / kPanel, tile.stride);
+                const int64_t at = i * kTile + j;
+                if (from) block.add((tile.known ? tile.known : partial) + at, kTile);
+                if (to < tile.depth)
+                    block.store(partial + at, kTile);
+                else
+                    epilogue(i, j, block);
+            }
+        from = to;
+    } while (from < tile.depth);
+}
+
+// exp((cosine - shift)/tau). log2(e)/tau times a difference is rounded once: were log2(e)/tau one float, it would be another
+// temperature, and the gradient of tau would show it.
+class Exponential {
+public:
+    explicit Exponential(const Temperature& tau)
+        : whole_(std::min(tau.inverse * kLog2e, 1e30)),  // enough for 0 or 1
+          high_(float(whole_)),
+          low_(whole_ < 1e7 ? float(whole_ - double(high_)) : 0) {}  // beyond, no two cosines are so near that it matters
+
+    SSLFAST_INLINE Vector operator()(const Vector& cosine, const Vector& shift) const {
+        const Vector above = cosine - shift;
+        if constexpr (kFused) return exp2(above * high_ + above * low_);
+        typedef double Doubles __attribute__((vector_size(kWidth * 8)));
+        return exp2(__builtin_convertvector(__builtin_convertvector(above, Doubles) * whole_, Vector));
+    }
+
+private:
+    double whole_;
+    float high_, low_;
+};
+
+// out (rows, depth in strips) += weights (rows, columns) x: the weights (stride kTile) of a tile, strips of as many rows
+// as it has columns. With `upper` they are zero on and below the diagonal, and not read there. `first`: out is not added to.
+inline void sum_columns(const float* weights, int64_t rows, int64_t columns, bool upper, const Strips& x, int64_t x_row,
+                        const Strips& out, int64_t out_row, bool first) {
+    for (int64_t k = 0; k < x.depth; k += kPanel)
+        for (int64_t i = 0; i < rows; i += kRows) {
+            const int64_t from = upper ? i : 0;
+            Block block = Block::product<kTile, 1>(weights + i * kTile + from, x.row(x_row + from) + k * x.rows,
+                                                   columns - from);
+            float* const place = out.row(out_row + i) + k * out.rows;
+            if (!first) block.add(place, kPanel);
+            block.store(place, kPanel);
+        }
+}
+
+// The same with the weights transposed: out (columns, depth) += weightsᵀ x.
+inline void sum_rows(const float* weights, int64_t rows, int64_t columns, bool upper, const Strips& x, int64_t x_row,
+                     const Strips& out, int64_t out_row, bool first) {
+    for (int64_t k = 0; k < x.depth; k += kPanel)
+        for (int64_t j = 0; j < columns; j += kRows) {
+            const int64_t to = upper ? std::min(rows, j + kRows) : rows;
+            Block block = Block::product<1, kTile>(weights + j, x.row(x_row) + k * x.rows, to);
+            float* const place = out.row(out_row + j) + k * out.rows;
+            if (!first) block.add(place, kPanel);
+            block.store(place, kPanel);
+        }
+}
+
+}  // namespace sslfast::cpu

@@ -1,0 +1,123 @@
+#include "cpu/unit_rows.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+
+#include "common/half.h"
+#include "common/simd.h"
+#include "cpu/rows.h"
+#include "cpu/tasks.h"
+
+namespace sslfast::cpu {
+namespace {
+
+constexpr float kEps = 1e-12f;                // of F.normalize
+constexpr double kFixedShiftFrom = 0.025;     // the least temperature with exp(-2/tau) well above the least float
+
+// In place; returns the factor.
+float normalize(float* row, int64_t depth) {
+    Vector most = {};
+    for (int64_t k = 0; k < depth; k += kWidth) {
+        const Vector x = load(row + k);
+        most = maximum(x < 0.0f ? -x : x, most);
+    }
+    const float largest = cpu::largest(most);
+    const float divisor = largest > 0 ? largest : 1;
+    double squares = 0;  // divided by the largest, no square overflows or vanishes
+#pragma omp simd reduction(+ : squares)
+    for (int64_t k = 0; k < depth; ++k) squares += double(row[k] / divisor) * double(row[k] / divisor);
+    float norm = float(largest * std::sqrt(squares));
+    norm = norm < kEps ? kEps : norm;
+#pragma omp simd
+    for (int64_t k = 0; k < depth; ++k) row[k] /= norm;
+    return squares == 0 ? 0 : 1 / norm;
+}
+
+}  // namespace
+
+void Rows::read(int64_t i, float* row) const {
+    with_type(type, [&](auto zero) {
+        const auto* from = static_cast<const decltype(zero)*>(data) + i * dim;
+#pragma omp simd
+        for (int64_t k = 0; k < dim; ++k) row[k] = to_float(from[k]);
+    });
+    std::fill(row + dim, row + Strips::depth_of(dim), 0.0f);
+}
+
+void Rows::write(int64_t i, const float* row) const {
+    with_type(type, [&](auto zero) {
+        auto* to = static_cast<decltype(zero)*>(data) + i * dim;
+#pragma omp simd
+        for (int64_t k = 0; k < dim; ++k) store(to + k, row[k]);
+    });
+}
+
+float* Kept::tile(int64_t index) const { return index < tiles ? cosines + index * kTile * kTile : nullptr; }
+
+void normalize_rows(const Rows& z1, const Rows& z2, int64_t count, const Rows& unit, float* scale) {
+    const int64_t depth = Strips::depth_of(unit.dim);
+    for_each_task(count_of(2 * count, kPanel), 2 * count * depth * 8, depth, [&](int64_t panel, float* row) {
+        for (int64_t i = panel * kPanel; i < std::min(2 * count, (panel + 1) * kPanel); ++i) {
+            i < count ? z1.read(i, row) : z2.read(i - count, row);
+            scale[i] = normalize(row, depth);
+            unit.write(i, row);
+        }
+    });
+}
+
+void pack_rows(const Rows& x, int64_t first, int64_t count, const Packed& packed) {
+    const int64_t depth = packed.depth();
+    for_each_task(packed.rows() / kPanel, packed.rows() * depth * 8, kPanel * depth, [&](int64_t panel, float* rows) {
+        for (int64_t r = 0; r < kPanel; ++r) {
+            const int64_t i = panel * kPanel + r;
+            if (i < count)
+                x.read(first + i, rows + r * depth);
+            else
+                std::fill_n(rows + r * depth, depth, 0.0f);
+        }
+        packed.put(panel * kPanel, rows);
+    });
+}
+
+Temperature::Temperature(double tau) : inverse(tau > 0 ? 1 / tau : NAN), fixed(tau >= kFixedShiftFrom) {}
+
+double Temperature::exponential(double a, double b) const { return std::exp((a - b) * inverse); }
+
+void RunningSum::merge(float part_maximum, double part_sum, const Temperature& tau) {
+    const float top = std::max(maximum, part_maximum);
+    sum = sum * tau.exponential(maximum, top) + part_sum * tau.exponential(part_maximum, top);
+    maximum = top;
+}
+
+RowLoss::RowLoss(const RunningSum& negatives, float positive, const Temperature& tau) {
+    const double above = (double(negatives.maximum) - positive) * tau.inverse;
+    // Beyond the range of exp the 1 is lost anyway.
+    loss = float(above > 700 ? above + std::log(negatives.sum) : std::log1p(negatives.sum * std::exp(above)));
+    shift = above < 0 ? positive : negatives.maximum;
+    inverse_sum = float(1 / (negatives.sum * std::exp(std::min(above, 0.0)) + std::exp(-std::max(above, 0.0))));
+}
+
+float dot(const float* x, const float* y, int64_t depth) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t k = 0; k < depth; ++k) sum += double(x[k]) * y[k];
+    return float(sum);
+}
+
+double project_row(float* du, const float* u, const float* positive, float weight, float scale,
+                   const Temperature& tau, int64_t depth) {
+    float along = 0;
+#pragma omp simd reduction(+ : along)
+    for (int64_t k = 0; k < depth; ++k) {
+        du[k] += weight * positive[k];
+        along += du[k] * u[k];
+    }
+    const float radial = scale < 1 / kEps ? along : 0;  // the factor of a shorter row is constant: nothing to project out
+    const float factor = float(std::min(scale * tau.inverse, double(FLT_MAX)));  // finite, so that zero stays zero
+#pragma omp simd
+    for (int64_t k = 0; k < depth; ++k) du[k] = (du[k] - radial * u[k]) * factor;
+    return along;
+}
+
+}  // namespace sslfast::cpu

@@ -1,0 +1,51 @@
+// Raw rows onto the unit sphere and their gradients back, and the loss of a row.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/contrastive.h"
+#include "cpu/packed.h"
+
+namespace sslfast::cpu {
+
+// The rows of z1, then of z2, `count` each, at unit length; `scale` is what they were multiplied by: 0 for a zero row, 1e12
+// for one shorter than 1e-12.
+void normalize_rows(const Rows& z1, const Rows& z2, int64_t count, const Rows& unit, float* scale);
+
+// Rows first .. first + count of x.
+void pack_rows(const Rows& x, int64_t first, int64_t count, const Packed& packed);
+
+// What a temperature means to the losses and gradients; one that is not positive gives NaN, never a wrong number.
+struct Temperature {
+    double inverse;
+    bool fixed;  // whether 1 serves as the maximum of every row: exp((cosine - 1)/tau) cannot underflow for all of it
+
+    explicit Temperature(double tau);
+    // exp((a - b)/tau)
+    double exponential(double a, double b) const;
+};
+
+// A softmax that was summed in parts: sum of exp((cosine - maximum)/tau).
+struct RunningSum {
+    float maximum;
+    double sum;
+
+    void merge(float part_maximum, double part_sum, const Temperature& tau);
+};
+
+// loss = log(1 + sum of the negatives / the positive), exact also where it is tiny. `shift` comes to include the positive,
+// and inverse_sum is what turns exp((cosine - shift)/tau) into probabilities P. (A log-sum-exp in fp32 would round P by
+// its own magnitude.)
+struct RowLoss {
+    float loss, shift, inverse_sum;
+    RowLoss(const RunningSum& negatives, float positive, const Temperature& tau);
+};
+
+// du, tau times the gradient of the negatives to the unit row u, becomes the gradient to the raw row; returns u·du. The
+// positive joins here with its weight: by far the largest, and added last it does not coarsen the sum of the others.
+double project_row(float* du, const float* u, const float* positive, float weight, float scale,
+                   const Temperature& tau, int64_t depth);
+
+float dot(const float* x, const float* y, int64_t depth);
+
+}  // namespace sslfast::cpu
