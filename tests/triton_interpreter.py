@@ -1,4 +1,4 @@
-"""Makes Triton's interpreter (TRITON_INTERPRET=1) do bfloat16 as a GPU does; import it before running a kernel.
+"""Makes Triton's interpreter (TRITON_INTERPRET=1) do bfloat16 and dots as a GPU does; import it before running a kernel.
 
 It stores bfloat16 as 16-bit integers, which its dot product multiplies as integers, and truncates where a GPU rounds.
 Of inline assembly, which it refuses, it learns the one instruction that the kernels have.
@@ -13,7 +13,7 @@ import torch
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-_dot, _cast = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl
+_cast = InterpreterBuilder.cast_impl
 
 
 def widened(x: TensorHandle) -> TensorHandle:
@@ -24,8 +24,13 @@ def widened(x: TensorHandle) -> TensorHandle:
     return TensorHandle(bits.view(torch.bfloat16).float().numpy(), tl.float32)
 
 
-def _create_dot(self, a, b, *rest):
-    return _dot(self, widened(a), widened(b), *rest)
+def _create_dot(self, a, b, d, *_):
+    """Term by term, products and sums rounded once, as the multipliers of a GPU do: the order in which numpy's library sums
+    depends on the CPU, and may differ between x·y and y·x."""
+    a, b, total = widened(a).data.astype(np.float64), widened(b).data.astype(np.float64), d.data
+    for k in range(a.shape[-1]):
+        total = (total + a[..., :, k, None] * b[..., None, k, :]).astype(d.data.dtype)
+    return TensorHandle(total, d.dtype.scalar)
 
 
 def _cast_impl(self, source, target):
