@@ -1,4 +1,4 @@
-"""Makes Triton's interpreter (TRITON_INTERPRET=1) do bfloat16 and dots as a GPU does; import it before running a kernel.
+"""Makes Triton's interpreter (TRITON_INTERPRET=1) do bfloat16 and dots as a GPU does; import it before a kernel runs.
 
 It stores bfloat16 as 16-bit integers, which its dot product multiplies as integers, and truncates where a GPU rounds.
 Of inline assembly, which it refuses, it learns the one instruction that the kernels have.
@@ -25,8 +25,8 @@ def widened(x: TensorHandle) -> TensorHandle:
 
 
 def _create_dot(self, a, b, d, *_):
-    """Term by term, products and sums rounded once, as the multipliers of a GPU do: the order in which numpy's library sums
-    depends on the CPU, and may differ between x·y and y·x."""
+    """Term by term, a product and a sum rounded once, as a GPU multiplies: the order in which numpy's library sums depends
+    on the CPU, and may differ between x·y and y·x."""
     a, b, total = widened(a).data.astype(np.float64), widened(b).data.astype(np.float64), d.data
     for k in range(a.shape[-1]):
         total = (total + a[..., :, k, None] * b[..., None, k, :]).astype(d.data.dtype)
