@@ -44,7 +44,8 @@ def upstream(y: Tensor) -> Tensor:
     """1 for a loss, else random numbers, the same for all peers."""
     if y.dim() == 0:
         return torch.ones_like(y)
-    return torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.device, y.dtype)
+    generator = torch.Generator(y.device).manual_seed(1)
+    return torch.randn(y.shape, generator=generator, device=y.device).to(y.dtype)
 
 
 def make_call(case: Case, name: str, device: str, *, gate: bool = False) -> Call | None:

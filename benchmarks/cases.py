@@ -28,7 +28,7 @@ class Case:
     device: str
     flops: float  # of matrix products, at least
     bytes: float  # read and written, at least
-    make: Callable[[], dict[str, Tensor]]  # on the CPU
+    make: Callable[[], dict[str, Tensor]]  # on the default device
     dtype: torch.dtype = FLOAT32
     covers: tuple[str, ...] = ()  # the functions of sslfast.ops in it, if not `op`
     gate: Callable[[], dict[str, Tensor]] | None = None  # smaller inputs where float64 would not fit
@@ -37,10 +37,10 @@ class Case:
     overhead: bool = False  # tiny, to see what a call costs the host
 
     def inputs(self, device: str, *, gate: bool = False) -> dict[str, Tensor]:
-        """Fresh inputs, the same at every call."""
+        """Fresh inputs, made on the device, the same at every call."""
         torch.manual_seed(0)
-        made = (self.gate or self.make)() if gate else self.make()
-        return {name: x.detach().to(device).requires_grad_(x.requires_grad) for name, x in made.items()}
+        with torch.device(device):
+            return (self.gate or self.make)() if gate else self.make()
 
 
 def title(text: str, dtype: torch.dtype) -> str:
@@ -319,7 +319,9 @@ CUDA = [
     nt_xent("cuda", 8192, 256, BFLOAT16, bars={"times torch.compile": 3}),
     nt_xent("cuda", 65536, 128, BFLOAT16, bars=PRACTICAL),
     nt_xent("cuda", 65536, 256, BFLOAT16, bars=PRACTICAL),
+    nt_xent("cuda", 131072, 128, BFLOAT16, bars=PRACTICAL),
     nt_xent("cuda", 8192, 128),
+    nt_xent("cuda", 1 << 20, 128, BFLOAT16, bars=PRACTICAL),
     info_nce("cuda", 1024, 65536, 128, BFLOAT16),
     info_nce_in_batch("cuda", 8192, 128, BFLOAT16),
     negative_cosine_similarity("cuda", 4096, 2048, BFLOAT16),
