@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sslfast.kernels.triton.augment_steps import CONTRAST, adjust, clamp01, cut, luma, resampling
 from sslfast.kernels.triton.patches import compact
+from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")  # the first two of them without colours
 REACH = tl.constexpr(6.4)  # in σ: taps of the blur from there on are below 2e-9 of the first
@@ -275,7 +276,7 @@ def _multiprocessors(device: torch.device) -> int:
 def _taps(source: int, target: int, bicubic: bool, antialias: bool) -> int:
     """So many pixels of the source, or a few less, go into one of the target; rounded up, for fewer compilations."""
     taps = (4 if bicubic else 2) * (max(1, source / target) if antialias else 1)
-    return 4 * triton.cdiv(int(taps) + 2, 4)
+    return 4 * cdiv(int(taps) + 2, 4)
 
 
 def augment(
@@ -301,17 +302,17 @@ def augment(
     batch, channels, height, width = images.shape
     h, w = size
     simclr, radius = mode == "simclr", blur_radius if "blur" in steps else 0
-    blocks = triton.cdiv(h, BLOCK)
-    block = triton.cdiv(h, blocks)
-    lanes = max(16, triton.next_power_of_2(w))
-    rows = min(max(1, PIXELS // lanes), triton.next_power_of_2(block))
-    down = max(16, triton.next_power_of_2(block + 2 * radius))
-    stride = max(256 * triton.cdiv(width, 256) + 32, lanes)  # the widths of padded batches share their compilations
+    blocks = cdiv(h, BLOCK)
+    block = cdiv(h, blocks)
+    lanes = max(16, next_power_of_2(w))
+    rows = min(max(1, PIXELS // lanes), next_power_of_2(block))
+    down = max(16, next_power_of_2(block + 2 * radius))
+    stride = max(256 * cdiv(width, 256) + 32, lanes)  # the widths of padded batches share their compilations
     row_taps, column_taps = _taps(height, h, bicubic, not simclr), _taps(width, w, bicubic, not simclr)
     room = (1 + column_taps) * lanes + (1 + row_taps) * down + channels * rows * stride
-    taps = max(16, triton.next_power_of_2(radius + 1))
+    taps = max(16, next_power_of_2(radius + 1))
     room += taps + channels * (block + 2 * radius) * w if radius else 0
-    room = 16 * triton.cdiv(room, 16)
+    room = 16 * cdiv(room, 16)
     warps = max(1, min(32, rows * lanes // THREAD // 32))
     programs = min(batch * blocks, PROGRAMS * _multiprocessors(images.device))
 
@@ -325,7 +326,7 @@ def augment(
         "JITTERS": sum(1 << k for k, name in enumerate(JITTERS[: channels + 1]) if name in steps),
         "GRAYSCALE": "grayscale" in steps, "SOLARIZE": "solarize" in steps, "BICUBIC": bicubic, "SIMCLR": simclr,
         "RADIUS": radius, "BLOCK": block, "ROWS": rows, "LANES": lanes, "DOWN": down, "STRIDE": stride,
-        "ROW_TAPS": row_taps, "COLUMN_TAPS": column_taps, "TAPS": taps, "PARTS": triton.next_power_of_2(blocks),
+        "ROW_TAPS": row_taps, "COLUMN_TAPS": column_taps, "TAPS": taps, "PARTS": next_power_of_2(blocks),
         "num_warps": warps, "maxnreg": 65536 // max(512, 32 * warps),
     }  # fmt: skip
     passes = [(False, False)]  # SUM, BLURRED

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sslfast.kernels.triton.patches import compact, load_patches, of_channels
 from sslfast.kernels.triton.rows import TILE, row_tile, slot_map
+from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
 
 
 @triton.jit
@@ -69,7 +70,7 @@ def forward(
     rows, block = row_tile(size)
     columns = width // patch_size
     with torch.cuda.device_of(images):
-        _gather[(triton.cdiv(batch * kept, rows) * triton.cdiv(size, block),)](
+        _gather[(cdiv(batch * kept, rows) * cdiv(size, block),)](
             images, keep.contiguous(), out, batch * kept, *images.stride(), KEPT=kept,
             PATCHES=height // patch_size * columns, COLUMNS=columns, P=patch_size, C=channels,
             SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block, num_warps=4,
@@ -86,9 +87,9 @@ def backward(
     dimages = torch.empty(batch, channels, height, width, dtype=dtype, device=grad.device)
     with torch.cuda.device_of(grad):
         slots = slot_map(keep.contiguous(), height // patch_size * (width // patch_size))
-        block_channels = triton.next_power_of_2(channels)
+        block_channels = next_power_of_2(channels)
         block = max(1, TILE // block_channels)
-        chunks = triton.cdiv(height * width, block)
+        chunks = cdiv(height * width, block)
         _spread[(batch * chunks,)](
             grad.contiguous(), slots, dimages, kept, chunks, P=patch_size, C=channels, HEIGHT=height, WIDTH=width,
             SCALE=tuple(scale), CHANNELS=block_channels, BLOCK=block, num_warps=4,

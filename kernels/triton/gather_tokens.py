@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sslfast.kernels.triton.rows import row_tile, slot_map
+from sslfast.kernels.triton.sizes import cdiv
 
 
 @triton.jit
@@ -45,7 +46,7 @@ def _take(source: Tensor, index: Tensor, fill: float) -> Tensor:
     out = torch.empty(batch, rows, d, dtype=source.dtype, device=source.device)
     tile_rows, block = row_tile(d)
     # A NaN among the compile-time constants would equal none before it: a compilation a call. So fill is an argument.
-    _take_rows[(triton.cdiv(batch * rows, tile_rows) * triton.cdiv(d, block),)](
+    _take_rows[(cdiv(batch * rows, tile_rows) * cdiv(d, block),)](
         source, index, out, fill, batch * rows, source_rows, *source.stride(),
         R=rows, D=d, ROWS=tile_rows, BLOCK=block, num_warps=4,
     )  # fmt: skip

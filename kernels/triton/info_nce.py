@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sslfast.kernels.triton import softmax
 from sslfast.kernels.triton.normalize import normalize_pairs, store_raw_gradient
+from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
 from sslfast.kernels.triton.softmax_kernels import add_splits, pull
 from sslfast.kernels.triton.tiles import load_tile, read_temperature
 
@@ -58,7 +59,7 @@ def backward(
     in_batch: bool,
     with_key: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of Σ_i grad_i·loss_i: to the raw queries (N, D) and keys (N, D) or (0, D), and to τ, 0-dim float32."""
+    """Gradients of Σ_i grad_i·loss_i: to the raw queries (N, D) and keys (N, D) or (0, D); to τ, 0-dim, if a tensor."""
     n, d = len(u) // 2, u.shape[1]
     temperature = ctypes.c_float(temperature).value
     with torch.cuda.device_of(u):
@@ -69,15 +70,16 @@ def backward(
             of_columns = softmax.Factors(None, None, factors, shift)
             dkey_unit = softmax.weighted_sums(of_columns, u[n:], u[:n], "self", temperature, tau, SPLITS)
         dquery, dkey = u.new_empty(n, d), u.new_empty(n if with_key else 0, d)
-        block = max(16, triton.next_power_of_2(d))
+        block = max(16, next_power_of_2(d))
         rows = max(1, 2048 // block)
-        radial = torch.empty(triton.cdiv(n, rows), dtype=torch.float32, device=u.device)
-        _finish_rows[(len(radial),)](
+        blocks = cdiv(n, rows)
+        radial = None if tau is None else torch.empty(blocks, dtype=torch.float32, device=u.device)
+        _finish_rows[(blocks,)](
             grad, grad.stride(0), losses, mean, dkey_unit, u, scale, largest, dquery, dkey if with_key else None,
             radial, n, 0 if dkey_unit is None else len(dkey_unit), temperature, tau, D=d, ROWS=rows, BLOCK_D=block,
             num_warps=8 if block > 512 else 4,
         )  # fmt: skip
-        dtau = softmax.temperature_gradient(radial, 1.0, temperature, tau)
+        dtau = softmax.temperature_gradient(radial, 1.0, tau, u.device)
     return dquery, dkey, dtau
 
 
@@ -86,7 +88,7 @@ def _finish_rows(
     grad, stride, losses, mean, dkey_unit, u, scale, largest, dquery, dkey, radial, N, splits, temperature, tau,
     D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """dquery and dkey (N, D); radial: Σ_i q_i·(dL/dq)_i of a block.
+    """dquery and dkey (N, D); radial, if wanted: Σ_i q_i·(dL/dq)_i of a block.
 
     dL/dq_i = g_i (Σ_j P_ij n_j + (P_ii − 1) k_i)/τ, dL/dk_i = (g_i (P_ii − 1) q_i + Σ_j g_j P_ji q_j)/τ; the last sum
     is that of dkey_unit (splits, N, D), for keys that are negatives too.
@@ -100,7 +102,8 @@ def _finish_rows(
     pulls = pull(grad, stride, losses, i, N)[:, None]
     dq = g[:, None] * load_tile(mean, row, 0, N, D, ROWS, BLOCK_D, True) + pulls * k
     along = store_raw_gradient(dquery, tl.div_rn(dq, temperature), q, scale, row, N, D, ROWS, BLOCK_D)
-    tl.store(radial + tl.program_id(0), along)
+    if radial is not None:
+        tl.store(radial + tl.program_id(0), along)
     if dkey is not None:
         dk = pulls * q
         if dkey_unit is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sslfast.kernels.triton.patches import compact, load_patches
 from sslfast.kernels.triton.rows import row_tile
+from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
 
 EPS = tl.constexpr(1e-6)  # added to the variance of a patch
 CHUNKS = 8  # at most, of a patch in registers
@@ -144,11 +145,11 @@ def forward(
     pred (B, L, P·P·C) and images (B, C, H, W) of any strides, mask (B, L). All results are float32.
     """
     images, elements = compact(images), pred.shape[2]
-    block = max(32, triton.next_power_of_2(triton.cdiv(elements, CHUNKS)))
-    size = triton.cdiv(elements, block) * block
-    warps = min(32, max(4, triton.next_power_of_2(triton.cdiv(size, 32 * THREAD))))
-    rows = triton.next_power_of_2(max(1, 32 * THREAD * warps // size) + 1) // 2
-    programs = triton.cdiv(mask.numel(), rows)
+    block = max(32, next_power_of_2(cdiv(elements, CHUNKS)))
+    size = cdiv(elements, block) * block
+    warps = min(32, max(4, next_power_of_2(cdiv(size, 32 * THREAD))))
+    rows = next_power_of_2(max(1, 32 * THREAD * warps // size) + 1) // 2
+    programs = cdiv(mask.numel(), rows)
     sums = torch.empty(2, programs, dtype=torch.float32, device=pred.device)
     loss, count = (torch.empty((), dtype=torch.float32, device=pred.device) for _ in range(2))
     mean, rstd = (sums.new_empty(mask.shape if norm_pix else (0, 0)) for _ in range(2))
@@ -172,7 +173,7 @@ def backward(
     rows, block = row_tile(elements)
     dpred = torch.empty(pred.shape, dtype=pred.dtype, device=pred.device)
     with torch.cuda.device_of(pred):
-        _error_gradient[(triton.cdiv(mask.numel(), rows) * triton.cdiv(elements, block),)](
+        _error_gradient[(cdiv(mask.numel(), rows) * cdiv(elements, block),)](
             grad, pred, images, _bytes(mask), mean if norm_pix else None, rstd, count, dpred,
             mask.numel(), *pred.stride(), *images.stride(), **_layout(pred, images, patch_size),
             SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block, num_warps=4,

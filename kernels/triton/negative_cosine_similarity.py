@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
+
 INVERSE_EPS = tl.constexpr(1e12)  # F.normalize divides by 1e-12 at least
 
 
@@ -73,7 +75,7 @@ def _backward(
 
 
 def _blocks(d: int) -> dict[str, int]:
-    block = max(16, triton.next_power_of_2(d))
+    block = max(16, next_power_of_2(d))
     return {"ROWS": max(1, 2048 // block), "BLOCK_D": block, "num_warps": min(16, max(4, block // 512))}
 
 
@@ -83,7 +85,7 @@ def forward(p: Tensor, z: Tensor) -> Tensor:
     losses = torch.empty(n, dtype=torch.float32, device=p.device)
     blocks = _blocks(d)
     with torch.cuda.device_of(p):
-        _forward[(triton.cdiv(n, blocks["ROWS"]),)](p, z, losses, n, d, *p.stride(), *z.stride(), **blocks)
+        _forward[(cdiv(n, blocks["ROWS"]),)](p, z, losses, n, d, *p.stride(), *z.stride(), **blocks)
     return losses
 
 
@@ -93,7 +95,7 @@ def backward(grad: Tensor, p: Tensor, z: Tensor, with_p: bool, with_z: bool) -> 
     dp, dz = (torch.empty(n if wanted else 0, d, dtype=p.dtype, device=p.device) for wanted in (with_p, with_z))
     blocks = _blocks(d)
     with torch.cuda.device_of(p):
-        _backward[(triton.cdiv(n, blocks["ROWS"]),)](
+        _backward[(cdiv(n, blocks["ROWS"]),)](
             grad, grad.stride(0), p, z, dp, dz, n, d, *p.stride(), *z.stride(),
             WITH_P=with_p, WITH_Z=with_z, **blocks,
         )  # fmt: skip

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
+
 EPS = tl.constexpr(1e-12)  # of F.normalize
 
 
@@ -70,9 +72,9 @@ def normalize_pairs(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     u = torch.empty(2 * n, d, dtype=z1.dtype, device=z1.device)
     scale = torch.empty(2 * n, dtype=torch.float32, device=z1.device)
     cosine = torch.empty(n, dtype=torch.float32, device=z1.device)
-    block = max(16, triton.next_power_of_2(d))
+    block = max(16, next_power_of_2(d))
     rows = max(1, 2048 // block)
-    _normalize_pairs[(triton.cdiv(n, rows),)](
+    _normalize_pairs[(cdiv(n, rows),)](
         z1, z2, u, scale, cosine, n, d, *z1.stride(), *z2.stride(),
         ROWS=rows, BLOCK_D=block, num_warps=4 if block <= 2048 else 8,
     )  # fmt: skip

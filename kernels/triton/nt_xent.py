@@ -11,12 +11,12 @@ from __future__ import annotations
 import ctypes
 
 import torch
-import triton
 from torch import Tensor
 
 from sslfast.kernels.triton import nt_xent_kernels as kernels
 from sslfast.kernels.triton import softmax
 from sslfast.kernels.triton.normalize import normalize_pairs
+from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
 from sslfast.kernels.triton.softmax_kernels import streaming_sums
 from sslfast.kernels.triton.tiles import PLAIN_FROM
 
@@ -39,13 +39,13 @@ def forward(z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None) -> t
         u, scale, cosine = normalize_pairs(z1, z2)
         plan = softmax.plan("sums", m, m, d, z1.dtype, z1.device)
         block = max(plan.rows, plan.columns)
-        size = block * triton.cdiv(m, block * GROUPS)
-        groups = triton.cdiv(m, size)
+        size = block * cdiv(m, block * GROUPS)
+        groups = cdiv(m, size)
         regimes = softmax.regimes(temperature, tau)
         partial = torch.empty(2 if True in regimes else 1, groups, m, dtype=torch.float32, device=z1.device)
         for guarded in regimes:
             if guarded:
-                streaming_sums[(triton.cdiv(m, plan.rows), groups, 1)](
+                streaming_sums[(cdiv(m, plan.rows), groups, 1)](
                     u, u, partial, None, m, m, size, temperature, tau, PLAIN_FROM.value,
                     SKIP="views", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned, **plan.options,
                 )  # fmt: skip
@@ -68,7 +68,7 @@ def backward(
     temperature: float,
     tau: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of Σ_i grad_i·loss_i: to the raw views (2N, D) in u's dtype, and to τ, 0-dim float32."""
+    """Gradients of Σ_i grad_i·loss_i: to the raw views (2N, D) in u's dtype, and to τ, 0-dim float32, if a tensor."""
     m, d = u.shape
     temperature = ctypes.c_float(temperature).value
     with torch.cuda.device_of(u):
@@ -78,13 +78,13 @@ def backward(
         du = softmax.weighted_sums(both, u, u, "views", temperature, tau, SPLITS)
 
         dz = torch.empty_like(u)
-        block = max(16, triton.next_power_of_2(d))
+        block = max(16, next_power_of_2(d))
         rows = max(1, 4096 // block)
-        blocks = triton.cdiv(m // 2, rows)
-        radial = torch.empty(2, blocks, dtype=torch.float32, device=u.device)
+        blocks = cdiv(m // 2, rows)
+        radial = None if tau is None else torch.empty(2, blocks, dtype=torch.float32, device=u.device)
         kernels.finish_rows[(blocks, 2)](
             grad, grad.stride(0), losses, du, u, scale, largest, dz, radial, m, len(du), temperature, tau,
             D=d, ROWS=rows, BLOCK_D=block,
         )  # fmt: skip
-        dtau = softmax.temperature_gradient(radial, 0.5, temperature, tau)
+        dtau = softmax.temperature_gradient(radial, 0.5, tau, u.device)
     return dz, dtau

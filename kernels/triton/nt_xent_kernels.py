@@ -69,7 +69,7 @@ def finish_rows(
     grad, stride, losses, du, u, scale, largest, dz, radial, M, splits, temperature, tau,
     D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """dz (M, D) from W·u, which is the sum of du (splits, M, D) and the positives; radial: Σ u_i·(dL/du)_i of a block.
+    """dz (M, D) from W·u, the sum of du (splits, M, D) and the positives; radial, if any: Σ u_i·(dL/du)_i of a block.
 
     With P_ij = exp(s_ij)/Σ exp(s_ik), g the gradients of the losses and Pos the positive pairs,
     W_ij = g_i (P_ij − Pos_ij) + g_j (P_ji − Pos_ij) is symmetric, and dL/du = W·u/τ. Its negatives are in du, the
@@ -87,4 +87,5 @@ def finish_rows(
     total = tl.div_rn(total + pulls[:, None] * other, temperature)
     x = load_tile(u, row, 0, M, D, ROWS, BLOCK_D, True).to(tl.float32)
     along = store_raw_gradient(dz, total, x, scale, row, row + N - block, D, ROWS, BLOCK_D)
-    tl.store(radial + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), along)
+    if radial is not None:
+        tl.store(radial + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), along)

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sslfast.kernels.triton.rows import row_tile
+from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
 
 ROWS = 4  # tokens whose mask-token gradients a program sums
 WAVES = 4  # tiles of images whose gradients it sums, where there are images enough
@@ -82,10 +83,10 @@ def forward(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_embed: Ten
     rows = restore.shape[1]
     out = torch.empty(batch, rows, d, dtype=visible.dtype, device=visible.device)
     tile_images, block = row_tile(d)
-    images = min(tile_images, triton.next_power_of_2(batch))
+    images = min(tile_images, next_power_of_2(batch))
     pos_strides = (0, 0) if pos_embed is None else pos_embed.stride()
     with torch.cuda.device_of(visible):
-        _restore[(rows * triton.cdiv(d, block), triton.cdiv(batch, images))](
+        _restore[(rows * cdiv(d, block), cdiv(batch, images))](
             visible, restore.contiguous(), mask_token, pos_embed, out, batch, kept, rows, *visible.stride(),
             *mask_token.stride(), *pos_strides, D=d, IMAGES=images, BLOCK=block, num_warps=4,
         )  # fmt: skip
@@ -100,15 +101,15 @@ def backward(grad: Tensor, restore: Tensor, num_visible: int, with_pos: bool) ->
     grad = grad if grad.stride(2) <= 1 else grad.contiguous()
     batch, rows, d = grad.shape
     tile_images, block = row_tile(d)
-    images = min(tile_images, triton.next_power_of_2(batch))
+    images = min(tile_images, next_power_of_2(batch))
     size = images * max(1, min(WAVES, batch // (8 * images)))
-    groups, row_blocks = triton.cdiv(batch, size), triton.cdiv(rows, ROWS)
+    groups, row_blocks = cdiv(batch, size), cdiv(rows, ROWS)
     dvisible = torch.zeros(batch, num_visible, d, dtype=grad.dtype, device=grad.device)  # `restore` may leave some out
     mask_sums = torch.empty(groups * row_blocks, d, dtype=torch.float32, device=grad.device)
     pos_sums = torch.empty(groups, rows if with_pos else 0, d, dtype=torch.float32, device=grad.device)
     with torch.cuda.device_of(grad):
-        _restore_backward[(row_blocks * triton.cdiv(d, block), groups)](
+        _restore_backward[(row_blocks * cdiv(d, block), groups)](
             grad, restore.contiguous(), dvisible, mask_sums, pos_sums if with_pos else None, batch, num_visible, rows,
             size, *grad.stride(), D=d, IMAGES=images, ROWS=ROWS, BLOCK=block, num_warps=4,
         )  # fmt: skip
-    return dvisible, mask_sums.sum(0), pos_sums.sum(0)
+    return dvisible, mask_sums.sum(0), pos_sums[0] if groups == 1 else pos_sums.sum(0)

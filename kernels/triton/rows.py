@@ -7,12 +7,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sslfast.kernels.triton.sizes import next_power_of_2
+
 TILE = 4096  # elements of a program of 4 warps: 2 to 8 vectors of 16 bytes a thread
 
 
 def row_tile(size: int) -> tuple[int, int]:
     """Rows and elements of a tile for rows of this many elements: no lane idles where it is a multiple of 64."""
-    block = max(min(64, triton.next_power_of_2(size)), min(256, size & -size))
+    block = max(min(64, next_power_of_2(size)), min(256, size & -size))
     return TILE // block, block
 
 
@@ -36,5 +38,5 @@ def slot_map(index: Tensor, size: int) -> Tensor:
     """
     batch, count = index.shape
     slots = torch.empty(batch, size, dtype=torch.int32, device=index.device)
-    _slot_map[(batch,)](index, slots, count, size, BLOCK=min(1024, triton.next_power_of_2(size)))
+    _slot_map[(batch,)](index, slots, count, size, BLOCK=min(1024, next_power_of_2(size)))
     return slots

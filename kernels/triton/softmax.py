@@ -7,10 +7,10 @@ import math
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from sslfast.kernels.triton import softmax_kernels as kernels
+from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
 from sslfast.kernels.triton.tiles import PLAIN_FROM
 
 # At most so many partial sums forward where the row blocks alone are too few for the chip.
@@ -111,7 +111,7 @@ def plan(kernel: str, r: int, c: int, d: int, dtype: torch.dtype, device: torch.
     width = "float32" if dtype == torch.float32 else "wide" if d > 256 else "256" if d > 128 else "128"
     architecture, _ = chip(device)
     tile = TILES[architecture][kernel][width]
-    block = triton.next_power_of_2(d)
+    block = next_power_of_2(d)
     features = max(16, block) if fits else 32 if dtype == torch.float32 else 64
     owned = features if d <= features else min(OWNED_FEATURES[width], block)
     if kernel == "add_panel":
@@ -132,9 +132,9 @@ def regimes(temperature: float, tau: Tensor | None, plain_from: float = PLAIN_FR
 
 def split_columns(programs: int, c: int, block: int, most: int, device: torch.device) -> int:
     """Width of a split of c columns, in whole blocks, so that `programs` times the splits fill the chip once."""
-    blocks = triton.cdiv(c, block)
+    blocks = cdiv(c, block)
     splits = min(max(1, chip(device)[1] // programs), most, blocks)
-    return block * triton.cdiv(blocks, splits)
+    return block * cdiv(blocks, splits)
 
 
 class Sums(NamedTuple):
@@ -153,9 +153,9 @@ def streaming_sums(
     (r, d), c = rows.shape, len(columns)
     schedule = plan("weighted_sums" if with_weighted else "sums", r, c, d, rows.dtype, rows.device)
     owned = schedule.owned if with_weighted else d
-    row_blocks, feature_blocks = triton.cdiv(r, schedule.rows), triton.cdiv(d, owned)
+    row_blocks, feature_blocks = cdiv(r, schedule.rows), cdiv(d, owned)
     width = split_columns(row_blocks * feature_blocks, c, schedule.columns, SPLITS, rows.device)
-    splits = triton.cdiv(c, width)
+    splits = cdiv(c, width)
     # float16 cannot hold the weights exp(s) at any temperature, only those relative to the highest.
     plain_from = math.inf if with_weighted and rows.dtype == torch.float16 else PLAIN_FROM.value
     variants = regimes(temperature, tau, plain_from)
@@ -182,12 +182,12 @@ def combine(
     if weighted is not None:
         d = weighted.shape[2]
         mean = partial.new_empty(r, d)
-        block = triton.next_power_of_2(d)
-        chunk = min(triton.next_power_of_2(splits), 16, max(1, 2048 // block))  # splits in flight at once
+        block = next_power_of_2(d)
+        chunk = min(next_power_of_2(splits), 16, max(1, 2048 // block))  # splits in flight at once
         rows = min(32, max(1, 2048 // (chunk * block)))
-    kernels.combine_splits[(triton.cdiv(r, rows),)](
+    kernels.combine_splits[(cdiv(r, rows),)](
         partial, weighted, positive, losses, shift, total, mean, r, n, splits, temperature, tau, plain_from,
-        D=d, SPLITS=triton.next_power_of_2(splits), CHUNK=chunk, ROWS=rows, BLOCK_D=block,
+        D=d, SPLITS=next_power_of_2(splits), CHUNK=chunk, ROWS=rows, BLOCK_D=block,
     )  # fmt: skip
     return losses, shift, total, mean
 
@@ -211,7 +211,7 @@ def relative_factors(
 ) -> Tensor:
     """grad (M,), times inverse_sum, as weighted_sums takes it; largest: a bound of its size, for float16."""
     factors = torch.empty_like(shift)
-    kernels.relative_factors[(triton.cdiv(len(shift), 256),)](
+    kernels.relative_factors[(cdiv(len(shift), 256),)](
         grad, grad.stride(0), shift, inverse_sum, largest, factors, len(shift), temperature, tau, ROWS=256
     )
     return factors
@@ -233,9 +233,9 @@ def _sums_by_rows(
     """Rows in registers, and their columns split until they fill the chip."""
     (r, d), c = rows.shape, len(columns)
     schedule = plan("weighted_rows", r, c, d, rows.dtype, rows.device)
-    row_blocks = triton.cdiv(r, schedule.rows)
+    row_blocks = cdiv(r, schedule.rows)
     width = split_columns(row_blocks, c, schedule.columns, most, rows.device)
-    du = torch.empty(triton.cdiv(c, width), r, d, dtype=torch.float32, device=rows.device)
+    du = torch.empty(cdiv(c, width), r, d, dtype=torch.float32, device=rows.device)
     for guarded in regimes(temperature, tau):
         kernels.weighted_rows[(row_blocks, len(du))](
             *factors, rows, columns, du, r, c, width, temperature, tau,
@@ -251,23 +251,24 @@ def _sums_by_panels(
     (r, d), c = rows.shape, len(columns)
     schedule = plan("panel_weights", r, c, d, rows.dtype, rows.device)
     product = plan("add_panel", r, c, d, rows.dtype, rows.device)
-    width = max(PANEL_BYTES // rows.element_size(), 64 * triton.cdiv(d, 64))
+    width = max(PANEL_BYTES // rows.element_size(), 64 * cdiv(d, 64))
     weights = rows.new_empty(r, width)
     du = torch.empty(1, r, d, dtype=torch.float32, device=rows.device)
     for panel in range(0, c, width):
-        grid = (triton.cdiv(min(width, c - panel), schedule.columns), triton.cdiv(r, schedule.rows))
+        grid = (cdiv(min(width, c - panel), schedule.columns), cdiv(r, schedule.rows))
         for guarded in regimes(temperature, tau):
             kernels.panel_weights[grid](
                 *factors, rows, columns, weights, panel, r, c, temperature, tau,
                 WIDTH=width, SKIP=skip, GUARDED=guarded, **schedule.options,
             )  # fmt: skip
-        grid = (triton.cdiv(r, product.rows), triton.cdiv(d, product.columns))
+        grid = (cdiv(r, product.rows), cdiv(d, product.columns))
         kernels.add_panel[grid](weights, columns, du, panel, r, c, WIDTH=width, **product.options)
     return du
 
 
-def temperature_gradient(radial: Tensor, share: float, temperature: float, tau: Tensor | None) -> Tensor:
-    """−share·Σ radial / τ."""
-    dtau = torch.empty((), dtype=torch.float32, device=radial.device)
-    kernels.temperature_gradient[(1,)](radial, dtau, radial.numel(), share, temperature, tau, BLOCK=1024)
+def temperature_gradient(radial: Tensor | None, share: float, tau: Tensor | None, device: torch.device) -> Tensor:
+    """−share·Σ radial / τ, 0-dim; of a plain number, to which there is no gradient, undefined and nothing launched."""
+    dtau = torch.empty((), dtype=torch.float32, device=device)
+    if tau is not None:
+        kernels.temperature_gradient[(1,)](radial, dtau, radial.numel(), share, tau, BLOCK=1024)
     return dtau

@@ -350,9 +350,9 @@ def add_splits(
 
 
 @triton.jit
-def temperature_gradient(radial, dtau, count, share, temperature, tau, BLOCK: tl.constexpr):
+def temperature_gradient(radial, dtau, count, share, tau, BLOCK: tl.constexpr):
     """dL/dτ = −share·Σ_i u_i·(dL/du)_i / τ."""
-    temperature = read_temperature(temperature, tau)
+    temperature = read_temperature(0.0, tau)
     total = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, count, BLOCK):
         index = start + tl.arange(0, BLOCK)
