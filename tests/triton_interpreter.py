@@ -25,8 +25,8 @@ def widened(x: TensorHandle) -> TensorHandle:
 
 
 def _create_dot(self, a, b, d, *_):
-    """Term by term, a product and a sum rounded once, as a GPU multiplies: the order in which numpy's library sums depends
-    on the CPU, and may differ between x·y and y·x."""
+    """Term by term, a product and a sum rounded once, as a GPU does: the order in which numpy's library sums depends on
+    the CPU, and may differ between x·y and y·x."""
     a, b, total = widened(a).data.astype(np.float64), widened(b).data.astype(np.float64), d.data
     for k in range(a.shape[-1]):
         total = (total + a[..., :, k, None] * b[..., None, k, :]).astype(d.data.dtype)
