@@ -195,7 +195,7 @@ def test_whole_sizes_change_nothing(generator: torch.Generator) -> None:
 @pytest.mark.parametrize(
     ("sizes", "error", "message"),
     [
-        ([[8, 8]] * 4, TypeError, "sizes must be a tensor of torch.int32, got <class 'list'>"),
+        ([[8, 8]] * 4, TypeError, "sizes must be a tensor of torch.int32, got list"),
         (torch.ones(4, 2), TypeError, "sizes must be a tensor of torch.int32, got torch.float32"),
         (torch.ones(4, 3, dtype=torch.int32), ValueError, r"sizes must be \(4, 2\) for as many images, got \(4, 3\)"),
         (torch.ones(4, 2, dtype=torch.int32, device="meta"), ValueError, "sizes must be on cpu .*, got meta"),
