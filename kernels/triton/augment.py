@@ -31,6 +31,10 @@ BLOCK = 64  # rows of a view at most that a program makes with one set of weight
 PROGRAMS = 2  # on a multiprocessor
 
 
+# Before 3.7 Triton takes more invariants out of the loop over rows than registers hold.
+SPILLS_INVARIANTS = tl.constexpr(tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7))
+
+
 @triton.jit
 def _load(pointers, mask, plane, C: tl.constexpr):
     """The three planes, the first at the pointers; a view of one channel is its own green and blue."""
@@ -208,7 +212,7 @@ def _views(
             green_sum, blue_sum = red_sum, red_sum
             view = views + tl.cast(i, tl.int64) * (C * h * w)
 
-            for y in tl.range(low, high, ROWS, disable_licm=True):  # hoisted, some invariants would be spilled
+            for y in tl.range(low, high, ROWS, disable_licm=SPILLS_INVARIANTS):
                 red, green, blue = _resample(
                     image, plane_stride, row_stride, column_stride, width, top, left, box_height, box_width,
                     down, row_count, across, column_count, strip, y - low,
