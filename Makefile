@@ -19,7 +19,7 @@ test: $(VENV)/dev.stamp $(VENV)/triton.stamp  ## the whole test suite
 test-gpu-emulated: $(VENV)/dev.stamp  ## all tests of Triton kernels in the interpreter, more like a GPU; half an hour
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m pytest -p tensor_core -p triton_races tests/ops/test_*_triton.py
 
-test-long: $(VENV)/dev.stamp  ## what takes minutes: generated code of torch.compile, torchrun with dying ranks, kills
+test-long: $(VENV)/dev.stamp  ## what takes minutes: generated code of torch.compile, dying ranks, every compiler and instruction set
 	$(BIN)/python -m pytest --long -m long
 
 kills: $(VENV)/dev.stamp  ## 100 processes killed while they train, and every run resumed to the same bits

@@ -43,7 +43,7 @@ def test_an_instruction_set_that_is_none_is_refused():
         _C.load("sse9")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", _C.INSTRUCTION_SETS[1:])
 def test_ops_keep_their_bar_on_every_instruction_set(name):
     files = [path for path in sorted((ROOT / "tests/ops").glob("test_*.py")) if "triton" not in path.name]

@@ -27,7 +27,7 @@ def need(*tools: str) -> None:
         pytest.skip(f"not installed: {', '.join(missing)} (Debian: clang g++-aarch64-linux-gnu qemu-user-static)")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("openmp", [False, True])
 @pytest.mark.parametrize("compiler", ["g++", "clang++", "aarch64-linux-gnu-g++"])
 def test_compiles_without_warnings(compiler, openmp, tmp_path):

@@ -48,6 +48,7 @@ def test_smoke_knows_the_ops(monkeypatch, capsys):
     assert "no such op: sorting" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_kernels_compiled_without_a_gpu_are_found_again_elsewhere(tmp_path):
     pytest.importorskip("triton")
     environment = os.environ | {"TRITON_CACHE_DIR": "cache", "TRITON_STORE_BINARY_ONLY": "1"}
