@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+SECONDS ?= 600
+SEED ?= 0
 
-.PHONY: demo test test-gpu-emulated test-long kills lint bench bench-regression clean
+.PHONY: demo test test-gpu-emulated test-long kills fuzz lint bench bench-regression clean
 
 demo: $(VENV)/demo.stamp  ## train SimCLR on the embedded digits, evaluate it, write the report
 	$(BIN)/sslfast pretrain simclr --data digits --output $(RUN) --overwrite
@@ -24,6 +26,9 @@ test-long: $(VENV)/dev.stamp  ## what takes minutes: generated code of torch.com
 
 kills: $(VENV)/dev.stamp  ## 100 processes killed while they train, and every run resumed to the same bits
 	$(BIN)/python tests/train/kills.py --kills 100
+
+fuzz: $(VENV)/dev.stamp  ## odd calls of everything public for SECONDS from SEED, each beside the reference
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) --seed $(SEED)
 
 lint: $(VENV)/dev.stamp  ## style, and the formatting that ruff would give
 	$(BIN)/ruff check .
