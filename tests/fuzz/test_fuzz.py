@@ -6,6 +6,7 @@ import pytest
 from run import OUTCOMES, fuzz, verdict
 
 
+@pytest.mark.long
 def test_odd_calls(record_property):
     count, faults = fuzz(seconds=45, seed=1)
     record_property("outcomes", dict(count))
