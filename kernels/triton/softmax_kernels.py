@@ -95,7 +95,6 @@ def streaming_sums(
         if weighted is not None:
             if D > BLOCK_D:
                 y = load_tile(columns, j0, feature, C, D, BLOCK_N, BLOCK_F, MASK_COLUMNS)
-            # With features in parts the registers are too few for it, and nothing is serialized.
             mean = opaque(add_product(mean, e.to(rows.dtype.element_ty), y), WGMMA and D <= BLOCK_D)
     i = i0 + tl.arange(0, BLOCK_M)
     owned = (i >= row) & (i < R)
