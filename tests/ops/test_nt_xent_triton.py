@@ -174,7 +174,8 @@ def test_huge_values_do_not_overflow(dtype, size, small_tiles):
 def test_identical_and_opposite_rows(temperature, small_tiles):
     z = torch.full((20, 12), 0.3, device=DEVICE)
     together = run(z, z, temperature)
-    torch.testing.assert_close(together["loss"], torch.full_like(together["loss"], 39).log(), rtol=1e-6, atol=0)
+    rounding = torch.finfo(torch.float32).eps / temperature  # the positive's cosine is summed in another order
+    torch.testing.assert_close(together["loss"], torch.full_like(together["loss"], 39).log(), rtol=1e-6, atol=rounding)
     assert together["dz"].abs().max() < 1e-6
     apart = run(z, -z, temperature)
     expected = 2 / temperature + math.log(19 + 20 * math.exp(-2 / temperature))
