@@ -13,7 +13,6 @@
 #include "cpu/info_nce.h"
 #include "cpu/instruction_sets.h"
 #include "cpu/masked_patch_loss.h"
-#include "cpu/memory.h"
 #include "cpu/negative_cosine_similarity.h"
 #include "cpu/negatives.h"
 #include "cpu/nt_xent.h"
@@ -112,13 +111,6 @@ void bind(py::module_& m) {
                                  blur_radius, scale.data(), offset.data(), type};
         cpu::augment(at<uint8_t>(images), params, all, at<void>(views));
     }, nogil);
-
-    py::class_<cpu::Memory>(m, "Memory", py::buffer_protocol(), py::module_local())
-        .def(py::init<int64_t>())
-        .def_static("release", &cpu::Memory::release)
-        .def_buffer([](cpu::Memory& memory) {
-            return py::buffer_info(static_cast<uint8_t*>(memory.data), memory.bytes);
-        });
 
     m.def("random_patch_mask_from_seed", [](int64_t seed, int64_t batch, int64_t patches, int64_t kept, address keep,
                                             address restore, address mask) {

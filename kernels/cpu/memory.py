@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 import math
+import sys
+import threading
 
 import torch
 from torch import Tensor
 
-from sslfast import _C
-
 LARGE = 2**23  # bytes; malloc keeps smaller pieces itself
+MOST = 2**29  # bytes remembered in all, so kept at most when nobody holds them
+
+_results: list[tuple[Tensor, tuple[int, int]]] = []  # memory of large results, as bytes, and its holders without them
+_lock = threading.Lock()
 
 
 def empty(*shape: int, dtype: torch.dtype) -> Tensor:
-    """`torch.empty`; what is large goes back to `_C.Memory` when it is freed."""
+    """`torch.empty`, what is large in the memory of a result that nobody holds any more."""
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE or not size:
         return torch.empty(shape, dtype=dtype, device="cpu")
-    memory = torch.frombuffer(_C.Memory(size), dtype=dtype)
-    return torch.empty(0, dtype=dtype, device="cpu").set_(memory.untyped_storage(), 0, shape)
+    with _lock:
+        memory = _free(size)
+        if memory is None:
+            memory = torch.empty(size, dtype=torch.uint8, device="cpu")
+        _results.append((memory, _holders(memory)))
+        total = sum(memory.numel() for memory, _ in _results)
+        while total > MOST:
+            total -= _results.pop(0)[0].numel()
+        return torch.empty(0, dtype=dtype, device="cpu").set_(memory.untyped_storage(), 0, shape)
 
 
 def release() -> None:
     """Give the memory that no tensor holds any more back to the system."""
-    _C.Memory.release()
+    with _lock:
+        _results.clear()
+
+
+def _holders(memory: Tensor) -> tuple[int, int]:
+    """How many tensors and how many Python names hold the storage."""
+    storage = memory.untyped_storage()
+    return torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(storage)
+
+
+def _free(size: int) -> Tensor | None:
+    """Taken from `_results`: what nobody else holds, and is as it was made, not resized nor shared with processes."""
+    for i in reversed(range(len(_results))):
+        memory, unused = _results[i]
+        if memory.numel() == size and _holders(memory) == unused:
+            del _results[i]
+            if memory.untyped_storage().nbytes() == size and not memory.is_shared():
+                return memory
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ SHAPE = (3, 5, 7)
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch) -> None:
+    memory.release()
     monkeypatch.setattr(memory, "LARGE", 0)
 
 
@@ -55,6 +57,62 @@ def test_used_again_once_it_is_free():
     del row
     assert memory.empty(1002, dtype=torch.float32).data_ptr() != place  # of another size
     assert memory.empty(2002, dtype=torch.bfloat16).data_ptr() == place
+
+
+def test_is_resized_like_any_other():
+    x = memory.empty(3, 5, dtype=torch.float32).fill_(2)
+    place = x.data_ptr()
+    assert torch.equal(x.resize_(4, 5)[:3], torch.full((3, 5), 2.0))
+    torch.add(torch.ones(7, 5), 1, out=x.resize_(0))
+    assert torch.equal(x, torch.full((7, 5), 2.0))
+    x.untyped_storage().resize_(0)
+    del x
+    other = memory.empty(3, 5, dtype=torch.float32)
+    assert other.untyped_storage().nbytes() == 60
+    assert other.data_ptr() != place or other.fill_(1).sum() == 15
+
+
+def test_a_large_result_of_an_op_can_be_resized():
+    tokens, keep = randn(3, 6, 5), patch_mask(3, 6, 2).keep
+    visible = ops.gather_tokens(tokens, keep)
+    assert torch.equal(visible.clone().resize_(1, 2, 5), visible.resize_(1, 2, 5))
+
+
+def test_what_is_held_in_another_way_is_not_used_again():
+    holders = {
+        "storage": lambda x: x.untyped_storage(),
+        "numpy": lambda x: x.numpy(),
+        "detached": lambda x: x.detach(),
+        "dlpack": lambda x: torch.from_dlpack(x),
+        "shared with other processes": lambda x: x.share_memory_()[:0].clone(),
+    }
+    for name, hold in holders.items():
+        x = memory.empty(999, dtype=torch.float32)
+        held, place = hold(x), x.data_ptr()
+        del x
+        assert memory.empty(999, dtype=torch.float32).data_ptr() != place, name
+        del held
+
+
+def test_no_more_is_kept_than_is_allowed(monkeypatch):
+    monkeypatch.setattr(memory, "MOST", 4000)
+    alive = [memory.empty(250, dtype=torch.float32) for _ in range(6)]
+    assert [kept.data_ptr() for kept, _ in memory._results] == [x.data_ptr() for x in alive[2:]]
+    memory.empty(1001, dtype=torch.float32)
+    assert not memory._results
+
+
+def test_threads_are_never_given_the_same():
+    def work(value: int) -> bool:
+        for _ in range(200):
+            x = memory.empty(64, dtype=torch.int64).fill_(value)
+            y = memory.empty(64, dtype=torch.int64).fill_(-value)
+            if not ((x == value).all() and (y == -value).all()):
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(1, 9)))
 
 
 def test_is_given_back_when_asked():
