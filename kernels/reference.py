@@ -214,7 +214,9 @@ def ema_update_(targets: list[Tensor], sources: list[Tensor], momentum: float | 
         target, source = (x.as_strided((x.numel(),), (1,)) for x in pair)  # elements in the order of memory
         exact = torch.promote_types(target.dtype, torch.float32)
         share = weight.to(exact) if isinstance(weight, Tensor) else weight
-        mean = 2 * torch.lerp(target.to(exact) / 2, source.to(exact) / 2, share)  # halved, no difference overflows
+        old, new = target.to(exact), source.to(exact)
+        mean = 2 * torch.lerp(old / 2, new / 2, share)  # halved, no difference overflows
+        mean = torch.where(mean.isnan(), (1 - share) * old + share * new, mean)  # infinity has no difference
         halved = target.dtype in (torch.bfloat16, torch.float16)
         target.copy_(round_stochastically(mean, target.dtype, row, step) if halved else mean)
 

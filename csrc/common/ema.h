@@ -1,6 +1,7 @@
 // What the CPU and the CUDA kernel of ema_update_ share: the table of tensors, and the arithmetic of one element.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 
@@ -26,7 +27,8 @@ SSLFAST_INLINE void with_types(int64_t types, F f) {
 }
 
 // momentum * target + (1 - momentum) * source from the nearer end, so that momentum 0 and 1 and a source that equals its
-// target are exact; halved, so that no difference overflows. A momentum outside [0, 1] gives NaN.
+// target are exact; halved, so that no difference overflows. From an infinite end the way is the other end itself, which
+// leaves infinity what it is. A momentum outside [0, 1] gives NaN.
 struct Blend {
     uint32_t from_source;  // 0 or 1, as wide as a float: with a bool, loops around it do not become SIMD
     float twice;  // 2 * the weight of the other end
@@ -39,7 +41,7 @@ struct Blend {
 
     SSLFAST_INLINE float operator()(float target, float source) const {
         const float near = from_source ? source : target, far = from_source ? target : source;
-        return fmaf(twice, fmaf(0.5f, far, -0.5f * near), near);
+        return fmaf(twice, fabsf(near) <= FLT_MAX ? fmaf(0.5f, far, -0.5f * near) : far, near);
     }
 };
 

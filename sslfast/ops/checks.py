@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+FLOAT32 = torch.finfo(torch.float32)
 REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -91,8 +91,8 @@ def check_temperature(op: str, temperature: float | Tensor, device: torch.device
             raise ValueError(f"{op}: temperature must be on {device}, as the embeddings, got {temperature.device}")
         return 0.0, temperature
     temperature = as_number(op, "temperature", temperature, "a number or a 0-dim tensor")
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"{op}: temperature must be positive and finite, got {temperature}")
+    if not FLOAT32.tiny <= temperature <= FLOAT32.max:
+        raise ValueError(f"{op}: temperature must be positive and finite in float32, got {temperature}")
     if torch.compiler.is_compiling() and _varies(temperature):
         return 0.0, torch.ones((), dtype=torch.float64, device=device) * temperature
     return float(temperature), None

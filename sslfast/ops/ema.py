@@ -58,7 +58,11 @@ def ema_update_(
     momentum, momentum_at = _check_momentum(momentum, device)
     step, step_at = _check_step(step, device, needed=any(target.dtype in HALVES for target in targets))
     with torch.no_grad():
-        _update(targets, sources, momentum, momentum_at, step, step_at)
+        try:
+            _update(targets, sources, momentum, momentum_at, step, step_at)
+        except RuntimeError:  # of tensors without an address, or of a layout that no kernel is for
+            _check_tensors(targets, sources)
+            raise
 
 
 def _check_lists(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
@@ -179,11 +183,7 @@ def _over_table(kernel: Callable) -> Callable:
     def run(targets, sources, momentum, momentum_at, step, step_at):
         momentum = momentum if momentum_at is None else momentum_at
         step = step if step_at is None else step_at
-        try:
-            table = pair_table(targets, sources)
-        except (RuntimeError, NotImplementedError):  # one of them has no address
-            _check_tensors(targets, sources)
-            raise
+        table = pair_table(targets, sources)
         contiguous = all(map(Tensor.is_contiguous, targets)) and all(map(Tensor.is_contiguous, sources))
         strides = None if contiguous else tuple(x.stride() for x in (*targets, *sources))
         key = (table.tobytes(), strides)

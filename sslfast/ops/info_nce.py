@@ -44,8 +44,8 @@ def info_nce(
             and device; row i of both comes from image i. MoCo's keys require no grad; they may.
         queue: negatives (K, D), rows of unit length (not checked; `sslfast.KeyQueue` keeps them so), on the same
             device; they get no gradient. Another float dtype is converted, in a copy. None: the keys of the batch.
-        temperature: a positive number, or a 0-dim tensor on the same device, which may require grad; the value of a
-            tensor is not checked, one that is not positive gives NaN.
+        temperature: a positive number that float32 can hold, or a 0-dim tensor on the same device, which may require
+            grad; the value of a tensor is not checked, one that is not positive gives NaN.
         reduction: "mean" over the N queries, "sum", or "none": (N,).
         group: without a queue, the process group whose keys are negatives too, "world" for the default one; None for
             this process alone. See `nt_xent` for the contract. Not with a queue, which holds the keys of all already.
@@ -59,7 +59,7 @@ def info_nce(
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype or device, is empty, the temperature is not
-            positive and finite, the queue requires grad, or both queue and group are given; ranks disagree
+            positive and finite in float32, the queue requires grad, or both queue and group are given; ranks disagree
             on any of these or on the op.
 
     Source: He et al. 2020, "Momentum Contrast", https://arxiv.org/abs/1911.05722, equation 1

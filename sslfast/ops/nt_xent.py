@@ -36,8 +36,8 @@ def nt_xent(
     Args:
         z1, z2: projections of the first and of the second views, (N, D) each, alike in dtype (float32, bfloat16,
             float16, or float64 through the reference) and device. Row k of both comes from image k.
-        temperature: a positive number, or a 0-dim tensor on the same device, which may require grad; the value of a
-            tensor is not checked, one that is not positive gives NaN.
+        temperature: a positive number that float32 can hold, or a 0-dim tensor on the same device, which may require
+            grad; the value of a tensor is not checked, one that is not positive gives NaN.
         reduction: "mean" over the 2N views, "sum", or "none": (2N,), views in the order z1 then z2.
         group: process group whose views are negatives too, "world" for the default one (if there is one); None for
             this process alone. Every rank returns the losses of its own 2N views. With reduction="mean" and DDP's
@@ -53,7 +53,7 @@ def nt_xent(
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype or device, is empty, or the temperature is
-            not positive and finite; ranks disagree on any of these or on the op.
+            not positive and finite in float32; ranks disagree on any of these or on the op.
         RuntimeError: a rank of the group is gone.
 
     Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning", https://arxiv.org/abs/2002.05709

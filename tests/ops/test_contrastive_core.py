@@ -103,7 +103,7 @@ def test_queue_rows_of_any_length_are_the_formula(length, temperature):
     test_info_nce.check_against_float64(query, key, queue * length, temperature)
 
 
-@pytest.mark.parametrize("temperature", [1e-300, 1e-30, 1e-8, 1e36, 1e155, 1e300])
+@pytest.mark.parametrize("temperature", [1.2e-38, 1e-30, 1e-8, 1e36, 3.4e38])
 def test_extreme_temperatures_have_the_limit_of_the_formula(temperature):
     z1, z2 = (z.requires_grad_() for z in test_nt_xent.views(30, 16, "cpu"))
     exact = [z.detach().double().requires_grad_() for z in (z1, z2)]

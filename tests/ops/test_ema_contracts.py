@@ -134,6 +134,7 @@ def test_capture_of_new_tensors_is_refused():
 
 
 T, B, L = torch.ones(4, 3), torch.ones(4, 3, dtype=torch.bfloat16), torch.ones(40)
+NESTED = torch.nested.nested_tensor([L, L], layout=torch.jagged)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +142,9 @@ T, B, L = torch.ones(4, 3), torch.ones(4, 3, dtype=torch.bfloat16), torch.ones(4
     [
         ((T, [T], 0.9), {}, TypeError, "targets must be a list of tensors, got Tensor"),
         (([T], iter([T]), 0.9), {}, TypeError, "sources must be a list of tensors, got list_iterator"),
+        (([NESTED], [T], 0.9), {}, TypeError, r"targets\[0\] must be a dense tensor, got a nested one"),
+        (([T], [NESTED], 0.9), {}, TypeError, r"sources\[0\] must be a dense tensor, got a nested one"),
+        (([T], [T.to_sparse()], 0.9), {}, TypeError, r"sources\[0\] must be a dense tensor, got a sparse_coo one"),
         (([T, 1.0], [T, T], 0.9), {}, TypeError, r"targets\[1\] must be a tensor, got float"),
         (([T], [T.int()], 0.9), {}, TypeError, r"sources\[0\] must be float32.*int32"),
         (([], [], 0.9), {}, ValueError, "at least one, got 0 targets and 0 sources"),

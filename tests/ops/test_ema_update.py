@@ -67,9 +67,7 @@ def test_every_float16_and_bfloat16_value(device):
         source = every.view(dtype)
         target = torch.zeros(2**16, device=device)
         ops.ema_update_([target], [source], 0.0)
-        finite = source.isfinite()
-        assert torch.equal(target[finite], source[finite].float())
-        assert target[~finite].isnan().all()
+        torch.testing.assert_close(target, source.float(), rtol=0, atol=0, equal_nan=True)
     generator = torch.Generator().manual_seed(0)
     exponent = torch.randint(-30, 18, (100_000,), generator=generator)
     source = torch.ldexp(torch.randn(100_000, generator=generator, dtype=torch.float32), exponent).to(device)
@@ -83,6 +81,18 @@ def test_every_float16_and_bfloat16_value(device):
     assert (half.isfinite() == (source.abs() < 65536)).double().mean() > 0.999
     assert half.isinf().any()
     assert (half.abs() < 6e-5).any()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.3, 0.5, 0.996, 1.0, torch.tensor(0.5), torch.tensor(float("nan"))])
+@pytest.mark.parametrize("dtype", [*HALVES_AND_SINGLE, torch.float64], ids=str)
+def test_infinities_are_those_of_the_formula(dtype, momentum, device):
+    values = torch.tensor([1.0, 0.0, float("inf"), -float("inf"), float("nan")], device=device, dtype=torch.float64)
+    target, source = torch.cartesian_prod(values, values).T.contiguous()
+    momentum = momentum.to(device) if isinstance(momentum, torch.Tensor) else momentum
+    expected = momentum * target + (1 - momentum) * source
+    targets = [target.to(dtype)]
+    ops.ema_update_(targets, [source.to(dtype)], momentum, step=0)
+    torch.testing.assert_close(targets[0].double(), expected, rtol=0.01, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", HALVES_AND_SINGLE, ids=str)

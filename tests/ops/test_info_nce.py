@@ -287,7 +287,7 @@ Z, Q = torch.ones(4, 3), torch.ones(9, 3)
         ((Z, Z, Q[:0]), {}, ValueError, r"queue must be a non-empty matrix \(K, 3\).*\(0, 3\)"),
         ((Z, Z, Q.to("meta")), {}, ValueError, "queue must be on the device of query, cpu, got meta"),
         ((Z, Z, Q.clone().requires_grad_()), {}, ValueError, "queue must not require grad"),
-        ((Z, Z, Q, 0.0), {}, ValueError, "temperature must be positive and finite, got 0.0"),
+        ((Z, Z, Q, 0.0), {}, ValueError, "temperature must be positive and finite in float32, got 0.0"),
         ((Z, Z, Q), {"reduction": "max"}, ValueError, "reduction must be one of mean, sum, none, got 'max'"),
         ((Z, Z), {"group": "all"}, TypeError, "group must be a process group, 'world' or None, got 'all'"),
         ((Z, Z), {"gather": "tree"}, ValueError, "gather must be one of all, ring, got 'tree'"),
