@@ -37,7 +37,7 @@ class PretrainConfig:
     batch_size: int = 256
     """Examples a device a forward pass. The effective batch is this x accumulate x devices."""
     accumulate: int = 1
-    """Forward passes an optimizer step averages over. Contrastive methods see the negatives of one pass only."""
+    """Forward passes of an optimizer step. Their losses are averaged; contrastive methods see the negatives of all."""
     optimizer: Optimizer = "sgd"
     """Optimizer; biases and norm parameters are left out of weight decay and of LARS's adaptation."""
     learning_rate: float = 0.1

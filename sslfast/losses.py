@@ -69,9 +69,12 @@ class NTXentLoss(_TemperedLoss):
     ) -> None:
         super().__init__(temperature, learnable, reduction, group, gather)
 
-    def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
-        """z1, z2: raw projections (N, D) of the two views -> 0-dim float32, or (2N,) with reduction="none"."""
-        return ops.nt_xent(z1, z2, self.temperature, **self._options)
+    def forward(self, z1: Tensor, z2: Tensor, temperature: Tensor | None = None) -> Tensor:
+        """z1, z2: raw projections (N, D) of the two views -> 0-dim float32, or (2N,) with reduction="none".
+
+        temperature: its own, where the caller has taken it before, as `GradCache` and parallel modules need it.
+        """
+        return ops.nt_xent(z1, z2, self.temperature if temperature is None else temperature, **self._options)
 
 
 class InfoNCELoss(_TemperedLoss):

@@ -9,17 +9,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sslfast.config import ImageConfig
 from sslfast.ema import EMA
 from sslfast.key_queue import KeyQueue
 from sslfast.losses import InfoNCELoss
-from sslfast.methods.two_views import TwoViews
+from sslfast.methods.contrastive import Contrastive, ContrastiveConfig
 from sslfast.models import ProjectionHead, split_batch_norm
 from sslfast.ops.across import find_group, gather_all
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoCoConfig(ImageConfig):
+class MoCoConfig(ContrastiveConfig):
     """MoCo's fields; the values are those of v2 (https://arxiv.org/abs/2003.04297)."""
 
     method: ClassVar[str] = "moco"
@@ -59,7 +58,7 @@ class MoCoConfig(ImageConfig):
             raise ValueError(f"queue_size must be at least the {keys} keys of a forward pass, got {self.queue_size}")
 
 
-class MoCo(TwoViews):
+class MoCo(Contrastive):
     """A query finds the key of the same image, made by a slowly following copy of the network, in a queue of keys.
 
     Images are shuffled before the key encoder and its keys put back in order, across devices and the parts of
@@ -108,19 +107,20 @@ class MoCo(TwoViews):
             dist.broadcast(order, src=0, group=group)
         return first, second, order
 
-    def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Any]:
-        """The queries of the first view against the keys of the second; symmetric: and the other way round."""
+    def embed(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """The queries of the first view and the keys of the second, (B, D); symmetric: and the other way round."""
         first, second, order = batch
-        query = self.head(self.backbone(first))  # (B, D)
-        key = self.encode_keys(second, order)
-        loss = self.loss(query, key, self.queue.keys)
-        keys = [key]
-        if self.symmetric:
-            keys.append(self.encode_keys(first, order))
-            loss = loss + self.loss(self.head(self.backbone(second)), keys[1], self.queue.keys)
+        pairs = [(first, second), (second, first)] if self.symmetric else [(first, second)]
+        return tuple(
+            z for view, other in pairs for z in (self.head(self.backbone(view)), self.encode_keys(other, order))
+        )
+
+    def compare(self, *embeddings: Tensor) -> dict[str, Any]:
+        queries, keys = embeddings[::2], [key.detach() for key in embeddings[1::2]]
+        loss = sum(self.loss(query, key, self.queue.keys) for query, key in zip(queries, keys))
         if self.training:  # after the losses: no key is its own negative
             self.queue.enqueue(torch.cat(keys))
-        return {"loss": loss, "embeddings": query.detach()}
+        return {"loss": loss, "embeddings": queries[0].detach()}
 
     @torch.no_grad()
     def encode_keys(self, images: Tensor, order: Tensor) -> Tensor:

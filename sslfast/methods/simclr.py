@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sslfast.config import ImageConfig
 from sslfast.losses import NTXentLoss
-from sslfast.methods.two_views import TwoViews
+from sslfast.methods.contrastive import Contrastive, ContrastiveConfig
 from sslfast.models import ProjectionHead
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimCLRConfig(ImageConfig):
+class SimCLRConfig(ContrastiveConfig):
     """SimCLR's fields. The paper's: LARS, 0.3 x batch/256, weight decay 1e-6, temperature 0.1 (0.5 on CIFAR-10)."""
 
     method: ClassVar[str] = "simclr"
@@ -37,7 +36,7 @@ class SimCLRConfig(ImageConfig):
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
 
-class SimCLR(TwoViews):
+class SimCLR(Contrastive):
     """Two views of every image, drawn towards each other and away from all other images of the batch.
 
     Args:
@@ -59,12 +58,15 @@ class SimCLR(TwoViews):
         self.loss = NTXentLoss(config.temperature, learnable=config.learnable_temperature, group="world")
         self.begun = False
 
-    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        """Both views in one forward pass, so that BatchNorm sees them together."""
+    def embed(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Both views in one forward pass, so that BatchNorm sees them together; and a learned temperature."""
         z1, z2 = self.head(self.backbone(torch.cat(batch))).chunk(2)  # (B, D) each
-        output = {"loss": self.loss(z1, z2), "embeddings": z1.detach()}
-        if self.loss.log_temperature is not None:
-            output["temperature"] = self.loss.temperature.detach()
+        return (z1, z2) if self.loss.log_temperature is None else (z1, z2, self.loss.temperature)
+
+    def compare(self, z1: Tensor, z2: Tensor, temperature: Tensor | None = None) -> dict[str, Any]:
+        output = {"loss": self.loss(z1, z2, temperature), "embeddings": z1.detach()}
+        if temperature is not None:
+            output["temperature"] = temperature.detach()
         return output
 
     def on_step(self, step: int, total: int) -> None:

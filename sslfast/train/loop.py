@@ -18,7 +18,9 @@ from sslfast.config import PretrainConfig
 from sslfast.data import batches
 from sslfast.evaluate.knn import knn
 from sslfast.evaluate.task import Task
+from sslfast.grad_cache import GradCache
 from sslfast.methods import METHODS
+from sslfast.methods.contrastive import Contrastive
 from sslfast.modality import modality_of
 from sslfast.schedule import scaled_learning_rate, warmup_cosine
 from sslfast.train.folder import EXPORTED
@@ -43,6 +45,17 @@ class Summary:
     steps: int
     knn_accuracy: float | None
     skipped: int = 0
+
+
+class _Embedding(torch.nn.Module):
+    """A contrastive method up to its embeddings: what passes by parts, and what processes exchange gradients of."""
+
+    def __init__(self, method: Contrastive) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, *views: Tensor) -> tuple[Tensor, ...]:
+        return self.method.embed(views)
 
 
 class Training:
@@ -86,10 +99,14 @@ class Training:
             self.method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.method)
         if config.precision == "bf16-true":
             weights_to_bfloat16(self.method)
+        contrasted = isinstance(self.method, Contrastive) and config.accumulate_mode == "contrast"
+        self.together = config.accumulate > 1 and contrasted  # one loss of all passes
+        network = _Embedding(self.method) if self.together else self.method
         if config.compile:  # in place: names of parameters stay; exchanges between processes are left to eager
-            self.method.compile(fullgraph=fabric.world_size == 1, dynamic=False)
+            network.compile(fullgraph=fabric.world_size == 1, dynamic=False)
         self.optimizer = build_optimizer(self.method, config, fused=fabric.device.type == "cuda")
-        self.model, self.stepper = fabric.setup(self.method, self.optimizer)
+        self.model, self.stepper = fabric.setup(network, self.optimizer)
+        self.losses_a_step = 1 if self.together else config.accumulate
         self.generator = view_generator(config.seed, fabric.global_rank, fabric.device)
 
         self.rng: dict[str, Any] | None = None  # of a checkpoint, until training begins
@@ -167,18 +184,31 @@ class Training:
         accumulate = self.config.accumulate
         set_learning_rate(self.optimizer, self.learning_rate(self.step), self.peak)
         self.method.on_step(self.step, self.total)
-        for k in range(accumulate):
-            _, images, _ = next(loader)
-            views = self.method.views(images, self.generator)
-            with self.fabric.no_backward_sync(self.model, enabled=k + 1 < accumulate):
-                self.output = self.model(views)
-                self.fabric.backward(self.output["loss"] / accumulate)
-            self.pending.append(self.output["loss"].detach())
+        passes = (self.method.views(next(loader)[1], self.generator) for _ in range(accumulate))
+        if self.together:
+            self._backward_together(list(passes))
+        else:
+            for k, views in enumerate(passes):
+                with self.fabric.no_backward_sync(self.model, enabled=k + 1 < accumulate):
+                    self.output = self.model(views)
+                    self.fabric.backward(self.output["loss"] / accumulate)
+                self.pending.append(self.output["loss"].detach())
         self.stepper.step()
         self.stepper.zero_grad()
         self.step += 1
         self.position += 1
         self.log.advance(self.step)
+
+    def _backward_together(self, passes: list[tuple[Tensor, ...]]) -> None:
+        """One loss over the embeddings of all passes."""
+
+        def compare(*embeddings: Tensor) -> Tensor:
+            self.output = self.method.compare(*embeddings)
+            return self.output["loss"]
+
+        cache = GradCache(self.model, compare, None, no_sync=lambda: self.fabric.no_backward_sync(self.model))
+        self.fabric.backward(cache(passes))
+        self.pending.append(self.output["loss"].detach())
 
     def _agree(self, requested: bool) -> bool:
         """Whether to stop now; several processes must decide it together, which they do as often as they log."""
@@ -194,11 +224,11 @@ class Training:
         if not self.pending:
             return
         losses = self.fabric.all_reduce(torch.stack(self.pending).float(), reduce_op="mean").tolist()
-        first = self.step - len(losses) // self.config.accumulate
+        first = self.step - len(losses) // self.losses_a_step
         self.pending.clear()
         for k, loss in enumerate(losses):
             if not math.isfinite(loss):
-                step = first + k // self.config.accumulate
+                step = first + k // self.losses_a_step
                 raise FloatingPointError(
                     f"the loss is {loss} at step {step + 1} with learning rate {self.learning_rate(step):.3g}; "
                     "a lower learning_rate, a longer warm-up or precision 32 may help"

@@ -25,36 +25,39 @@ CONFIG = dataclasses.replace(
 
 
 @pytest.mark.slow
-def test_two_processes_contrast_the_images_of_both(tmp_path: Path) -> None:
+@pytest.mark.parametrize("passes", [1, 2])
+def test_two_processes_contrast_the_images_of_both(passes: int, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, batch_size=700 // passes, accumulate=passes)
     run = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*torchrun, "-m", "sslfast", "pretrain", "simclr", *flags(CONFIG), "--output", str(run)]
+    command = [*torchrun, "-m", "sslfast", "pretrain", "simclr", *flags(config), "--output", str(run)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("next ") == 1  # one process speaks for both
-    assert "effective batch 1400 = 700 x 1 accumulated x 2 devices" in done.stderr
+    assert f"effective batch 1400 = {700 // passes} x {passes} accumulated x 2 devices" in done.stderr
 
     state = load_checkpoint(run / "checkpoints" / "last.ckpt")
     assert state["step"] == 1
     assert len(state["rng"]) == 2
     assert not torch.equal(state["rng"][0]["views"], state["rng"][1]["views"])
 
-    # The same step by hand: each shard through a copy of the network, whose BatchNorm sees it alone; one loss of all.
-    start = training(CONFIG, tmp_path).method
+    # The same step by hand: each pass through a copy of the network, whose BatchNorm sees it alone; one loss of all.
+    start = training(config, tmp_path).method
     images = load_images("digits", "train")
     order = epoch_order(len(images), seed=0, epoch=0)
-    copies, embeddings = [copy.deepcopy(start) for _ in range(2)], []
-    for rank, method in enumerate(copies):
-        _, pixels, _ = next(batches(images, 700, order=order[rank::2]))
-        views = method.views(pixels, view_generator(0, rank, torch.device("cpu")))
-        embeddings.append(method.head(method.backbone(torch.cat(views))).chunk(2))
+    copies, embeddings = [], []
+    for rank in range(2):
+        generator = view_generator(0, rank, torch.device("cpu"))
+        for _, (_, pixels, _) in zip(range(passes), batches(images, config.batch_size, order=order[rank::2])):
+            copies.append(copy.deepcopy(start))
+            embeddings.append(copies[-1].embed(copies[-1].views(pixels, generator)))
     loss = nt_xent(*map(torch.cat, zip(*embeddings)), CONFIG.temperature)
     loss.backward()
     gradients = [{name: p.grad for name, p in method.named_parameters()} for method in copies]
     for name, parameter in start.named_parameters():
         decay = CONFIG.weight_decay if parameter.ndim > 1 else 0
-        gradient = gradients[0][name] + gradients[1][name] + decay * parameter.detach()
+        gradient = sum(found[name] for found in gradients) + decay * parameter.detach()
         torch.testing.assert_close(state["method"][name], parameter.detach() - 0.1 * gradient, rtol=1e-4, atol=1e-6)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1]

@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from toys import TINY, Collapsing, toy_config, training
 
 from sslfast.checkpoint import load_checkpoint
-from sslfast.data import load_images, normalization
+from sslfast.data import batches, load_images, normalization
 from sslfast.evaluate import Run, extract_features, knn_accuracy
 from sslfast.evaluate.features import fingerprint
-from sslfast.methods import METHODS
+from sslfast.methods import METHODS, MoCo, SimCLR
 from sslfast.modality import modality_of
 from sslfast.models import build_backbone, load_backbone
 from sslfast.train import pretrain
 from sslfast.train.launch import epoch_order, view_generator
+from sslfast.train.log import RunLog
 from sslfast.train.loop import Training
 from sslfast.train.state import initialise
 
@@ -92,6 +93,58 @@ def test_accumulated_batches_are_one_large_batch(optimizer: str, tmp_path: Path)
     for a, b in zip(metrics(tmp_path / "parts"), metrics(tmp_path / "whole")):
         assert (a["step"], a["lr"]) == (b["step"], b["lr"])
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+class Whole(SimCLR):
+    """SimCLR of what no image shares with another, with two views that nobody draws."""
+
+    def __init__(self, backbone: nn.Module, config: SimCLR.Config) -> None:
+        super().__init__(backbone, config)
+        self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh())
+        self.backbone.num_features = 16
+        self.head = nn.Linear(16, 8)
+
+    def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        x = images.float() / 255
+        return x, x.roll(1, dims=2)
+
+
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_accumulated_batches_are_contrasted_as_one(compile: bool, tmp_path: Path, monkeypatch) -> None:
+    """With the same gradient to a learned temperature, too; the mean of losses of their own is another."""
+    monkeypatch.setitem(METHODS, "simclr", Whole)
+    monkeypatch.setattr(modality_of(TINY).__class__, "export", lambda *_: None)
+    options = {"epochs": 1, "log_every": 1, "learnable_temperature": True, "lr_scaling": "none"}
+    runs = {
+        "whole": {"batch_size": 256},
+        "parts": {"batch_size": 64, "accumulate": 4, "compile": compile},
+        "average": {"batch_size": 64, "accumulate": 4, "accumulate_mode": "average"},
+    }
+    for name, changes in runs.items():
+        pretrain(dataclasses.replace(TINY, **options, **changes), tmp_path / name)
+    whole, parts, average = ([line["loss"] for line in metrics(tmp_path / name)] for name in runs)
+    assert parts == pytest.approx(whole, rel=1e-4)
+    assert average[0] < whole[0] - 1  # log 511 to log 127
+    for name, expected in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(tmp_path / "parts")[name], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_accumulated_keys_enter_the_queue_after_the_loss_once(tmp_path: Path, monkeypatch) -> None:
+    options = {**dataclasses.asdict(TINY), "epochs": 1, "batch_size": 64, "accumulate": 2}
+    for name in ("temperature", "learnable_temperature", "projection_layers", "projection_hidden"):
+        options.pop(name)
+    run = training(MoCo.Config(**options, queue_size=256), tmp_path)
+    keys, enqueue = [], run.method.queue.enqueue
+    monkeypatch.setattr(run.method.queue, "enqueue", lambda x: keys.append(x) or enqueue(x))
+    before = run.method.queue.keys.clone()
+    run.log = RunLog(tmp_path, total=1, step=0, enabled=False)
+    loader = batches(run.train_set, 64, order=torch.arange(128))
+    run.method.train()
+    run._train_step(loader)
+    assert [x.shape[0] for x in keys] == [128]
+    torch.testing.assert_close(run.method.queue.keys[:128], nn.functional.normalize(keys[0]))
+    assert torch.equal(run.method.queue.keys[128:], before[128:])
+    assert run.method.state_dict()["key_encoder.module.0.bn1.num_batches_tracked"] == 2
 
 
 @pytest.mark.usefixtures("toy")
