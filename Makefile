@@ -14,8 +14,8 @@ demo: $(VENV)/demo.stamp  ## train SimCLR on the embedded digits, evaluate it, w
 	$(BIN)/sslfast evaluate $(RUN) --protocol linear
 	$(BIN)/sslfast report $(RUN)
 
-test: $(VENV)/dev.stamp $(VENV)/triton.stamp  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/dev.stamp $(VENV)/triton.stamp  ## the whole test suite, a process a core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 	$(BIN)/python -m pytest tests/ops --default-dtype bfloat16 -m "not slow" -k "ragged and not triton"
 
 test-gpu-emulated: $(VENV)/dev.stamp  ## all tests of Triton kernels in the interpreter, more like a GPU; half an hour

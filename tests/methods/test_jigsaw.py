@@ -26,7 +26,7 @@ CONFIG = Jigsaw.Config(data="photos", tile_size=8, gap=4, jitter=2, hidden_featu
 # Two permutations and no gap: the edges of the tiles say it all.
 SHORT = dataclasses.replace(
     RECIPES["jigsaw-photos"].config, tile_size=8, gap=0, jitter=0, strength=0.0, permutations=2, hidden_features=64,
-    epochs=1, batch_size=32, warmup_epochs=0.1, optimizer="adamw", learning_rate=2e-3, weight_decay=0.0, knn_every=0,
+    epochs=1, batch_size=32, warmup_epochs=0.1, optimizer="adamw", learning_rate=4e-3, weight_decay=0.0, knn_every=0,
     log_every=1, accelerator="cpu",
 )  # fmt: skip
 
