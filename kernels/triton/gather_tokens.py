@@ -40,7 +40,7 @@ def _take_rows(
     tl.store(out + row.to(tl.int64)[:, None] * D + column[None, :], x, mask=(row < count)[:, None] & within)
 
 
-def _take(source: Tensor, index: Tensor, fill: float) -> Tensor:
+def _take(source: Tensor, index: Tensor, fill: float | int) -> Tensor:
     _, source_rows, d = source.shape
     batch, rows = index.shape
     out = torch.empty(batch, rows, d, dtype=source.dtype, device=source.device)
@@ -54,9 +54,16 @@ def _take(source: Tensor, index: Tensor, fill: float) -> Tensor:
 
 
 def forward(tokens: Tensor, keep: Tensor) -> Tensor:
-    """tokens (B, L, D), any strides, and keep (B, K) to (B, K, D); an index outside [0, L) gives a row of NaN."""
+    """tokens (B, L, D), any strides, and keep (B, K) to (B, K, D).
+
+    An index outside [0, L) gives a row of NaN, of the least integers, or of False.
+    """
+    dtype = tokens.dtype
+    if dtype == torch.bool:
+        tokens = tokens.view(torch.uint8)
+    fill = float("nan") if dtype.is_floating_point else torch.iinfo(tokens.dtype).min
     with torch.cuda.device_of(tokens):
-        return _take(tokens, keep.contiguous(), float("nan"))
+        return _take(tokens, keep.contiguous(), fill).view(dtype)
 
 
 def backward(grad: Tensor, keep: Tensor, num_tokens: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 FLOAT32 = torch.finfo(torch.float32)
 REDUCTIONS = ("mean", "sum", "none")
 

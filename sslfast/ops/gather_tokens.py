@@ -7,7 +7,7 @@ from torch import Tensor
 from sslfast.kernels import reference_mae as reference
 from sslfast.kernels.cpu import gather_tokens as cpu
 from sslfast.ops.autograd import differentiable
-from sslfast.ops.checks import FLOATS
+from sslfast.ops.checks import FLOATS, INTEGERS
 from sslfast.ops.patches import check_keep, check_tensor, indices_checked
 from sslfast.ops.registry import define_op, lazily
 
@@ -20,9 +20,9 @@ def gather_tokens(tokens: Tensor, keep: Tensor) -> Tensor:
     but needs no index of the size of the result, and its gradient is written once instead of added up.
 
     Args:
-        tokens: (B, L, D) float32, bfloat16, float16, or float64 through the reference; any strides.
+        tokens: (B, L, D) float32, bfloat16, float16, or float64 through the reference, bool or integers; any strides.
         keep: (B, K) int64 in [0, L), on the same device. On CUDA distinct in each row: the gradient counts on that.
-            What is out of range raises on the CPU and gives NaN on CUDA.
+            What is out of range raises on the CPU and on CUDA gives NaN, the least of integers, or False.
 
     Returns:
         (B, K, D) in the dtype of tokens. Differentiable with respect to tokens.
@@ -32,7 +32,7 @@ def gather_tokens(tokens: Tensor, keep: Tensor) -> Tensor:
 
     Source: He et al. 2021, "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377
     """
-    check_tensor("gather_tokens", "tokens", tokens, "(B, L, D)", FLOATS, like=tokens)
+    check_tensor("gather_tokens", "tokens", tokens, "(B, L, D)", (*FLOATS, *INTEGERS), like=tokens)
     check_keep("gather_tokens", keep, tokens.shape[0], like=tokens)
     return _gather_tokens(tokens, keep)
 
@@ -46,7 +46,7 @@ _forward = define_op(
     reference=_below_tokens(reference.gather_tokens_forward),
     cpu=_below_tokens(cpu.forward),
     cuda=lazily("sslfast.kernels.triton.gather_tokens", "forward"),
-    layout={"tokens": "B L D: float", "keep": "B K: int64"},
+    layout={"tokens": "B L D: number", "keep": "B K: int64"},
 )
 _backward = define_op(
     "gather_tokens_backward(Tensor grad, Tensor keep, SymInt num_tokens) -> Tensor",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from sslfast.ops.checks import FLOATS
+from sslfast.ops.checks import FLOATS, INTEGERS
 
 
 def layout_check(name: str, arguments: Sequence[str], layout: dict[str, str]) -> Callable[[Sequence], None]:
@@ -20,8 +20,8 @@ def layout_check(name: str, arguments: Sequence[str], layout: dict[str, str]) ->
         name: of the op.
         arguments: their names, in order.
         layout: argument -> "sizes: dtype". Sizes are names, equal where the name is, or numbers; "*" is any one, "..."
-            any shape. A dtype is one of torch's, "float", "image" (float or uint8), another argument, whose dtype it
-            is, or "exact ARGUMENT", that dtype or float32 if it is narrower.
+            any shape. A dtype is one of torch's, "float", "image" (float or uint8), "number" (float, integers or bool),
+            another argument, whose dtype it is, or "exact ARGUMENT", that dtype or float32 if it is narrower.
     """
     rules = []
     for argument, described in layout.items():
@@ -59,7 +59,8 @@ def layout_check(name: str, arguments: Sequence[str], layout: dict[str, str]) ->
 
 
 def _allowed(dtype: str) -> tuple[torch.dtype, ...]:
-    return {"float": FLOATS, "image": (torch.uint8, *FLOATS)}.get(dtype) or (getattr(torch, dtype, None),)
+    several = {"float": FLOATS, "image": (torch.uint8, *FLOATS), "number": (*FLOATS, *INTEGERS)}
+    return several.get(dtype) or (getattr(torch, dtype, None),)
 
 
 def require(op: str, argument: str, wanted: str, good: bool, got: object) -> None:

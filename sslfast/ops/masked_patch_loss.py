@@ -12,7 +12,7 @@ from sslfast.kernels.cpu import masked_patch_loss as cpu
 from sslfast.ops.autograd import differentiable
 from sslfast.ops.checks import FLOATS
 from sslfast.ops.layout import require
-from sslfast.ops.patches import check_images, check_tensor, require_patches, scale_and_offset
+from sslfast.ops.patches import as_mask, check_images, check_tensor, require_patches, scale_and_offset
 from sslfast.ops.registry import define_op, lazily
 
 
@@ -42,7 +42,8 @@ def masked_patch_loss(
             channel) order.
         images: (B, C, H, W) uint8 or any of these dtypes (float64 with float64 pred only), any strides; H and W are
             multiples of patch_size, L = H * W / P^2. They get no gradient and must not require it.
-        mask: (B, L) bool, True = masked. Without any masked patch the loss is NaN.
+        mask: (B, L) bool, or 0 and 1 of any dtype; True or 1 = masked. Without any masked patch the loss is NaN. Other
+            numbers raise on the CPU, and on CUDA and under torch.compile all but 0 count as 1.
         patch_size: pixels of a patch in each direction, P.
         norm_pix: normalise every target patch by its own mean and unbiased variance.
         mean, std: a number, or a list of C; both or neither. They are those of images in [0, 1] for uint8.
@@ -60,7 +61,7 @@ def masked_patch_loss(
     check_tensor(op, "pred", pred, "(B, L, P * P * C)", FLOATS, like=pred)
     patch_size = check_images(op, images, patch_size)
     check_tensor(op, "images", images, "(B, C, H, W)", (torch.uint8, *FLOATS), like=pred)
-    check_tensor(op, "mask", mask, "(B, L)", (torch.bool,), like=pred)
+    mask = as_mask(op, mask, like=pred)
     batch, channels, height, width = images.shape
     elements = patch_size * patch_size * channels
     wanted = batch, (height // patch_size) * (width // patch_size), elements

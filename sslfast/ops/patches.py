@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sslfast.ops.checks import FLOATS, as_int, as_number, check_dense
+from sslfast.ops.checks import FLOATS, INTEGERS, as_int, as_number, check_dense
 from sslfast.ops.layout import require
 
 
@@ -55,6 +55,17 @@ def require_patches(
 def check_keep(op: str, keep: Tensor, batch: int, like: Tensor) -> None:
     check_tensor(op, "keep", keep, "(B, K)", (torch.int64,), like)
     check_batch(op, "keep", keep, batch)
+
+
+def as_mask(op: str, mask: Tensor, like: Tensor) -> Tensor:
+    """The mask (B, L) as bool, from 0 and 1 of any dtype."""
+    check_tensor(op, "mask", mask, "(B, L)", (*FLOATS, *INTEGERS), like)
+    if mask.dtype == torch.bool:
+        return mask
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if mask.device.type == "cpu" and not traced and not ((mask == 0) | (mask == 1)).all():
+        raise ValueError(f"{op}: mask must hold 0 and 1 only, got {mask.amin()} to {mask.amax()}")
+    return mask != 0
 
 
 def scale_and_offset(

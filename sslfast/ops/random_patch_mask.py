@@ -26,17 +26,24 @@ class PatchMask(NamedTuple):
     restore: Tensor  # (B, L) int64: place of each patch in the order of noise; below K it is visible
     mask: Tensor  # (B, L) bool: True = masked
 
+    @property
+    def masked(self) -> Tensor:
+        """(B, L - K) int64: the masked patches, in rising order of their noise."""
+        patches = torch.arange(self.restore.shape[1], device=self.restore.device).expand_as(self.restore)
+        return torch.empty_like(self.restore).scatter_(1, self.restore, patches)[:, self.keep.shape[1] :]
+
 
 def random_patch_mask(
     batch: int,
     num_patches: int,
-    mask_ratio: float = 0.75,
+    mask_ratio: float | None = None,
     *,
+    num_keep: int | None = None,
     noise: Tensor | None = None,
     seed: int | Tensor | None = None,
     device: torch.device | str | None = None,
 ) -> PatchMask:
-    """Keep K = int(L * (1 - mask_ratio)) of the L patches of every image, those with the least noise. It equals
+    """Keep K of the L patches of every image, those with the least noise. It equals
 
         order = torch.argsort(noise, dim=1, stable=True)
         restore = torch.argsort(order, dim=1)
@@ -47,20 +54,22 @@ def random_patch_mask(
     Args:
         batch: number of images B.
         num_patches: patches of an image L, at most 16384.
-        mask_ratio: the part to hide, in [0, 1), such that K is at least 1.
+        mask_ratio: the part to hide, in [0, 1), such that K = int(L * (1 - mask_ratio)) is at least 1; 0.75 where
+            num_keep is not given either. It is cut off as computed: of 196 patches, 1 - 50/196 keeps 49.
+        num_keep: K itself, from 1 to L, instead of the ratio.
         noise: (B, L) float tensor to sort, instead of drawing it.
         seed: int from 0 on, or a 0-dim int64 tensor, whose value a CUDA graph reads anew at every replay. Without seed
             and noise, PyTorch's generator of the device draws the seed, so `torch.manual_seed` rules it.
         device: of the result; by default that of noise or of a seed tensor, else PyTorch's default device.
 
     Raises:
-        TypeError, ValueError: an argument has the wrong type, shape, dtype, device or range, or both noise and seed
-            are given.
+        TypeError, ValueError: an argument has the wrong type, shape, dtype, device or range, or both noise and seed,
+            or both mask_ratio and num_keep, are given.
 
     Source: He et al. 2021, "Masked Autoencoders Are Scalable Vision Learners", https://arxiv.org/abs/2111.06377;
     numbers by Philox 4x32-10, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
     """
-    batch, num_patches, num_keep = _check_sizes(batch, num_patches, mask_ratio)
+    batch, num_patches, num_keep = _check_sizes(batch, num_patches, mask_ratio, num_keep)
     if noise is not None:
         if seed is not None:
             raise ValueError("random_patch_mask: noise and seed exclude each other, got both")
@@ -68,7 +77,7 @@ def random_patch_mask(
     return PatchMask(*_from_seed(_seed_tensor(seed, device), batch, num_patches, num_keep))
 
 
-def _check_sizes(batch: int, num_patches: int, mask_ratio: float) -> tuple[int, int, int]:
+def _check_sizes(batch: int, num_patches: int, mask_ratio: float | None, num_keep: int | None) -> tuple[int, int, int]:
     """Batch, L and K."""
     batch, num_patches = as_int(OP, "batch", batch), as_int(OP, "num_patches", num_patches)
     for name, value in (("batch", batch), ("num_patches", num_patches)):
@@ -76,7 +85,14 @@ def _check_sizes(batch: int, num_patches: int, mask_ratio: float) -> tuple[int, 
             raise ValueError(f"random_patch_mask: {name} must be at least 1, got {value}")
     if num_patches > MOST_PATCHES:
         raise ValueError(f"random_patch_mask: num_patches must be at most {MOST_PATCHES}, got {num_patches}")
-    mask_ratio = as_number(OP, "mask_ratio", mask_ratio)
+    if num_keep is not None:
+        if mask_ratio is not None:
+            raise ValueError("random_patch_mask: mask_ratio and num_keep exclude each other, got both")
+        num_keep = as_int(OP, "num_keep", num_keep)
+        if not 1 <= num_keep <= num_patches:
+            raise ValueError(f"random_patch_mask: num_keep must be from 1 to {num_patches}, got {num_keep}")
+        return batch, num_patches, num_keep
+    mask_ratio = 0.75 if mask_ratio is None else as_number(OP, "mask_ratio", mask_ratio)
     if not 0 <= mask_ratio < 1:
         raise ValueError(f"random_patch_mask: mask_ratio must be in [0, 1), got {mask_ratio}")
     num_keep = int(num_patches * (1 - mask_ratio))

@@ -11,6 +11,7 @@ from patches import DEVICES, EVERY_FLOAT, HALVES_AND_SINGLE, patch_mask, randn
 
 from sslfast import ops
 from sslfast.kernels import reference_mae as reference
+from sslfast.ops.checks import INTEGERS
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -38,6 +39,18 @@ def test_values_and_gradients_are_copies(b, n, k, d, dtype, device):
     op, expected = gathers(keep)
     actual, wanted = patches.run(op, {"tokens": tokens}), patches.run(expected, {"tokens": tokens})
     assert all(torch.equal(actual[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_integers_and_truth_values(dtype, device):
+    tokens = torch.randint(0, 100, (3, 7, 5), generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    keep = patch_mask(3, 7, 2, device).keep
+    op, expected = gathers(keep)
+    for x in (tokens, tokens.mT.contiguous().mT, tokens[:, :, ::2]):
+        assert torch.equal(op(x), expected(x))
+    compiled = torch.compile(op, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(tokens), expected(tokens))
+    torch.library.opcheck(torch.ops.sslfast.gather_tokens_forward.default, (tokens, keep))
 
 
 def test_float64_gradcheck():
@@ -144,7 +157,7 @@ X, KEEP = torch.ones(2, 6, 3), torch.zeros(2, 1, dtype=torch.int64)
     ("arguments", "error", "message"),
     [
         (([1.0], KEEP), TypeError, r"tokens must be a tensor \(B, L, D\), got list"),
-        ((X.int(), KEEP), TypeError, "tokens must be float32, bfloat16, float16 or float64, got torch.int32"),
+        ((X.to(torch.complex64), KEEP), TypeError, "tokens must be float32, .* or int64, got torch.complex64"),
         ((X[0], KEEP), ValueError, r"tokens must be \(B, L, D\) and not empty, got shape \(6, 3\)"),
         ((X[:0], KEEP), ValueError, r"tokens must be .* not empty, got shape \(0, 6, 3\)"),
         ((X, [[0]]), TypeError, r"keep must be a tensor \(B, K\), got list"),

@@ -14,6 +14,7 @@ from numerics import assert_as_accurate
 from patches import HALVES_AND_SINGLE, patch_mask, photographs, randn
 
 from sslfast.kernels import reference_mae as reference
+from sslfast.ops.checks import INTEGERS
 
 triton = pytest.importorskip("triton")
 
@@ -68,6 +69,18 @@ def check_gather_tokens(b, n, k, d, dtype):
     tokens, grad = randn(b, n, d, device=DEVICE, dtype=dtype), randn(b, k, d, device=DEVICE, dtype=dtype)
     assert torch.equal(gather_tokens.forward(tokens, keep), reference.gather_tokens_forward(tokens, keep))
     assert torch.equal(gather_tokens.backward(grad, keep, n), reference.gather_tokens_backward(grad, keep, n))
+
+
+@runs
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_gather_tokens_of_integers(dtype):
+    keep = patch_mask(3, 9, 4, DEVICE).keep
+    tokens = torch.randint(0, 100, (3, 9, 20), generator=torch.Generator().manual_seed(0)).to(DEVICE, dtype)
+    for x in (tokens, tokens[:, :, ::2]):
+        assert torch.equal(gather_tokens.forward(x, keep), reference.gather_tokens_forward(x, keep))
+    keep[1, 2] = 9
+    least = False if dtype == torch.bool else torch.iinfo(dtype).min
+    assert (gather_tokens.forward(tokens, keep)[1, 2] == least).all()
 
 
 @runs

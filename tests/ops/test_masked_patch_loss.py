@@ -8,6 +8,7 @@ import torch
 from patches import DEVICES, HALVES_AND_SINGLE, patch_mask, photographs, randn
 
 from sslfast import ops
+from sslfast.compat.mae import random_masking
 from sslfast.kernels import reference_mae as reference
 from sslfast.ops.patches import scale_and_offset
 
@@ -129,6 +130,33 @@ def test_only_masked_patches_are_read(device):
     assert torch.equal(pred.grad == 0, kept.expand_as(pred))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.uint8, torch.int64], ids=str)
+def test_masks_of_any_dtype(dtype, device):
+    images, mask = photographs(2, 3, 8, 12, device=device), patch_mask(2, 6, 2, device).mask
+    pred = predictions(images, 4).requires_grad_()
+    found = [ops.masked_patch_loss(pred, images, x, 4) for x in (mask, mask.to(dtype))]
+    assert torch.equal(*found)
+    assert torch.equal(*(torch.autograd.grad(loss, pred)[0] for loss in found))
+
+
+def test_the_mask_of_facebookresearch_goes_in(device):
+    images = photographs(2, 3, 8, 12, device=device)
+    _, mask, _ = random_masking(randn(2, 6, 5, device=device), 0.5)
+    loss = ops.masked_patch_loss(predictions(images, 4), images, mask, 4)
+    assert torch.equal(loss, ops.masked_patch_loss(predictions(images, 4), images, mask.bool(), 4))
+
+
+@pytest.mark.parametrize("transform", [torch.compile(fullgraph=True, backend="aot_eager"), torch.func.grad])
+def test_masks_of_numbers_in_what_is_traced(transform):
+    images, mask = photographs(2, 3, 8, 8), patch_mask(2, 4, 2).mask
+    pred = predictions(images, 4)
+
+    def loss(pred, mask):
+        return ops.masked_patch_loss(pred, images, mask, 4)
+
+    assert torch.equal(transform(loss)(pred, mask.float()), transform(loss)(pred, mask))
+
+
 @pytest.mark.parametrize("norm_pix", [True, False])
 def test_no_masked_patch_gives_nan(norm_pix, device):
     images = photographs(2, 3, 8, 8, device=device)
@@ -244,7 +272,8 @@ Y, X, MASK = torch.ones(2, 6, 12), torch.ones(2, 3, 4, 6), torch.ones(2, 6, dtyp
         ((Y, X.to("meta"), MASK, 2), {}, ValueError, "images must be on cpu, as the other arguments, got meta"),
         ((Y, X.double(), MASK, 2), {}, TypeError, "images of float64 go with pred of float64 only"),
         ((Y, X.clone().requires_grad_(), MASK, 2), {}, ValueError, "images must not require grad"),
-        ((Y, X, MASK.int(), 2), {}, TypeError, "mask must be bool, got torch.int32"),
+        ((Y, X, MASK.to(torch.complex64), 2), {}, TypeError, "mask must be float32, .* or int64, got torch.complex64"),
+        ((Y, X, 0.5 * MASK, 2), {}, ValueError, "mask must hold 0 and 1 only, got 0.5 to 0.5"),
         ((Y, X, MASK[:, :5], 2), {}, ValueError, r"mask must have shape \(2, 6\), got \(2, 5\)"),
         ((Y, X, MASK.to("meta"), 2), {}, ValueError, "mask must be on cpu"),
         ((Y, X, MASK, 4), {}, ValueError, "patch_size must be at least 1 and divide the 4x6 pixels"),

@@ -41,6 +41,30 @@ def test_noise_is_sorted_as_argsort_does(b, n, k, dtype, device):
     assert_equal(actual, reference.random_patch_mask_from_noise(noise, k))
 
 
+@pytest.mark.parametrize(("n", "k"), [(196, 50), (196, 1), (196, 196), (7, 3)])
+def test_num_keep_is_kept_where_a_ratio_would_round(n, k, device):
+    noise = uniform(3, n, device=device)
+    assert_equal(ops.random_patch_mask(3, n, num_keep=k, noise=noise), reference.random_patch_mask_from_noise(noise, k))
+    assert ops.random_patch_mask(3, n, num_keep=k, seed=1, device=device).keep.shape == (3, k)
+    assert int(196 * (1 - (1 - 50 / 196))) == 49
+
+
+@pytest.mark.parametrize("k", [1, 9, 36])
+def test_masked_patches_follow_the_kept_in_the_order_of_noise(k, device):
+    noise = uniform(4, 36, device=device)
+    drawn = ops.random_patch_mask(4, 36, num_keep=k, noise=noise)
+    assert torch.equal(torch.cat([drawn.keep, drawn.masked], dim=1), noise.argsort(dim=1))
+    assert drawn.mask.gather(1, drawn.masked).all()
+
+
+def test_masked_patches_compile_as_one_graph():
+    def masked(noise):
+        return ops.random_patch_mask(3, 8, num_keep=2, noise=noise).masked
+
+    noise = uniform(3, 8)
+    assert torch.equal(torch.compile(masked, fullgraph=True, backend="aot_eager")(noise), masked(noise))
+
+
 def test_is_the_choice_of_facebookresearch(device):
     noise = uniform(4, 36, device=device)
     ids_shuffle = torch.argsort(noise, dim=1)
@@ -201,6 +225,10 @@ N = torch.rand(2, 8)
         ((2, True), {}, TypeError, "num_patches must be an int, got bool"),
         ((2, -1), {}, ValueError, "num_patches must be at least 1, got -1"),
         ((2, 16385), {}, ValueError, "num_patches must be at most 16384, got 16385"),
+        ((2, 8, 0.5), {"num_keep": 4}, ValueError, "mask_ratio and num_keep exclude each other, got both"),
+        ((2, 8), {"num_keep": 0}, ValueError, "num_keep must be from 1 to 8, got 0"),
+        ((2, 8), {"num_keep": 9}, ValueError, "num_keep must be from 1 to 8, got 9"),
+        ((2, 8), {"num_keep": 2.0}, TypeError, "num_keep must be an int, got float"),
         ((2, 8, "most"), {}, TypeError, "mask_ratio must be a number, got str"),
         ((2, 8, 1), {}, ValueError, r"mask_ratio must be in \[0, 1\), got 1"),
         ((2, 8, -0.1), {}, ValueError, r"mask_ratio must be in \[0, 1\), got -0.1"),
