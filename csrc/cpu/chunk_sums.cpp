@@ -38,7 +38,7 @@ void ChunkSums::weighted(int64_t row, float shift, double factor, const Temperat
         const float scale = float(factor * tau.exponential(sums_[chunk * rows_ + row].maximum, shift));
         const Strips part = weighted(chunk);
         for (int64_t k = 0; k < depth_; k += kPanel)
-            for (int64_t j = 0; j < kPanel; ++j) out[k + j] += scale * part.row(row)[k * part.rows + j];
+            for (int64_t j = 0; j < kPanel; ++j) out[k + j] += scale * part.at(row, k)[j];
     }
 }
 
@@ -63,7 +63,7 @@ ChunkSums negative_sums(const Packed& rows, int64_t count, const Rows& columns, 
             if (rescaled && !first)
                 for (int64_t row = 0; row < size; ++row)
                     for (int64_t k = 0; k < out.depth; k += kPanel)
-                        for (int64_t j = 0; j < kPanel; ++j) out.row(i + row)[k * out.rows + j] *= rescale[row];
+                        for (int64_t j = 0; j < kPanel; ++j) out.at(i + row, k)[j] *= rescale[row];
             sum_rows(tile, part.count, size, false, part.strips, 0, out, i, first);
         });
     return sums;

@@ -23,7 +23,7 @@ public:
     int64_t chunks() const { return chunks_; }
     int64_t chunk_tiles() const { return chunk_tiles_; }
     RunningSum* sums(int64_t chunk) { return sums_.data() + chunk * rows_; }
-    Strips weighted(int64_t chunk) const { return {rows_, depth_, weighted_.get() + chunk * rows_ * depth_}; }
+    Strips weighted(int64_t chunk) const { return {depth_, weighted_.get() + chunk * rows_ * depth_}; }
     bool with_weighted() const { return with_weighted_; }
 
 private:

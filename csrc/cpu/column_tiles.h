@@ -17,7 +17,7 @@ struct ColumnTile {
     float longest;  // squared length
 
     ColumnTile(const Rows& columns, int64_t first, int64_t count, float* scratch, float* row)
-        : strips{kTile, Strips::depth_of(columns.dim), scratch}, count(count), longest(0) {
+        : strips{Strips::depth_of(columns.dim), scratch}, count(count), longest(0) {
         for (int64_t i = 0; i < kTile; ++i) {
             if (i < count)
                 columns.read(first + i, row);
@@ -55,7 +55,7 @@ void for_each_tile(const Packed& rows, int64_t count, const Rows& columns, int64
 }
 
 inline Cosines cosines_of(const ColumnTile& columns, const Packed& rows, int64_t first_row, int64_t count) {
-    return {columns.strips.data, columns.strips.stride(), rows.panels().panel(first_row), rows.depth(), columns.count,
+    return {columns.strips.data, rows.panels().panel(first_row), rows.depth(), columns.count,
             count,               nullptr};
 }
 

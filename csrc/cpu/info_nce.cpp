@@ -52,12 +52,12 @@ double info_nce_backward(const float* grad, const Rows& unit, const float* scale
     const int64_t products = dkey && in_batch ? n * n * depth * 2 : 0;
     for_each_task(blocks, products + 32 * n * depth, kTile * (kTile + depth) + 3 * depth, [&](int64_t task, float* scratch) {
         const int64_t first = task * kTile, size = std::min(kTile, n - first);
-        const Strips sum{kTile, depth, scratch + kTile * kTile};
+        const Strips sum{depth, scratch + kTile * kTile};
         // A key is also a negative of the other queries.
         if (products)
             for (int64_t j = 0; j < n; j += kTile) {
                 const int64_t width = std::min(kTile, n - j);
-                const Cosines tile{k->strips().row(first), k->strips().stride(), q->panels().panel(j), depth, size, width,
+                const Cosines tile{k->strips().at(first, 0), q->panels().panel(j), depth, size, width,
                                    kept.tile(task * blocks + j / kTile)};
                 weights_tile(tile, {size, width, -Counted::kNone, first - j}, tau, tau.fixed, none->from(0),
                              factors->from(j), scratch);

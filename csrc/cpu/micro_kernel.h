@@ -31,7 +31,7 @@ struct Block {
     template <int64_t kRowStride, int64_t kStep>
     static __attribute__((noinline)) Block product(const float* a, const float* b, int64_t depth, int64_t parts = 1,
                                                    int64_t stride = 0) {
-        Block block = {};
+        Vector sum[kRows][kVectors] = {};
         for (int64_t part = 0; part < parts; ++part)
             for (int64_t k = 0; k < depth; ++k, b += kPanel) {
                 const float* const column = a + part * stride + k * kStep;
@@ -39,10 +39,14 @@ struct Block {
                 SSLFAST_UNROLL
                 for (int64_t r = 0; r < kRows; ++r) {
                     const Vector factor = all(column[r * kRowStride]);
-                    block.at[r][0] += factor * b0;
-                    block.at[r][1] += factor * b1;
+                    sum[r][0] += factor * b0;
+                    sum[r][1] += factor * b1;
                 }
             }
+        Block block;
+        SSLFAST_UNROLL
+        for (int64_t r = 0; r < kRows; ++r)
+            for (int64_t v = 0; v < kVectors; ++v) block.at[r][v] = sum[r][v];
         return block;
     }
 };

@@ -30,7 +30,7 @@ struct Views {
 
     Cosines tile(int64_t first, int64_t second, const float* known) const {
         const Strips strips = packed.strips();
-        return {strips.row(first * kTile), strips.stride(), packed.panels().panel(second * kTile),
+        return {strips.at(first * kTile, 0), packed.panels().panel(second * kTile),
                 strips.depth,             size(first),     size(second),
                 known};
     }
@@ -104,7 +104,7 @@ double nt_xent_backward(const float* grad, const Rows& unit, const float* scale,
     const Strips u = views.packed.strips();
     const Factors factors(grad, inverse_sum, shift, views.count, rows, tau);
     const Buffer gradient(rows * depth);
-    const Strips du{rows, depth, gradient.get()};
+    const Strips du{depth, gradient.get()};
 
     const Tournament tournament(views.blocks);
     tournament.run(

@@ -5,11 +5,11 @@
 namespace sslfast::cpu {
 
 void Strips::put(int64_t i, const float* from) const {
-    for (int64_t k = 0; k < depth; k += kPanel) std::memcpy(row(i) + k * rows, from + k, kPanel * sizeof(float));
+    for (int64_t k = 0; k < depth; k += kPanel) std::memcpy(at(i, k), from + k, kPanel * sizeof(float));
 }
 
 void Strips::get(int64_t i, float* to) const {
-    for (int64_t k = 0; k < depth; k += kPanel) std::memcpy(to + k, row(i) + k * rows, kPanel * sizeof(float));
+    for (int64_t k = 0; k < depth; k += kPanel) std::memcpy(to + k, at(i, k), kPanel * sizeof(float));
 }
 
 void Panels::put(int64_t first_row, const float* rows) const {

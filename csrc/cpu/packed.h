@@ -31,15 +31,16 @@ private:
     std::unique_ptr<float, Free> data_;
 };
 
-// Rows in strips of kPanel columns, each strip row after row. A strip serves as the left operand of cosines, and as the
-// right operand where rows are summed with weights.
+// Rows in tiles of kTile, and a tile in strips of kPanel columns, each strip row after row. A strip serves as the left operand
+// of cosines, and as the right operand where rows are summed with weights. That a tile lies in one piece keeps its strips
+// apart in the cache, whatever the number of rows.
 struct Strips {
-    int64_t rows, depth;  // multiples of kRows and of kPanel, filled up with zeros
+    int64_t depth;  // a multiple of kPanel, filled up with zeros
     float* data;
 
     static int64_t depth_of(int64_t dim) { return padded(dim, kPanel); }
-    int64_t stride() const { return rows * kPanel; }  // from one strip to the next
-    float* row(int64_t i) const { return data + i * kPanel; }  // in the first strip
+    // Columns k, k + 1 … of row i, with k a multiple of kPanel.
+    float* at(int64_t i, int64_t k) const { return data + i / kTile * kTile * depth + k * kTile + i % kTile * kPanel; }
 
     void put(int64_t i, const float* row) const;  // of `depth` floats
     void get(int64_t i, float* row) const;
@@ -62,7 +63,7 @@ public:
 
     int64_t rows() const { return rows_; }
     int64_t depth() const { return depth_; }
-    Strips strips() const { return {rows_, depth_, by_row_.get()}; }
+    Strips strips() const { return {depth_, by_row_.get()}; }
     Panels panels() const { return {depth_, by_column_.get()}; }
 
     // The kPanel rows from first_row on.

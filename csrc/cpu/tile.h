@@ -13,10 +13,9 @@ namespace sslfast::cpu {
 // all where every product is rounded too.
 inline constexpr int64_t kDepth = kFused ? 128 : 32;
 
-// Rows of strips against columns of panels, or the cosines themselves where they were kept (stride kTile).
+// A tile of strips against columns of panels, or the cosines themselves where they were kept (stride kTile).
 struct Cosines {
     const float* a;
-    int64_t stride;  // from one strip of a to the next
     const float* b;
     int64_t depth, rows, columns;
     const float* known;
@@ -55,9 +54,9 @@ SSLFAST_INLINE void for_each_block(const Cosines& tile, const Counted& counted, 
         for (int64_t j = 0; j < tile.columns; j += kPanel)
             for (int64_t i = 0; i < tile.rows; i += kRows) {
                 if (counted.none(i, j)) continue;
-                Block block = Block::product<kPanel, 1>(tile.a + from / kPanel * tile.stride + i * kPanel,
+                Block block = Block::product<kPanel, 1>(tile.a + from * kTile + i * kPanel,
                                                         tile.b + j * tile.depth + from * kPanel, kPanel,
-                                                        (to - from) / kPanel, tile.stride);
+                                                        (to - from) / kPanel, kTile * kPanel);
                 const int64_t at = i * kTile + j;
                 if (from) block.add((tile.known ? tile.known : partial) + at, kTile);
                 if (to < tile.depth)
@@ -97,9 +96,9 @@ inline void sum_columns(const float* weights, int64_t rows, int64_t columns, boo
     for (int64_t k = 0; k < x.depth; k += kPanel)
         for (int64_t i = 0; i < rows; i += kRows) {
             const int64_t from = upper ? i : 0;
-            Block block = Block::product<kTile, 1>(weights + i * kTile + from, x.row(x_row + from) + k * x.rows,
+            Block block = Block::product<kTile, 1>(weights + i * kTile + from, x.at(x_row + from, k),
                                                    columns - from);
-            float* const place = out.row(out_row + i) + k * out.rows;
+            float* const place = out.at(out_row + i, k);
             if (!first) block.add(place, kPanel);
             block.store(place, kPanel);
         }
@@ -111,8 +110,8 @@ inline void sum_rows(const float* weights, int64_t rows, int64_t columns, bool u
     for (int64_t k = 0; k < x.depth; k += kPanel)
         for (int64_t j = 0; j < columns; j += kRows) {
             const int64_t to = upper ? std::min(rows, j + kRows) : rows;
-            Block block = Block::product<1, kTile>(weights + j, x.row(x_row) + k * x.rows, to);
-            float* const place = out.row(out_row + j) + k * out.rows;
+            Block block = Block::product<1, kTile>(weights + j, x.at(x_row, k), to);
+            float* const place = out.at(out_row + j, k);
             if (!first) block.add(place, kPanel);
             block.store(place, kPanel);
         }

@@ -85,6 +85,10 @@ Temperature::Temperature(double tau) : inverse(tau > 0 ? 1 / tau : NAN), fixed(t
 double Temperature::exponential(double a, double b) const { return std::exp((a - b) * inverse); }
 
 void RunningSum::merge(float part_maximum, double part_sum, const Temperature& tau) {
+    if (maximum == part_maximum) {
+        sum += part_sum;  // as with every fixed shift
+        return;
+    }
     const float top = std::max(maximum, part_maximum);
     sum = sum * tau.exponential(maximum, top) + part_sum * tau.exponential(part_maximum, top);
     maximum = top;
