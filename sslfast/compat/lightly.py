@@ -1,14 +1,18 @@
-"""lightly's losses and momentum update (https://github.com/lightly-ai/lightly, 1.6), by their names and signatures."""
+"""lightly's losses, momentum update and token masks (https://github.com/lightly-ai/lightly, 1.6), by their names."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from sslfast import ops
+from sslfast.kernels import reference
 from sslfast.key_queue import KeyQueue
+from sslfast.ops.across import find_group
 from sslfast.ops.checks import as_int, as_number, check_dense, check_temperature
 from sslfast.ops.ema import HALVES
 
@@ -21,36 +25,60 @@ class NTXentLoss(nn.Module):
     also for bfloat16 and float16.
 
     Args:
-        temperature: positive.
-        memory_bank_size: (size, dim), or 0 for none.
+        temperature: not 0. A negative one, which draws what is alike apart, goes through plain PyTorch.
+        memory_bank_size: (size, dim), or 0 for none. A size alone, as lightly 1.5 takes it, gets the width of the first
+            batch, or of the state that is loaded.
         gather_distributed: see the images of all processes: as negatives, or with a bank as keys that enter it.
 
     Raises:
-        TypeError, ValueError: the temperature is not a positive number, or memory_bank_size is neither 0 nor (size,
-            dim); in the call: out0 and out1 do not go together, or with the bank.
+        TypeError, ValueError: the temperature is no number or 0, memory_bank_size is none of these, gather_distributed
+            is asked of a PyTorch without torch.distributed; in the call: out0 and out1 do not go together, or with the
+            bank; a negative temperature meets other processes.
     """
 
     def __init__(
         self, temperature: float = 0.5, memory_bank_size: int | Sequence[int] = 0, gather_distributed: bool = False
     ) -> None:
         super().__init__()
-        check_temperature("NTXentLoss", temperature, torch.device("cpu"))
+        check_temperature("NTXentLoss", abs(as_number("NTXentLoss", "temperature", temperature)), torch.device("cpu"))
         size = memory_bank_size if isinstance(memory_bank_size, (tuple, list)) else (memory_bank_size,)
-        size = tuple(as_int("NTXentLoss", "memory_bank_size", x, "(size, dim) or 0") for x in size)
-        if size != (0,) and len(size) != 2:
-            raise ValueError(f"NTXentLoss: memory_bank_size must be (size, dim) or 0, got {memory_bank_size}")
+        size = tuple(as_int("NTXentLoss", "memory_bank_size", x, "(size, dim), a size or 0") for x in size)
+        if len(size) not in (1, 2) or min(size) < 0:
+            raise ValueError(f"NTXentLoss: memory_bank_size must be (size, dim), a size or 0, got {memory_bank_size}")
+        if gather_distributed and not dist.is_available():
+            raise ValueError("NTXentLoss: gather_distributed must be False where PyTorch has no torch.distributed")
         self.temperature = temperature
         self.group = "world" if gather_distributed else None
-        self.memory_bank = None if size[0] == 0 else KeyQueue(*size, group=self.group)
+        self.size = size[0]
+        self.memory_bank = KeyQueue(*size, group=self.group) if self.size and len(size) == 2 else None
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
         """out0, out1: (N, D) of the two views; queries and keys for a bank, which without grad stays as it is."""
-        if self.memory_bank is None:
-            return ops.nt_xent(out0, out1, self.temperature, group=self.group)
-        loss = ops.info_nce(out0, out1, self.memory_bank.keys, self.temperature)
-        if out0.requires_grad:
+        if self.size and self.memory_bank is None:
+            self.memory_bank = KeyQueue(self.size, out1.shape[1], group=self.group).to(out1.device)
+        keys = None if self.memory_bank is None else self.memory_bank.keys
+        if self.temperature < 0:
+            loss = self._repelling(out0, out1, keys)
+        elif keys is None:
+            loss = ops.nt_xent(out0, out1, self.temperature, group=self.group)
+        else:
+            loss = ops.info_nce(out0, out1, keys, self.temperature)
+        if keys is not None and out0.requires_grad:
             self.memory_bank.enqueue(out1)
         return loss
+
+    def _repelling(self, out0: Tensor, out1: Tensor, keys: Tensor | None) -> Tensor:
+        if keys is not None:
+            return reference.info_nce(out0, out1, keys.clone(), self.temperature)  # the queue moves on
+        if find_group("NTXentLoss", self.group, "all") is not None:
+            raise ValueError(f"NTXentLoss: temperature must be positive across processes, got {self.temperature}")
+        return reference.nt_xent(out0, out1, self.temperature)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        keys = state_dict.get(f"{prefix}memory_bank.keys")
+        if self.size and self.memory_bank is None and keys is not None:
+            self.memory_bank = KeyQueue(*keys.shape, group=self.group)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class NegativeCosineSimilarity(nn.Module):
@@ -112,3 +140,43 @@ def update_momentum(model: nn.Module, model_ema: nn.Module, m: float) -> None:
     targets, sources = list(model_ema.parameters()), list(model.parameters())
     drawn = any(target.dtype in HALVES for target in targets)
     ops.ema_update_(targets, sources, m, step=int(torch.randint(2**62, (), device="cpu")) if drawn else None)
+
+
+def get_at_index(tokens: Tensor, index: Tensor) -> Tensor:
+    """The tokens (B, L, D) at index (B, K) int64, (B, K, D); see `ops.gather_tokens`. K may be 0.
+
+    On CUDA the entries of a row must be distinct where a gradient is wanted.
+    """
+    return ops.gather_tokens(tokens, index) if index.shape[1] else tokens[:, :0]
+
+
+def random_token_mask(
+    size: tuple[int, int],
+    mask_ratio: float = 0.6,
+    mask_class_token: bool = False,
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Which tokens of every sequence to keep, (B, K), and which to mask, (B, L - K), int64 in a random order.
+
+    Args:
+        size: (B, L); L at most 16384.
+        mask_ratio: K = int(L * (1 - mask_ratio)), of the tokens behind the class token if that is always kept.
+        mask_class_token: whether the first token may be masked; else it is the first that is kept.
+        device: of the result.
+
+    Raises:
+        TypeError, ValueError: as `ops.random_patch_mask` does.
+    """
+    batch, length = size
+    num_keep = int((length - (not mask_class_token)) * (1 - mask_ratio))
+    if length and not mask_class_token:
+        num_keep = max(1, num_keep + 1)
+    if 0 in size:
+        order = torch.empty(batch, length, dtype=torch.int64, device=device)
+    else:
+        noise = torch.rand(batch, length, dtype=torch.float32, device=device)
+        if not mask_class_token:
+            noise[:, 0] = -1
+        drawn = ops.random_patch_mask(batch, length, num_keep=max(1, num_keep), noise=noise)
+        order = torch.cat([drawn.keep, drawn.masked], dim=1)
+    return order[:, :num_keep], order[:, num_keep:]

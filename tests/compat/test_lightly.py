@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from gloo import run_ranks
 from lightly.loss import NegativeCosineSimilarity, NTXentLoss
-from lightly.models.utils import update_momentum
+from lightly.models.utils import get_at_index, random_token_mask, update_momentum
 from torch import nn
 
 from sslfast.compat import lightly as ours
@@ -37,6 +37,8 @@ def test_signatures():
         (ours.NegativeCosineSimilarity, NegativeCosineSimilarity),
         (ours.NegativeCosineSimilarity.forward, NegativeCosineSimilarity.forward),
         (ours.update_momentum, update_momentum),
+        (ours.get_at_index, get_at_index),
+        (ours.random_token_mask, random_token_mask),
     ):
         mine, its = (inspect.signature(f).parameters.values() for f in (mine, its))
         assert [(p.name, p.default) for p in mine] == [(p.name, p.default) for p in its]
@@ -132,11 +134,66 @@ def test_a_batch_that_does_not_divide_the_bank_wraps_around():
     torch.testing.assert_close(loss.memory_bank.keys, expected)
 
 
-@pytest.mark.parametrize("size", [4096, (2, 3, 4), (-1, 4)])
+@pytest.mark.parametrize("size", [-1, (2, 3, 4), (-1, 4)])
 def test_bad_memory_banks_are_refused_as_lightly_does(size):
     for loss in (ours.NTXentLoss, NTXentLoss):
         with pytest.raises(ValueError, match="size"):
             loss(memory_bank_size=size)
+
+
+def test_a_memory_bank_of_a_size_alone_has_the_width_of_the_first_batch(device):
+    losses = [ours.NTXentLoss(memory_bank_size=size).to(device) for size in (8, (8, 5))]
+    views = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0)).to(device)
+    losses[0](*views)
+    for loss in losses:
+        loss.memory_bank.keys.zero_()
+        loss(views[0].clone().requires_grad_(), views[1])
+    assert torch.equal(*(loss.memory_bank.keys for loss in losses))
+    loaded = ours.NTXentLoss(memory_bank_size=8)
+    loaded.load_state_dict(losses[0].state_dict())
+    assert torch.equal(loaded.memory_bank.keys.to(device), losses[0].memory_bank.keys)
+
+
+@pytest.mark.parametrize("bank", [0, (24, 20)])
+def test_a_negative_temperature(bank, device):
+    mine, its = (loss(-0.5, memory_bank_size=bank).to(device) for loss in (ours.NTXentLoss, NTXentLoss))
+    if bank:
+        mine.memory_bank.keys.copy_(its.memory_bank.bank)
+    views = torch.randn(2, 8, 20, generator=torch.Generator().manual_seed(0)).to(device)
+    for a, b in zip(value_and_gradients(mine, *views), value_and_gradients(its, *views)):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    for loss in (ours.NTXentLoss, NTXentLoss):
+        with pytest.raises(ValueError, match="temperature"):
+            loss(0.0)
+
+
+def test_gathering_needs_torch_distributed(monkeypatch):
+    monkeypatch.setattr(dist, "is_available", lambda: False)
+    for loss in (ours.NTXentLoss, NTXentLoss):
+        with pytest.raises(ValueError, match="gather_distributed"):
+            loss(gather_distributed=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64], ids=str)
+@pytest.mark.parametrize("kept", [0, 1, 4])
+def test_get_at_index(kept, dtype, device):
+    tokens = torch.randint(0, 9, (3, 4, 5), generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    index = torch.rand(3, 4, generator=torch.Generator().manual_seed(1)).argsort(1)[:, :kept].to(device)
+    assert torch.equal(ours.get_at_index(tokens, index), get_at_index(tokens, index))
+
+
+@pytest.mark.parametrize("size", [(2, 1), (3, 10), (2, 50), (0, 4), (2, 0)])
+@pytest.mark.parametrize("ratio", [0.0, 0.6, 0.95, 1.0])
+@pytest.mark.parametrize("mask_class_token", [False, True])
+def test_random_token_mask(size, ratio, mask_class_token, device):
+    mine, its = (
+        function(size, ratio, mask_class_token, device) for function in (ours.random_token_mask, random_token_mask)
+    )
+    for a, b in zip(mine, its):
+        assert (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
+    if 0 not in size:
+        assert torch.equal(torch.cat(mine, 1).sort(1).values, torch.arange(size[1], device=device).expand(size))
+        assert mask_class_token or (mine[0][:, 0] == 0).all()
 
 
 def both_gathering() -> list[list[torch.Tensor]]:

@@ -1,0 +1,105 @@
+"""pytorch-metric-learning's losses (https://github.com/KevinMusgrave/pytorch-metric-learning, 2.9), by their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslfast import ops
+from sslfast.ops.checks import check_temperature
+
+
+class NTXentLoss(nn.Module):
+    """NT-Xent of pairs that labels tell, over cosines: the mean over all positive pairs.
+
+    Labels that come twice each are served, or with `ref_emb` once on each side: the two views of every example. What
+    it cannot serve raises: larger classes (`SupConLoss` is the loss for them), mined pairs, other distances and
+    reducers. The result is float32 also for bfloat16 and float16. On CUDA the labels are read by the host;
+    `SelfSupervisedLoss` needs none.
+
+    Args:
+        temperature: positive.
+
+    Raises:
+        TypeError, ValueError: the temperature is not a positive number; another argument of pytorch-metric-learning is
+            given.
+    """
+
+    def __init__(self, temperature: float = 0.07, **kwargs: Any) -> None:
+        super().__init__()
+        check_temperature("NTXentLoss", temperature, torch.device("cpu"))
+        _refuse("NTXentLoss", kwargs)
+        self.temperature = temperature
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None = None,
+        indices_tuple: tuple[Tensor, ...] | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor:
+        """embeddings (N, D) with labels (N,); ref_emb, ref_labels: the other side of the pairs, instead of the same.
+
+        Raises:
+            ValueError: there are no labels, or others than are served; indices_tuple is given.
+        """
+        _refuse("NTXentLoss", {"indices_tuple": indices_tuple})
+        if labels is None or (ref_emb is not None and ref_labels is None):
+            raise ValueError("NTXentLoss: labels must be given, and ref_labels with ref_emb")
+        if ref_emb is None:
+            order = labels.argsort(stable=True)
+            first, second = order[: len(order) // 2 * 2].view(-1, 2).T
+            self._check(labels[first], labels[second], len(labels) == 2 * len(first))
+            return self.symmetric(embeddings[first], embeddings[second])
+        first, second = labels.argsort(), ref_labels.argsort()
+        self._check(labels[first], ref_labels[second], len(labels) == len(ref_labels))
+        return self.one_way(embeddings[first], ref_emb[second])
+
+    def symmetric(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
+        """Row i of both are one example; all 2N rows are anchors."""
+        return ops.nt_xent(embeddings, ref_emb, self.temperature)
+
+    def one_way(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
+        """Row i of both are one example; embeddings are the anchors, and ref_emb what they are compared with."""
+        return ops.info_nce(embeddings, ref_emb, None, self.temperature)
+
+    def _check(self, first: Tensor, second: Tensor, paired: bool) -> None:
+        """Sorted labels of the two sides: equal, and none twice on a side."""
+        if not paired or not torch.equal(first, second.to(first.device)) or (first[1:] == first[:-1]).any():
+            raise ValueError(
+                "NTXentLoss: labels must come twice each, or once in labels and once in ref_labels; for larger classes "
+                "use SupConLoss, or pytorch-metric-learning's own NTXentLoss"
+            )
+
+
+class SelfSupervisedLoss(nn.Module):
+    """A loss of two views of every example, without labels.
+
+    Args:
+        loss: an `NTXentLoss` of this module.
+        symmetric: both views are anchors, and compared with all rows; else embeddings with the rows of ref_emb.
+
+    Raises:
+        TypeError: loss is another one.
+    """
+
+    def __init__(self, loss: nn.Module, symmetric: bool = True) -> None:
+        super().__init__()
+        if not isinstance(loss, NTXentLoss):
+            raise TypeError(
+                "SelfSupervisedLoss: loss must be one of sslfast.compat.pytorch_metric_learning, got "
+                f"{type(loss).__module__}.{type(loss).__name__}; it goes with pytorch-metric-learning's own wrapper"
+            )
+        self.loss, self.symmetric = loss, symmetric
+
+    def forward(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
+        """embeddings, ref_emb: (N, D), row i of both of one example."""
+        return (self.loss.symmetric if self.symmetric else self.loss.one_way)(embeddings, ref_emb)
+
+
+def _refuse(loss: str, arguments: dict[str, Any]) -> None:
+    if given := [name for name, value in arguments.items() if value is not None]:
+        raise ValueError(f"{loss}: {', '.join(given)} is not served; use pytorch-metric-learning's own {loss} for it")

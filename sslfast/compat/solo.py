@@ -1,0 +1,35 @@
+"""solo-learn's loss functions (https://github.com/vturrisi/solo-learn, 1.0), by their names and signatures."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sslfast import ops
+
+
+def simclr_loss_func(z1: Tensor, z2: Tensor, temperature: float = 0.1, extra_pos_mask: Tensor | None = None) -> Tensor:
+    """SimCLR's loss of two views (N, D); the result is float32 also for bfloat16 and float16.
+
+    Raises:
+        ValueError: extra_pos_mask is given. TypeError, ValueError: as `ops.nt_xent` does.
+    """
+    if extra_pos_mask is not None:
+        raise ValueError(
+            "simclr_loss_func: extra_pos_mask is not served; where it says which images are of one class, use "
+            "sslfast.compat.sup_contrast.SupConLoss, else solo-learn's own"
+        )
+    return ops.nt_xent(z1, z2, temperature)
+
+
+def byol_loss_func(p: Tensor, z: Tensor, simplified: bool = True) -> Tensor:
+    """BYOL's loss of predictions p and targets z, (N, D), which get no gradient: 2 minus twice the mean cosine.
+
+    Both values of `simplified`, which are one formula, give the same. It differs from solo-learn's as
+    `compat.lightly.NegativeCosineSimilarity` does from PyTorch's cosine: for vectors shorter than 1e-8.
+    """
+    return 2 + 2 * simsiam_loss_func(p, z, simplified)
+
+
+def simsiam_loss_func(p: Tensor, z: Tensor, simplified: bool = True) -> Tensor:
+    """SimSiam's loss of predictions p and projections z, (N, D), which get no gradient: minus the mean cosine."""
+    return ops.negative_cosine_similarity(p, z.detach())
