@@ -99,6 +99,17 @@ def info_nce_in_batch(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT3
     )
 
 
+def clip_loss(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT32, **more) -> Case:
+    """Similarities once for both directions, again since (N, N) is not kept, and a product for each gradient."""
+
+    def make() -> dict[str, Tensor]:
+        image, text = pair(n, dim, dtype)
+        return {"image": image, "text": text}
+
+    moved = 4 * n * dim * dtype.itemsize
+    return Case("clip_loss", title(f"N={n} D={dim}", dtype), device, 8 * n * n * dim, moved, make, dtype, **more)
+
+
 def negative_cosine_similarity(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT32, **more) -> Case:
     """Both read by forward and by backward, both gradients written."""
 
@@ -296,6 +307,11 @@ CPU = [
     info_nce("cpu", 256, 65536, 128, **times_eager(5, 4)),
     info_nce_in_batch("cpu", 4096, 128, **times_eager(2.8, 2.5)),
     *(info_nce_in_batch("cpu", n, d, **times_eager(1.15, 1.15)) for n in (1024, 2048) for d in (256, 512, 768, 1024)),
+    clip_loss("cpu", 256, 256, **times_eager(1.2, 1.2)),
+    clip_loss("cpu", 1024, 256, **times_eager(1.5, 1.5)),
+    clip_loss("cpu", 4096, 256, **times_eager(2, 2)),
+    *(clip_loss("cpu", n, 512, **times_eager(1.6, 1.6)) for n in (256, 1024, 4096)),
+    clip_loss("cpu", 4096, 512, BFLOAT16),
     negative_cosine_similarity("cpu", 4096, 2048, bars={"times eager": 8}),
     ema("cpu", "ResNet-50", FLOAT32, bars={"times _foreach_lerp_": 1} | MEMORY),
     ema("cpu", "ResNet-50", BFLOAT16, bars={"times eager": 1.3} | MEMORY),
@@ -324,6 +340,7 @@ CUDA = [
     nt_xent("cuda", 1 << 20, 128, BFLOAT16, bars=PRACTICAL),
     info_nce("cuda", 1024, 65536, 128, BFLOAT16),
     info_nce_in_batch("cuda", 8192, 128, BFLOAT16),
+    clip_loss("cuda", 8192, 512, BFLOAT16),
     negative_cosine_similarity("cuda", 4096, 2048, BFLOAT16),
     ema("cuda", "ResNet-50", FLOAT32, bars=COPY),
     ema("cuda", "ResNet-50", BFLOAT16, bars=COPY),
@@ -347,6 +364,7 @@ def tiny(device: str) -> list[Case]:
     return [
         nt_xent(device, 32, 16, **both),
         info_nce(device, 16, 64, 16, **both),
+        clip_loss(device, 16, 16, **both),
         negative_cosine_similarity(device, 16, 16, **both),
         ema(device, "two layers", FLOAT32, **both),
         random_patch_mask(device, 2, 16, **both),

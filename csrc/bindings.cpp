@@ -50,17 +50,17 @@ void bind(py::module_& m) {
         return cpu::Kept{at<float>(cosines), tiles};
     }));
     m.attr("tile") = cpu::kTile;
-    m.def("nt_xent_forward", [](const cpu::Rows& z1, const cpu::Rows& z2, int64_t n, double tau, address loss,
-                                address shift, address inverse_sum, const cpu::Rows& unit, address scale,
+    m.def("nt_xent_forward", [](const cpu::Rows& z1, const cpu::Rows& z2, int64_t n, bool across, double tau,
+                                address loss, address shift, address inverse_sum, const cpu::Rows& unit, address scale,
                                 const cpu::Kept& kept) {
-        cpu::nt_xent_forward(z1, z2, n, tau, at<float>(loss), at<float>(shift), at<float>(inverse_sum), unit,
+        cpu::nt_xent_forward(z1, z2, n, across, tau, at<float>(loss), at<float>(shift), at<float>(inverse_sum), unit,
                              at<float>(scale), kept);
     }, nogil);
     m.def("nt_xent_backward", [](address grad, const cpu::Rows& unit, address scale, address loss, address shift,
-                                 address inverse_sum, const cpu::Kept& kept, int64_t n, double tau,
+                                 address inverse_sum, const cpu::Kept& kept, int64_t n, bool across, double tau,
                                  const cpu::Rows& dz) {
         return cpu::nt_xent_backward(at<float>(grad), unit, at<float>(scale), at<float>(loss), at<float>(shift),
-                                     at<float>(inverse_sum), kept, n, tau, dz);
+                                     at<float>(inverse_sum), kept, n, across, tau, dz);
     }, nogil);
     m.def("info_nce_forward", [](const cpu::Rows& query, const cpu::Rows& key, int64_t n, const cpu::Rows* queue,
                                  int64_t queue_rows, double tau, address loss, address shift, address inverse_sum,

@@ -105,6 +105,38 @@ class InfoNCELoss(_TemperedLoss):
         return ops.info_nce(query, key, queue, self.temperature, **self._options)
 
 
+class CLIPLoss(_TemperedLoss):
+    """CLIP's contrastive loss: `loss = CLIPLoss()(image, text, logit_scale.exp())`; see `ops.clip_loss`.
+
+    Args:
+        temperature: positive; the initial value when learnable.
+        learnable: train the temperature; the parameter is its logarithm, so it stays positive.
+        reduction: "mean" over the 2N losses, "sum", or "none".
+        group, gather: whose images and texts to see across processes, and how; as in `ops.clip_loss`.
+
+    Raises:
+        TypeError, ValueError: the temperature is not a positive number, or the reduction is unknown.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        learnable: bool = False,
+        reduction: str = "mean",
+        group: ProcessGroup | str | None = None,
+        gather: str = "all",
+    ) -> None:
+        super().__init__(temperature, learnable, reduction, group, gather)
+
+    def forward(self, image: Tensor, text: Tensor, logit_scale: float | Tensor | None = None) -> Tensor:
+        """image, text: raw embeddings (N, D) -> 0-dim float32, or (2N,) with reduction="none".
+
+        logit_scale: of a model that has its own, in place of the temperature: what cosines are multiplied by.
+        """
+        temperature = self.temperature if logit_scale is None else None
+        return ops.clip_loss(image, text, temperature, logit_scale=logit_scale, **self._options)
+
+
 class NegativeCosineSimilarity(nn.Module):
     """SimSiam's loss: `loss = NegativeCosineSimilarity()(p, z.detach())`; see `ops.negative_cosine_similarity`.
 

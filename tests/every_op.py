@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslfast import ops
 from sslfast.augment import ViewParams, ViewSampler
-from sslfast.kernels import reference, reference_mae
+from sslfast.kernels import reference, reference_image_text, reference_mae
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,12 @@ DIFFERENTIABLE: dict[str, Case] = {
         lambda q, k, tau, queue: ops.info_nce(q, k, queue, tau),
         lambda q, k, tau, queue: reference.info_nce(q, k, queue, tau),
         lambda b, dtype: (_embeddings(b, dtype), [_queue(dtype)]),
+    ),
+    "clip_loss": Case(ops.clip_loss, reference_image_text.clip_loss, lambda b, dtype: (_embeddings(b, dtype), [])),
+    "clip_loss, scale": Case(
+        lambda v, w, scale: ops.clip_loss(v, w, logit_scale=scale, reduction="none"),
+        lambda v, w, scale: reference_image_text.clip_loss(v, w, 1 / scale, reduction="none"),
+        lambda b, dtype: (_embeddings(b, dtype), []),
     ),
     "negative_cosine_similarity": Case(
         ops.negative_cosine_similarity,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sslfast import ops
-from sslfast.losses import InfoNCELoss, NegativeCosineSimilarity, NTXentLoss
+from sslfast.losses import CLIPLoss, InfoNCELoss, NegativeCosineSimilarity, NTXentLoss
 
 Z1, Z2 = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0))
 
@@ -23,7 +23,17 @@ def test_info_nce_is_the_op():
     )
 
 
-@pytest.mark.parametrize("loss_class", [NTXentLoss, InfoNCELoss])
+def test_clip_loss_is_the_op():
+    assert torch.equal(CLIPLoss()(Z1, Z2), ops.clip_loss(Z1, Z2))
+    assert torch.equal(CLIPLoss(0.2, reduction="sum")(Z1, Z2), ops.clip_loss(Z1, Z2, 0.2, reduction="sum"))
+    scale = torch.tensor(8.0, requires_grad=True)
+    loss = CLIPLoss()(Z1, Z2, scale)
+    assert torch.equal(loss, ops.clip_loss(Z1, Z2, logit_scale=scale))
+    loss.backward()
+    assert scale.grad != 0
+
+
+@pytest.mark.parametrize("loss_class", [NTXentLoss, InfoNCELoss, CLIPLoss])
 def test_learnable_temperature_learns_and_stays_positive(loss_class):
     loss = loss_class(0.5, learnable=True)
     optimizer = torch.optim.SGD(loss.parameters(), lr=10.0)
@@ -53,7 +63,7 @@ def test_says_what_it_is():
         ({"reduction": "x"}, ValueError),
     ],
 )
-@pytest.mark.parametrize("loss_class", [NTXentLoss, InfoNCELoss])
+@pytest.mark.parametrize("loss_class", [NTXentLoss, InfoNCELoss, CLIPLoss])
 def test_bad_arguments(loss_class, arguments, error):
     with pytest.raises(error, match=loss_class.__name__):
         loss_class(**arguments)

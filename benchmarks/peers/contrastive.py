@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.peers.make import Peer, compiled, plain, sslfast
 from sslfast import ops
-from sslfast.kernels import reference
+from sslfast.kernels import reference, reference_image_text
 
 NT_XENT_TEMPERATURE = 0.5
 INFO_NCE_TEMPERATURE = 0.07
@@ -90,6 +90,23 @@ def info_nce_liger(inputs: dict[str, Tensor]) -> Peer | None:
     return peer
 
 
+# --- clip_loss ---
+
+
+def clip_loss_eager(image: Tensor, text: Tensor) -> Tensor:
+    """Also what open_clip's ClipLoss computes, on rows that its model has normalised."""
+    logits = F.normalize(image) @ F.normalize(text).T / INFO_NCE_TEMPERATURE
+    own = torch.arange(len(image), device=image.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def clip_loss_open_clip(inputs: dict[str, Tensor]) -> Peer:
+    from open_clip.loss import ClipLoss
+
+    loss = ClipLoss()
+    return lambda image, text: loss(F.normalize(image), F.normalize(text), 1 / INFO_NCE_TEMPERATURE)
+
+
 # --- negative_cosine_similarity ---
 
 
@@ -106,6 +123,7 @@ def cosine_lightly(inputs: dict[str, Tensor]) -> Peer:
 EXACT = {
     "nt_xent": lambda z1, z2: reference.nt_xent(z1, z2, NT_XENT_TEMPERATURE),
     "info_nce": lambda query, key, queue=None: reference.info_nce(query, key, queue, INFO_NCE_TEMPERATURE),
+    "clip_loss": lambda image, text: reference_image_text.clip_loss(image, text, INFO_NCE_TEMPERATURE),
     "negative_cosine_similarity": reference.negative_cosine_similarity,
 }
 PEERS = {
@@ -124,6 +142,12 @@ PEERS = {
         "sslfast": sslfast(
             lambda query, key, queue=None: ops.info_nce(query, key, queue, INFO_NCE_TEMPERATURE), "info_nce"
         ),
+    },
+    "clip_loss": {
+        "eager": plain(clip_loss_eager),
+        "torch.compile": compiled(clip_loss_eager),
+        "open_clip": clip_loss_open_clip,
+        "sslfast": sslfast(lambda image, text: ops.clip_loss(image, text, INFO_NCE_TEMPERATURE), "clip_loss"),
     },
     "negative_cosine_similarity": {
         "eager": plain(cosine_eager),

@@ -26,20 +26,26 @@ void for_each_task(int64_t count, [[maybe_unused]] int64_t work, int64_t floats,
     run();
 }
 
-// The pairs first <= second < blocks, in the rounds of a tournament: in every round each block stands in one pair. So two
-// pairs of a round touch different blocks, and a block meets its others in one order.
+// The pairs first <= second < blocks or, `across`, first < blocks / 2 <= second < blocks, in the rounds of a tournament: in
+// every round each block stands in one pair. So two pairs of a round touch different blocks, and a block meets its others
+// in one order.
 class Tournament {
 public:
     struct Pair {
         int64_t round, first, second;
     };
 
-    explicit Tournament(int64_t blocks) : blocks_(blocks) {}
+    explicit Tournament(int64_t blocks, bool across = false) : blocks_(blocks), across_(across) {}
 
-    int64_t count() const { return blocks_ * (blocks_ + 1) / 2; }
+    int64_t count() const { return across_ ? blocks_ / 2 * (blocks_ / 2) : blocks_ * (blocks_ + 1) / 2; }
 
-    // In the order of the rounds; round r has the pairs whose sum is r modulo the number of blocks.
+    // In the order of the rounds; round r has the pairs whose sum is r modulo the number of blocks, or across those that
+    // are r apart modulo half of it.
     Pair operator[](int64_t index) const {
+        if (across_) {
+            const int64_t half = blocks_ / 2, round = index / half, i = index % half;
+            return {round, i, half + (i + round) % half};
+        }
         const int64_t even = blocks_ / 2 + 1;  // pairs of an even round; two rounds have blocks + 1
         const int64_t rest = index % (blocks_ + 1), odd = rest >= even;
         const int64_t round = index / (blocks_ + 1) * 2 + odd, apart = odd ? rest - even : rest;
@@ -69,6 +75,7 @@ public:
 
 private:
     int64_t blocks_;
+    bool across_;
 };
 
 }  // namespace sslfast::cpu

@@ -66,9 +66,9 @@ void normalize_rows(const Rows& z1, const Rows& z2, int64_t count, const Rows& u
     });
 }
 
-void pack_rows(const Rows& x, int64_t first, int64_t count, const Packed& packed) {
-    const int64_t depth = packed.depth();
-    for_each_task(packed.rows() / kPanel, packed.rows() * depth * 8, kPanel * depth, [&](int64_t panel, float* rows) {
+void pack_rows(const Rows& x, int64_t first, int64_t count, const Packed& packed, int64_t at) {
+    const int64_t depth = packed.depth(), whole = padded(count, kTile);
+    for_each_task(whole / kPanel, whole * depth * 8, kPanel * depth, [&](int64_t panel, float* rows) {
         for (int64_t r = 0; r < kPanel; ++r) {
             const int64_t i = panel * kPanel + r;
             if (i < count)
@@ -76,7 +76,7 @@ void pack_rows(const Rows& x, int64_t first, int64_t count, const Packed& packed
             else
                 std::fill_n(rows + r * depth, depth, 0.0f);
         }
-        packed.put(panel * kPanel, rows);
+        packed.put(at + panel * kPanel, rows);
     });
 }
 

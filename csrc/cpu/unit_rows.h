@@ -12,8 +12,8 @@ namespace sslfast::cpu {
 // for one shorter than 1e-12.
 void normalize_rows(const Rows& z1, const Rows& z2, int64_t count, const Rows& unit, float* scale);
 
-// Rows first .. first + count of x.
-void pack_rows(const Rows& x, int64_t first, int64_t count, const Packed& packed);
+// Rows first .. first + count of x, behind the first `at` of packed.
+void pack_rows(const Rows& x, int64_t first, int64_t count, const Packed& packed, int64_t at = 0);
 
 // What a temperature means to the losses and gradients; one that is not positive gives NaN, never a wrong number.
 struct Temperature {

@@ -1,5 +1,5 @@
 """NT-Xent on the CPU. In units of M²·D operations, of which the triangle of cosines takes 1: forward 1, backward 2 and,
-where the cosines are not kept, 1 more."""
+where the cosines are not kept, 1 more. Of pairs across the views alone, half of all."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from sslfast.kernels.cpu.contrastive import floats, kept, rows, value
 from sslfast.kernels.cpu.memory import empty
 
 
-def cosines(z1: Tensor, wanted: bool) -> int:
+def cosines(z1: Tensor, wanted: bool, across: bool = False) -> int:
     """Floats for the cosines that the forward pass keeps."""
-    blocks = contrastive.blocks(2 * z1.shape[0])
-    return contrastive.cosines(z1, blocks * (blocks + 1) // 2, wanted)
+    blocks = contrastive.blocks(z1.shape[0] if across else 2 * z1.shape[0])
+    return contrastive.cosines(z1, blocks**2 if across else blocks * (blocks + 1) // 2, wanted)
 
 
-def forward(z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None, with_cosines: bool) -> tuple[Tensor, ...]:
+def forward(
+    z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None, with_cosines: bool, across: bool = False
+) -> tuple[Tensor, ...]:
     z1, z2 = z1.contiguous(), z2.contiguous()
     n, d = z1.shape
     losses, shift, inverse_sum, scale = (floats(2 * n) for _ in range(4))
-    u, room = empty(2 * n, d, dtype=z1.dtype), floats(cosines(z1, with_cosines))
+    u, room = empty(2 * n, d, dtype=z1.dtype), floats(cosines(z1, with_cosines, across))
     _C.nt_xent_forward(
         rows(z1),
         rows(z2),
         n,
+        across,
         value(temperature, tau),
         losses.data_ptr(),
         shift.data_ptr(),
@@ -48,6 +51,7 @@ def backward(
     cosines: Tensor,
     temperature: float,
     tau: Tensor | None,
+    across: bool = False,
 ) -> tuple[Tensor, Tensor]:
     grad, dz = grad.contiguous(), empty(*u.shape, dtype=u.dtype)
     dtau = _C.nt_xent_backward(
@@ -59,6 +63,7 @@ def backward(
         inverse_sum.data_ptr(),
         kept(cosines),
         len(u) // 2,
+        across,
         value(temperature, tau),
         rows(dz),
     )

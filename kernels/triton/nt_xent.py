@@ -9,6 +9,7 @@ tensor); backward 4·M·D a split, above D = 256 and for float32 also a panel of
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -50,8 +51,8 @@ def forward(z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None) -> t
                     SKIP="views", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned, **plan.options,
                 )  # fmt: skip
             else:
-                kernels.triangle_sums[(groups * (groups + 1) // 2,)](
-                    u, partial, m, size, temperature, tau, **plan.options
+                kernels.pair_sums[(groups * (groups + 1) // 2,)](
+                    u, u, partial, partial, m, size, temperature, tau, SKIP="views", **plan.options
                 )
         sums = softmax.Sums(partial, None, PLAIN_FROM.value)
         losses, shift, inverse_sum, _ = softmax.combine(sums, cosine, temperature, tau)
@@ -69,22 +70,35 @@ def backward(
     tau: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of Σ_i grad_i·loss_i: to the raw views (2N, D) in u's dtype, and to τ, 0-dim float32, if a tensor."""
-    m, d = u.shape
     temperature = ctypes.c_float(temperature).value
     with torch.cuda.device_of(u):
         largest = torch.linalg.vector_norm(grad, ord=float("inf")) if u.dtype == torch.float16 else None
         factors = softmax.relative_factors(grad, shift, inverse_sum, largest, temperature, tau)
         both = softmax.Factors(factors, shift, factors, shift)
         du = softmax.weighted_sums(both, u, u, "views", temperature, tau, SPLITS)
+        return finish(grad, losses, (du,), u, scale, largest, temperature, tau)
 
-        dz = torch.empty_like(u)
-        block = max(16, next_power_of_2(d))
-        rows = max(1, 4096 // block)
-        blocks = cdiv(m // 2, rows)
-        radial = None if tau is None else torch.empty(2, blocks, dtype=torch.float32, device=u.device)
-        kernels.finish_rows[(blocks, 2)](
-            grad, grad.stride(0), losses, du, u, scale, largest, dz, radial, m, len(du), temperature, tau,
-            D=d, ROWS=rows, BLOCK_D=block,
-        )  # fmt: skip
-        dtau = softmax.temperature_gradient(radial, 0.5, tau, u.device)
-    return dz, dtau
+
+def finish(
+    grad: Tensor,
+    losses: Tensor,
+    du: Sequence[Tensor],
+    u: Tensor,
+    scale: Tensor,
+    largest: Tensor | None,
+    temperature: float,
+    tau: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The gradients from du, (splits, 2N, D) or (splits, N, D) of each view: sums over the negatives."""
+    m, d = u.shape
+    dz = torch.empty_like(u)
+    block = max(16, next_power_of_2(d))
+    rows = max(1, 4096 // block)
+    blocks = cdiv(m // 2, rows)
+    radial = None if tau is None else torch.empty(2, blocks, dtype=torch.float32, device=u.device)
+    first, second = du if len(du) == 2 else (*du, None)
+    kernels.finish_rows[(blocks, 2)](
+        grad, grad.stride(0), losses, first, second, u, scale, largest, dz, radial, m, len(first), temperature, tau,
+        D=d, ROWS=rows, BLOCK_D=block,
+    )  # fmt: skip
+    return dz, softmax.temperature_gradient(radial, 0.5, tau, u.device)

@@ -1,6 +1,7 @@
 """Differentiable fused ops: checked arguments, one dispatcher entry each, CPU and GPU kernels behind."""
 
 from sslfast.ops.augment import augment
+from sslfast.ops.clip_loss import clip_loss
 from sslfast.ops.ema import ema_update_
 from sslfast.ops.gather_patches import gather_patches
 from sslfast.ops.gather_tokens import gather_tokens
@@ -14,6 +15,7 @@ from sslfast.ops.restore_tokens import restore_tokens
 __all__ = [
     "PatchMask",
     "augment",
+    "clip_loss",
     "ema_update_",
     "gather_patches",
     "gather_tokens",

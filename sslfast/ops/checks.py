@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,15 @@ def check_dense(op: str, name: str, x: Any, wanted: str) -> None:
         raise TypeError(f"{op}: {name} must be a dense tensor{wanted}, got a {kind} one")
 
 
+def promoted(*xs: Any) -> tuple[Any, ...]:
+    """Under autocast, float tensors of different dtypes come to the one that holds all of them, as in `torch.cat`."""
+    floats = [x for x in xs if isinstance(x, Tensor) and x.dtype in FLOATS]
+    if not floats or not torch.is_autocast_enabled(floats[0].device.type):
+        return xs
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in floats))
+    return tuple(x.to(dtype) if isinstance(x, Tensor) and x.dtype in FLOATS else x for x in xs)
+
+
 def check_embeddings(op: str, **embeddings: Tensor) -> None:
     """Every argument is a non-empty (N, D) float matrix, and all are alike in shape, dtype and device."""
     (first_name, first), *_ = embeddings.items()
@@ -82,21 +92,28 @@ def check_queue(op: str, queue: Tensor | None, query: Tensor) -> None:
 
 def check_temperature(op: str, temperature: float | Tensor, device: torch.device) -> tuple[float, Tensor | None]:
     """(number, tensor): one of them holds the temperature; the value of a tensor is not read."""
-    if isinstance(temperature, Tensor):
-        if temperature.dim() != 0 or not temperature.is_floating_point():
+    return check_scalar(op, "temperature", temperature, device, positive=True)
+
+
+def check_scalar(
+    op: str, name: str, value: float | Tensor, device: torch.device, positive: bool = False
+) -> tuple[float, Tensor | None]:
+    """(number, tensor): one of them holds the value; that of a tensor is not read."""
+    if isinstance(value, Tensor):
+        if value.dim() != 0 or not value.is_floating_point():
             raise ValueError(
-                f"{op}: temperature must be a number or a 0-dim float tensor, "
-                f"got shape {tuple(temperature.shape)} of {temperature.dtype}"
+                f"{op}: {name} must be a number or a 0-dim float tensor, "
+                f"got shape {tuple(value.shape)} of {value.dtype}"
             )
-        if temperature.device != device:
-            raise ValueError(f"{op}: temperature must be on {device}, as the embeddings, got {temperature.device}")
-        return 0.0, temperature
-    temperature = as_number(op, "temperature", temperature, "a number or a 0-dim tensor")
-    if not FLOAT32.tiny <= temperature <= FLOAT32.max:
-        raise ValueError(f"{op}: temperature must be positive and finite in float32, got {temperature}")
-    if torch.compiler.is_compiling() and _varies(temperature):
-        return 0.0, torch.ones((), dtype=torch.float64, device=device) * temperature
-    return float(temperature), None
+        if value.device != device:
+            raise ValueError(f"{op}: {name} must be on {device}, as the embeddings, got {value.device}")
+        return 0.0, value
+    value = as_number(op, name, value, "a number or a 0-dim tensor")
+    if not (FLOAT32.tiny if positive else -FLOAT32.max) <= value <= FLOAT32.max:
+        raise ValueError(f"{op}: {name} must be {'positive and ' if positive else ''}finite in float32, got {value}")
+    if torch.compiler.is_compiling() and _varies(value):
+        return 0.0, torch.ones((), dtype=torch.float64, device=device) * value
+    return float(value), None
 
 
 def _varies(number: float) -> bool:

@@ -103,11 +103,13 @@ int main(int count, char** words) {
     std::vector<float> room(4 * cpu::kTile * cpu::kTile);
     for (const double tau : temperatures) {
         const cpu::Kept known{room.data(), 4};
-        cpu::nt_xent_forward(matrix(first), matrix(second), n, tau, each.data(), shift.data(), inverse_sum.data(),
-                             matrix(unit), lengths.data(), known);
-        cpu::nt_xent_backward(grad.data(), matrix(unit), lengths.data(), each.data(), shift.data(), inverse_sum.data(),
-                              known, n, tau, matrix(d));
-        write(out, each), write(out, d);
+        for (const bool across : {false, true}) {
+            cpu::nt_xent_forward(matrix(first), matrix(second), n, across, tau, each.data(), shift.data(),
+                                 inverse_sum.data(), matrix(unit), lengths.data(), known);
+            cpu::nt_xent_backward(grad.data(), matrix(unit), lengths.data(), each.data(), shift.data(),
+                                  inverse_sum.data(), known, n, across, tau, matrix(d));
+            write(out, each), write(out, d);
+        }
         const cpu::Rows negatives = matrix(queue), weighted = matrix(average), to_key = matrix(dkey);
         for (const cpu::Rows* others : {static_cast<const cpu::Rows*>(nullptr), &negatives}) {
             cpu::info_nce_forward(matrix(first), matrix(second), n, others, int64_t(queue.size()) / wide, tau,

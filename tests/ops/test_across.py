@@ -17,13 +17,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sslfast import KeyQueue, ops
-from sslfast.losses import InfoNCELoss, NTXentLoss
+from sslfast.losses import CLIPLoss, InfoNCELoss, NTXentLoss
 
 N, WIDTH, DIM = 5, 12, 8
 CASES = [
     *itertools.product((NTXentLoss, InfoNCELoss), ("all", "ring"), ("mean", "sum"), (0.2,), (torch.float32,)),
     *itertools.product((NTXentLoss, InfoNCELoss), ("all", "ring"), ("mean",), (0.01,), (torch.float32,)),
-    *itertools.product((NTXentLoss, InfoNCELoss), ("ring",), ("none",), (0.2,), (torch.float64,)),
+    *itertools.product((NTXentLoss, InfoNCELoss, CLIPLoss), ("ring",), ("none",), (0.2,), (torch.float64,)),
+    *itertools.product((CLIPLoss,), ("all", "ring"), ("mean",), (0.01, 0.2), (torch.float32,)),
 ]
 
 

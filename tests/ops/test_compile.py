@@ -67,7 +67,7 @@ def test_changing_batches_compile_at_most_twice(name):
 
 
 @pytest.mark.parametrize("dynamic", [None, True])
-@pytest.mark.parametrize("name", ["nt_xent", "info_nce"])
+@pytest.mark.parametrize("name", ["nt_xent", "info_nce", "clip_loss"])
 def test_an_annealed_temperature(name, dynamic):
     op = getattr(ops, name)
     compiled, counter = counted(lambda z1, z2, t: op(z1, z2, temperature=t), dynamic=dynamic)

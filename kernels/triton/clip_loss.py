@@ -1,0 +1,78 @@
+"""CLIP's loss on the GPU: one square of cosines forward, for both directions; blocks of rows backward; never in memory.
+
+For N images and texts, in operations (a multiplication and an addition are two) and exponentials: forward 2·N²·D and
+N² (τ < 1/64: twice that), backward 8·N²·D and 2·N²; float32 products cost three of tf32. Memory beyond inputs and
+outputs as nt_xent for 2N views.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from sslfast.kernels.triton import softmax
+from sslfast.kernels.triton.normalize import normalize_pairs
+from sslfast.kernels.triton.nt_xent import GROUPS, SPLITS, finish
+from sslfast.kernels.triton.nt_xent_kernels import pair_sums
+from sslfast.kernels.triton.sizes import cdiv
+from sslfast.kernels.triton.softmax_kernels import streaming_sums
+from sslfast.kernels.triton.tiles import PLAIN_FROM
+
+
+def forward(image: Tensor, text: Tensor, temperature: float, tau: Tensor | None) -> tuple[Tensor, ...]:
+    """Losses of images, then texts; shift and inverse_sum (2N,), P_ij = exp((u_i·u_j − shift_i)/τ)·inverse_sum_i; u;
+    scale.
+
+    image, text: (N, D) float32, bfloat16 or float16, any strides. tau: a 0-dim tensor that replaces temperature.
+    u: unit rows (2N, D) in the input dtype; scale: their factors (2N,); all but u are float32.
+    """
+    n, d = image.shape
+    temperature = ctypes.c_float(temperature).value  # as the kernels get it
+    with torch.cuda.device_of(image):
+        u, scale, cosine = normalize_pairs(image, text)
+        v, w = u[:n], u[n:]
+        plan = softmax.plan("sums", n, n, d, image.dtype, image.device)
+        block = max(plan.rows, plan.columns)
+        size = block * cdiv(n, block * GROUPS)
+        groups = cdiv(n, size)
+        regimes = softmax.regimes(temperature, tau)
+        partial = torch.empty(2, 2 if True in regimes else 1, groups, n, dtype=torch.float32, device=image.device)
+        for guarded in regimes:
+            if guarded:
+                for rows, columns, sums in ((v, w, partial[0]), (w, v, partial[1])):
+                    streaming_sums[(cdiv(n, plan.rows), groups, 1)](
+                        rows, columns, sums, None, n, n, size, temperature, tau, PLAIN_FROM.value,
+                        SKIP="self", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned, **plan.options,
+                    )  # fmt: skip
+            else:
+                pair_sums[(groups**2,)](v, w, *partial, n, size, temperature, tau, SKIP="self", **plan.options)
+        sides = (softmax.combine(softmax.Sums(x, None, PLAIN_FROM.value), cosine, temperature, tau) for x in partial)
+        losses, shift, inverse_sum = map(torch.cat, list(zip(*sides))[:3])
+    return losses, shift, inverse_sum, u, scale
+
+
+def backward(
+    grad: Tensor,
+    u: Tensor,
+    scale: Tensor,
+    losses: Tensor,
+    shift: Tensor,
+    inverse_sum: Tensor,
+    temperature: float,
+    tau: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of Σ_i grad_i·loss_i: to the raw rows (2N, D) in u's dtype, and to τ, 0-dim float32, if a tensor."""
+    temperature = ctypes.c_float(temperature).value
+    with torch.cuda.device_of(u):
+        largest = torch.linalg.vector_norm(grad, ord=float("inf")) if u.dtype == torch.float16 else None
+        factors = softmax.relative_factors(grad, shift, inverse_sum, largest, temperature, tau)
+        (v, w), of_images, of_texts = u.chunk(2), *zip(factors.chunk(2), shift.chunk(2))
+        du = [
+            softmax.weighted_sums(
+                softmax.Factors(*of_rows, *of_columns), rows, columns, "self", temperature, tau, SPLITS
+            )
+            for rows, columns, of_rows, of_columns in ((v, w, of_images, of_texts), (w, v, of_texts, of_images))
+        ]
+        return finish(grad, losses, du, u, scale, largest, temperature, tau)
