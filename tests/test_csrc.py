@@ -13,7 +13,7 @@ import torch
 from numerics import assert_as_accurate
 from torch import Tensor
 
-from sslfast.kernels import reference, reference_mae
+from sslfast.kernels import reference, reference_image_text, reference_mae
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(ROOT.glob("csrc/cpu/*.cpp"))
@@ -108,13 +108,13 @@ def test_arm64_gives_what_the_reference_gives(tmp_path):
         checked(what, floats(*exact.shape), exact, eager)
 
     for tau in temperatures.tolist():
-        losses = [
-            gradients(partial(reference.nt_xent, temperature=tau, reduction="none"), *pair)
-            for pair in kinds(first, second)
-        ]
-        (exact, *exact_gradients), (eager, *eager_gradients) = losses
-        checked("nt_xent", floats(140), exact, eager)
-        checked("dz", floats(140, wide), torch.cat(exact_gradients), torch.cat(eager_gradients))
+        for loss in (reference.nt_xent, reference_image_text.clip_loss):
+            losses = [
+                gradients(partial(loss, temperature=tau, reduction="none"), *pair) for pair in kinds(first, second)
+            ]
+            (exact, *exact_gradients), (eager, *eager_gradients) = losses
+            checked(loss.__name__, floats(140), exact, eager)
+            checked("dz", floats(140, wide), torch.cat(exact_gradients), torch.cat(eager_gradients))
         for negatives in (None, queue):
             results = [
                 gradients(lambda q, k: reference.info_nce(q, k, like(negatives, q), tau, reduction="none"), *pair)  # noqa: B023

@@ -94,17 +94,10 @@ def info_nce_liger(inputs: dict[str, Tensor]) -> Peer | None:
 
 
 def clip_loss_eager(image: Tensor, text: Tensor) -> Tensor:
-    """Also what open_clip's ClipLoss computes, on rows that its model has normalised."""
+    """The formula of open_clip's ClipLoss too, whose model normalises the rows."""
     logits = F.normalize(image) @ F.normalize(text).T / INFO_NCE_TEMPERATURE
     own = torch.arange(len(image), device=image.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-
-
-def clip_loss_open_clip(inputs: dict[str, Tensor]) -> Peer:
-    from open_clip.loss import ClipLoss
-
-    loss = ClipLoss()
-    return lambda image, text: loss(F.normalize(image), F.normalize(text), 1 / INFO_NCE_TEMPERATURE)
 
 
 # --- negative_cosine_similarity ---
@@ -146,7 +139,6 @@ PEERS = {
     "clip_loss": {
         "eager": plain(clip_loss_eager),
         "torch.compile": compiled(clip_loss_eager),
-        "open_clip": clip_loss_open_clip,
         "sslfast": sslfast(lambda image, text: ops.clip_loss(image, text, INFO_NCE_TEMPERATURE), "clip_loss"),
     },
     "negative_cosine_similarity": {

@@ -213,7 +213,7 @@ def test_ranks_train_as_one_process(number, results):
 
     losses = [rank["loss"] for rank in ranks]
     if reduction == "none":
-        halves = zip(*(loss.chunk(2 if case[0] is NTXentLoss else 1) for loss in losses))
+        halves = zip(*(loss.chunk(1 if case[0] is InfoNCELoss else 2) for loss in losses))
         torch.testing.assert_close(torch.cat([torch.cat(half) for half in halves]), alone["loss"], **tolerance)
     else:
         together = torch.stack(losses).mean() if reduction == "mean" else torch.stack(losses).sum()
