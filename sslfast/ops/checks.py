@@ -109,8 +109,10 @@ def check_scalar(
             raise ValueError(f"{op}: {name} must be on {device}, as the embeddings, got {value.device}")
         return 0.0, value
     value = as_number(op, name, value, "a number or a 0-dim tensor")
-    if not (FLOAT32.tiny if positive else -FLOAT32.max) <= value <= FLOAT32.max:
-        raise ValueError(f"{op}: {name} must be {'positive and ' if positive else ''}finite in float32, got {value}")
+    if positive and not FLOAT32.tiny <= value <= FLOAT32.max:
+        raise ValueError(f"{op}: {name} must be positive and finite in float32, got {value}")
+    if not -FLOAT32.max <= value <= FLOAT32.max:
+        raise ValueError(f"{op}: {name} must be finite in float32, got {value}")
     if torch.compiler.is_compiling() and _varies(value):
         return 0.0, torch.ones((), dtype=torch.float64, device=device) * value
     return float(value), None
