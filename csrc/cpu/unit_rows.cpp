@@ -17,17 +17,10 @@ constexpr double kFixedShiftFrom = 0.025;     // the least temperature with exp(
 
 // In place; returns the factor.
 float normalize(float* row, int64_t depth) {
-    Vector most = {};
-    for (int64_t k = 0; k < depth; k += kWidth) {
-        const Vector x = load(row + k);
-        most = maximum(x < 0.0f ? -x : x, most);
-    }
-    const float largest = cpu::largest(most);
-    const float divisor = largest > 0 ? largest : 1;
-    double squares = 0;  // divided by the largest, no square overflows or vanishes
+    double squares = 0;  // of doubles: no square of a float overflows or vanishes
 #pragma omp simd reduction(+ : squares)
-    for (int64_t k = 0; k < depth; ++k) squares += double(row[k] / divisor) * double(row[k] / divisor);
-    float norm = float(largest * std::sqrt(squares));
+    for (int64_t k = 0; k < depth; ++k) squares += double(row[k]) * row[k];
+    float norm = float(std::sqrt(squares));
     norm = norm < kEps ? kEps : norm;
 #pragma omp simd
     for (int64_t k = 0; k < depth; ++k) row[k] /= norm;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ def define_op(
     layout: dict[str, str] | None = None,
     requires: Callable | None = None,
 ) -> Callable:
-    """Register `sslfast::<schema>` and return it; autograd stays with the caller.
+    """Register `sslfast::<schema>` and return what calls it; autograd stays with the caller.
 
     Args:
         schema: name and signature, as `torch.library.Library.define` takes it.
@@ -42,10 +43,49 @@ def define_op(
     LIB.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     op = getattr(torch.ops.sslfast, name).default
     check = layout_check(name, [argument.name for argument in op._schema.arguments], layout or {})
+    kernels = {}
     for device, kernel in (("CPU", cpu), ("CUDA", cuda), ("CompositeExplicitAutograd", reference)):
-        LIB.impl(name, _checked(_dispatch(kernel, reference), check, requires), device)
+        kernels[device.lower()] = _checked(_dispatch(kernel, reference), check, requires)
+        LIB.impl(name, kernels[device.lower()], device)
     torch.library.register_fake(f"sslfast::{name}", fake, lib=LIB)
-    return op
+    return op if op._schema.is_mutable else _directly(op, kernels)
+
+
+def _directly(op: Callable, kernels: dict[str, Callable]) -> Callable:
+    """The op, without PyTorch's dispatcher where that has nothing else to do: it takes as long as a small kernel."""
+
+    def call(first, *args):
+        if _watched() or not all(_plain(x) for x in (first, *args) if isinstance(x, Tensor)):
+            return op(first, *args)
+        return kernels.get(first.device.type, op)(first, *args)
+
+    return call
+
+
+def _watched() -> bool:
+    """Whether somebody follows the ops: a trace, a mode, a transform or the profiler."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state() is not None
+        or torch.autograd._profiler_enabled()
+    )
+
+
+def _plain(x: Tensor) -> bool:
+    """Whether the dispatcher would go straight to the kernel of x's device."""
+    if x.requires_grad and torch.is_grad_enabled():
+        return False
+    return torch._C._dispatch_keys(x).raw_repr() == _plain_keys(x.device.type)
+
+
+@functools.cache
+def _plain_keys(device: str) -> int:
+    if device not in ("cpu", "cuda"):
+        return -1
+    with torch.inference_mode(False):
+        return torch._C._dispatch_keys(torch.empty(0, dtype=torch.float32, device=device)).raw_repr()
 
 
 def lazily(module: str, function: str) -> Callable:
