@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from triton.runtime.jit import JITFunction
 
 from sslfast.kernels.triton import (
     augment,
+    clip_loss,
     gather_patches,
     gather_tokens,
     info_nce,
@@ -119,11 +121,13 @@ class TorchLaunches(TorchDispatchMode):
         return function(*args, **kwargs or {})
 
 
-def _nt_xent(z: Tensor, grad: Tensor, temperature: float, tau: Tensor | None) -> tuple[Callable, Callable]:
-    losses, shift, inverse_sum, u, scale = nt_xent.forward(z, z, temperature, tau)
+def _two_views(
+    kernels: ModuleType, z: Tensor, grad: Tensor, temperature: float, tau: Tensor | None
+) -> tuple[Callable, Callable]:
+    losses, shift, inverse_sum, u, scale = kernels.forward(z, z, temperature, tau)
     return (
-        lambda: nt_xent.forward(z, z, temperature, tau),
-        lambda: nt_xent.backward(grad, u, scale, losses, shift, inverse_sum, temperature, tau),
+        lambda: kernels.forward(z, z, temperature, tau),
+        lambda: kernels.backward(grad, u, scale, losses, shift, inverse_sum, temperature, tau),
     )
 
 
@@ -148,7 +152,8 @@ def calls() -> dict[str, tuple[Callable[[], object], ...]]:
                 str(dtype)[6:] + (", learned τ" if learned else ""),
                 (0.0, tau) if learned else (0.2, None),
             )
-            result[f"nt_xent {name}"] = _nt_xent(z, ones(32), *temperature)
+            result[f"nt_xent {name}"] = _two_views(nt_xent, z, ones(32), *temperature)
+            result[f"clip_loss {name}"] = _two_views(clip_loss, z, ones(32), *temperature)
             result[f"info_nce queue {name}"] = _info_nce(z, queue, ones(16), *temperature)
         result[f"info_nce batch {str(dtype)[6:]}"] = _info_nce(z, None, ones(16), 0.2, None)
     z, queue, shift = z.float(), queue.float(), torch.ones(16)

@@ -18,6 +18,7 @@ from triton_kernels import INTERPRETED, compiles, run_interpreted
 from sslfast.augment import ViewParams
 from sslfast.kernels.triton import (
     augment,
+    clip_loss,
     gather_patches,
     gather_tokens,
     info_nce,
@@ -94,6 +95,7 @@ CASES = {
         lambda x: negative_cosine_similarity.backward(torch.ones(3), random(3, 4), x, True, True), random(3, 4),
     ),
     "nt_xent": (lambda x: nt_xent.forward(x, random(3, 4), 0.5, None), random(3, 4)),
+    "clip_loss": (lambda x: clip_loss.forward(x, random(3, 4), 0.5, None), random(3, 4)),
     "info_nce": (lambda x: info_nce.forward(random(3, 4), x, None, 0.5, None, True), random(3, 4)),
 }  # fmt: skip
 
