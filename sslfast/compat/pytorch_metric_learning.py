@@ -53,10 +53,10 @@ class NTXentLoss(nn.Module):
             order = labels.argsort(stable=True)
             first, second = order[: len(order) // 2 * 2].view(-1, 2).T
             self._check(labels[first], labels[second], len(labels) == 2 * len(first))
-            return self.symmetric(embeddings[first], embeddings[second])
+            return self.symmetric(embeddings.index_select(0, first), embeddings.index_select(0, second))
         first, second = labels.argsort(), ref_labels.argsort()
         self._check(labels[first], ref_labels[second], len(labels) == len(ref_labels))
-        return self.one_way(embeddings[first], ref_emb[second])
+        return self.one_way(embeddings.index_select(0, first), ref_emb.index_select(0, second))
 
     def symmetric(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
         """Row i of both are one example; all 2N rows are anchors."""

@@ -14,10 +14,7 @@ def simclr_loss_func(z1: Tensor, z2: Tensor, temperature: float = 0.1, extra_pos
         ValueError: extra_pos_mask is given. TypeError, ValueError: as `ops.nt_xent` does.
     """
     if extra_pos_mask is not None:
-        raise ValueError(
-            "simclr_loss_func: extra_pos_mask is not served; where it says which images are of one class, use "
-            "sslfast.compat.sup_contrast.SupConLoss, else solo-learn's own"
-        )
+        raise ValueError("simclr_loss_func: extra_pos_mask is not served; use solo-learn's own for it")
     return ops.nt_xent(z1, z2, temperature)
 
 

@@ -42,7 +42,7 @@ def assert_same(mine: Callable, its: Callable, device: str) -> None:
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_simclr(temperature: float, device: str) -> None:
     assert_same(lambda *z: ours.simclr_loss_func(*z, temperature), lambda *z: simclr(*z, temperature), device)
-    with pytest.raises(ValueError, match=r"extra_pos_mask is not served; .* use"):
+    with pytest.raises(ValueError, match="extra_pos_mask is not served; use"):
         ours.simclr_loss_func(*randn(2, 4, 3, device=device), extra_pos_mask=torch.ones(8, 8, dtype=torch.bool))
 
 

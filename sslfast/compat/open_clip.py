@@ -1,0 +1,89 @@
+"""open_clip's loss (https://github.com/mlfoundations/open_clip, 3.3), by its name and signature."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from sslfast import ops
+from sslfast.compat.unit_rows import unit_rows
+
+
+class ClipLoss(nn.Module):
+    """CLIP's loss of image and text features of unit length, as open_clip's models give them.
+
+    Values and the gradients that reach a model are open_clip's for all it recommends, and for its default: the
+    gradient to the features themselves lacks the part along them, which the models' normalisation removes. The result
+    is float32 also for bfloat16 and float16. Over several processes the features are those of the default group.
+
+    Args:
+        local_loss: return the mean of this process's own rows instead of that of all processes.
+        gather_with_grad: gradients through the features of other processes; without, those to a process's features are
+            a world_size-th, as open_clip's are. False with local_loss, which lacks a part of them, is refused.
+        cache_labels: accepted for the signature; there are none.
+        rank, world_size: of this process, and how many there are.
+        use_horovod: refused.
+
+    Raises:
+        ValueError: what is refused is asked; in the call: features do not go together, are not of unit length (on the
+            CPU; on CUDA the loss is NaN), or there is no process group of that size.
+    """
+
+    def __init__(
+        self,
+        local_loss: bool = False,
+        gather_with_grad: bool = False,
+        cache_labels: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        use_horovod: bool = False,
+    ) -> None:
+        super().__init__()
+        if use_horovod:
+            raise ValueError("ClipLoss: use_horovod is not served; use torch.distributed, or open_clip's own ClipLoss")
+        if world_size > 1 and local_loss and not gather_with_grad:
+            raise ValueError("ClipLoss: local_loss lacks gradients without gather_with_grad; use gather_with_grad=True")
+        self.local_loss, self.gather_with_grad, self.cache_labels = local_loss, gather_with_grad, cache_labels
+        self.rank, self.world_size = rank, world_size
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor | float,
+        logit_bias: Tensor | None = None,
+        output_dict: bool = False,
+    ) -> Tensor | dict[str, Tensor]:
+        """image_features, text_features: (N, D) of unit length; logit_scale: what cosines are multiplied by.
+
+        logit_bias, the same for all logits, changes nothing and gets gradient zero.
+        """
+        features = [unit_rows("ClipLoss", "image_features", image_features)]
+        features.append(unit_rows("ClipLoss", "text_features", text_features))
+        if isinstance(logit_scale, Tensor):
+            logit_scale = logit_scale.reshape(())
+        several = self.world_size > 1
+        if several:
+            size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+            if size != self.world_size:
+                raise ValueError(
+                    f"ClipLoss: world_size must be that of the default group, {size}, got {self.world_size}"
+                )
+            if not self.gather_with_grad:
+                features = [_shrunk_gradient(x, self.world_size) for x in features]
+        loss = ops.clip_loss(*features, logit_scale=logit_scale, group="world" if several else None)
+        if several and not self.local_loss:
+            mean = loss.detach().clone()
+            dist.all_reduce(mean)
+            loss = loss + (mean / self.world_size - loss.detach())  # the value of all, the gradient of its own
+        if logit_bias is not None:
+            loss = loss + 0 * logit_bias.sum()
+        return {"contrastive_loss": loss} if output_dict else loss
+
+
+def _shrunk_gradient(x: Tensor, by: int) -> Tensor:
+    if not x.requires_grad:
+        return x
+    x = x.view_as(x)
+    x.register_hook(lambda grad: grad / by)
+    return x

@@ -1,0 +1,30 @@
+"""Rows of unit length, for losses of libraries that leave the normalisation to the model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TOLERANCE = 0.02  # what rounding to bfloat16 leaves of a length
+
+
+def unit_rows(loss: str, name: str, x: Tensor) -> Tensor:
+    """The rows (..., D) as they are: on the CPU others than of unit length raise, elsewhere they become NaN.
+
+    Zero rows count as such: a normalised zero is one.
+
+    Raises:
+        TypeError: x is no float tensor. ValueError: its rows are not of unit length.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"{loss}: {name} must be a float tensor, got {getattr(x, 'dtype', type(x).__name__)}")
+    length = x.detach().float().norm(dim=-1, keepdim=True)
+    good = ((length - 1).abs() < TOLERANCE) | (length == 0) | length.isnan()
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.where(good, x, float("nan"))
+    if not good.all():
+        raise ValueError(
+            f"{loss}: {name} must have rows of unit length, as after F.normalize(x, dim=-1), got lengths from "
+            f"{length.min():.3g} to {length.max():.3g}"
+        )
+    return x

@@ -1,0 +1,108 @@
+"""sslfast.compat.open_clip against open_clip's formula, written out, in one process and in two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from gloo import run_ranks
+from torch import Tensor
+
+from sslfast.compat.open_clip import ClipLoss
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> str:
+    return request.param
+
+
+def inputs(rows: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Raw features of images and texts, and the logarithm of the scale."""
+    generator = torch.Generator().manual_seed(0)
+    raw = [torch.randn(rows, 7, generator=generator).to(device, dtype).requires_grad_() for _ in range(2)]
+    return [*raw, torch.tensor(2.0, device=device, dtype=dtype, requires_grad=True)]
+
+
+def formula(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    logits, own = scale * image @ text.T, torch.arange(len(image), device=image.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def value_and_gradients(loss: Any, leaves: list[Tensor]) -> list[Tensor]:
+    image, text, log_scale = leaves
+    value = loss(F.normalize(image, dim=-1), F.normalize(text, dim=-1), log_scale.exp())
+    return [value.detach(), *torch.autograd.grad(value, leaves)]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 33])
+def test_one_process(rows: int, device: str) -> None:
+    leaves = inputs(rows, device)
+    found = [value_and_gradients(loss, leaves) for loss in (ClipLoss(), formula)]
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
+def test_what_else_the_call_takes() -> None:
+    image, text, scale = F.normalize(torch.randn(2, 5, 4), dim=-1).unbind() + (torch.tensor([3.0]),)
+    bias = torch.tensor(-10.0, requires_grad=True)
+    found = ClipLoss(cache_labels=True)(image, text, scale, bias, output_dict=True)["contrastive_loss"]
+    torch.testing.assert_close(found, formula(image, text, scale))
+    torch.testing.assert_close(found, ClipLoss()(image, text, 3.0))
+    found.backward()
+    assert bias.grad == 0
+
+
+def test_rows_that_a_model_has_not_normalised(device: str) -> None:
+    image, text = F.normalize(torch.randn(2, 5, 4, device=device), dim=-1)
+    if device == "cpu":
+        with pytest.raises(ValueError, match=r"text_features must have rows of unit length.*lengths from 1 to 2"):
+            ClipLoss()(image, torch.cat([text[:4], 2 * text[4:]]), 3.0)
+    else:
+        assert ClipLoss()(image, 2 * text, 3.0).isnan()
+    ClipLoss()(image.bfloat16(), text.bfloat16(), 3.0)
+
+
+def test_what_is_not_served_says_what_to_use() -> None:
+    for options, match in (
+        ({"use_horovod": True}, "use_horovod is not served; use torch.distributed"),
+        ({"local_loss": True, "world_size": 2}, "use gather_with_grad=True"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            ClipLoss(**options)
+    x = F.normalize(torch.randn(5, 4), dim=-1)
+    with pytest.raises(ValueError, match="world_size must be that of the default group, 1, got 2"):
+        ClipLoss(world_size=2)(x, x, 3.0)
+
+
+MODES = [(True, True), (False, True), (False, False)]  # local_loss, gather_with_grad
+
+
+def of_this_rank() -> list[list[Tensor]]:
+    """By every mode; the gradient to the scale as the mean over the ranks, which DDP makes of it."""
+    rank, found = dist.get_rank(), []
+    *features, log_scale = inputs(8, dtype=torch.float64)
+    leaves = [*(x.detach()[4 * rank :][:4].requires_grad_() for x in features), log_scale]
+    for local_loss, gather_with_grad in MODES:
+        loss = ClipLoss(local_loss, gather_with_grad, rank=rank, world_size=2)
+        found.append(value_and_gradients(loss, leaves))
+        dist.all_reduce(found[-1][3].div_(2))
+    return found
+
+
+def test_two_processes(tmp_path) -> None:
+    """The loss of all; gradients twice as large, which DDP halves, but for the features in open_clip's default."""
+    whole, image, text, scale = value_and_gradients(formula, inputs(8, dtype=torch.float64))
+    ranks = run_ranks(of_this_rank, 2, tmp_path)
+    for mode, both in zip(MODES, zip(*ranks)):
+        local_loss, gather_with_grad = mode
+        values = torch.stack([found[0] for found in both])
+        torch.testing.assert_close(values.mean(), whole)
+        assert local_loss == (not torch.allclose(*values))
+        factor = 2 if gather_with_grad else 1
+        for rank, found in enumerate(both):
+            mine = slice(4 * rank, 4 * rank + 4)
+            torch.testing.assert_close(found[1:], [factor * image[mine], factor * text[mine], scale])
