@@ -10,7 +10,7 @@ from sslfast.kernels import reference
 from sslfast.kernels.cpu import info_nce as cpu
 from sslfast.ops import across, agreement
 from sslfast.ops.autograd import differentiable, may_be_differentiated
-from sslfast.ops.checks import check_embeddings, check_queue, check_reduction, check_temperature
+from sslfast.ops.checks import check_embeddings, check_queue, check_reduction, check_temperature, promoted
 from sslfast.ops.layout import require
 from sslfast.ops.registry import USE_REFERENCE, define_op, lazily
 
@@ -40,8 +40,9 @@ def info_nce(
     but never holds an (N, K) or (N, N) tensor. A zero row has cosine 0 to all others and gradient zero.
 
     Args:
-        query, key: projections (N, D), alike in dtype (float32, bfloat16, float16, or float64 through the reference)
-            and device; row i of both comes from image i. MoCo's keys require no grad; they may.
+        query, key: projections (N, D), alike in dtype (float32, bfloat16, float16, or float64 through the reference;
+            autocast promotes mixed ones) and device; row i of both comes from image i. MoCo's keys require no grad;
+            they may.
         queue: negatives (K, D), rows of unit length (not checked; `sslfast.KeyQueue` keeps them so), on the same
             device; they get no gradient. Another float dtype is converted, in a copy. None: the keys of the batch.
         temperature: a positive number that float32 can hold, or a 0-dim tensor on the same device, which may require
@@ -64,6 +65,7 @@ def info_nce(
 
     Source: He et al. 2020, "Momentum Contrast", https://arxiv.org/abs/1911.05722, equation 1
     """
+    query, key = promoted(query, key)
     check_embeddings("info_nce", query=query, key=key)
     check_queue("info_nce", queue, query)
     number, tau = check_temperature("info_nce", temperature, query.device)

@@ -8,7 +8,7 @@ from torch import Tensor
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import negative_cosine_similarity as cpu
 from sslfast.ops.autograd import differentiable
-from sslfast.ops.checks import check_embeddings, check_reduction
+from sslfast.ops.checks import check_embeddings, check_reduction, promoted
 from sslfast.ops.registry import define_op, lazily
 
 
@@ -23,7 +23,7 @@ def negative_cosine_similarity(p: Tensor, z: Tensor, *, reduction: str = "mean")
 
     Args:
         p, z: predictions and projections, (N, D) each, alike in dtype (float32, bfloat16, float16, or float64 through
-            the reference) and device.
+            the reference; autocast promotes mixed ones) and device.
         reduction: "mean" over the N rows, "sum", or "none".
 
     Returns:
@@ -35,6 +35,7 @@ def negative_cosine_similarity(p: Tensor, z: Tensor, *, reduction: str = "mean")
 
     Source: Chen & He 2021, "Exploring Simple Siamese Representation Learning", https://arxiv.org/abs/2011.10566
     """
+    p, z = promoted(p, z)
     check_embeddings("negative_cosine_similarity", p=p, z=z)
     check_reduction("negative_cosine_similarity", reduction)
     return _negative_cosine_similarity(p, z, reduction)

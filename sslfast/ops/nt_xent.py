@@ -10,7 +10,7 @@ from sslfast.kernels import reference
 from sslfast.kernels.cpu import nt_xent as cpu
 from sslfast.ops import across, agreement
 from sslfast.ops.autograd import differentiable, may_be_differentiated
-from sslfast.ops.checks import check_embeddings, check_reduction, check_temperature
+from sslfast.ops.checks import check_embeddings, check_reduction, check_temperature, promoted
 from sslfast.ops.registry import USE_REFERENCE, define_op, lazily
 
 
@@ -35,7 +35,8 @@ def nt_xent(
 
     Args:
         z1, z2: projections of the first and of the second views, (N, D) each, alike in dtype (float32, bfloat16,
-            float16, or float64 through the reference) and device. Row k of both comes from image k.
+            float16, or float64 through the reference; autocast promotes mixed ones) and device. Row k of both comes
+            from image k.
         temperature: a positive number that float32 can hold, or a 0-dim tensor on the same device, which may require
             grad; the value of a tensor is not checked, one that is not positive gives NaN.
         reduction: "mean" over the 2N views, "sum", or "none": (2N,), views in the order z1 then z2.
@@ -58,6 +59,7 @@ def nt_xent(
 
     Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning", https://arxiv.org/abs/2002.05709
     """
+    z1, z2 = promoted(z1, z2)
     check_embeddings("nt_xent", z1=z1, z2=z2)
     number, tau = check_temperature("nt_xent", temperature, z1.device)
     check_reduction("nt_xent", reduction)
