@@ -15,9 +15,8 @@ class NTXentLoss(nn.Module):
     """NT-Xent of pairs that labels tell, over cosines: the mean over all positive pairs.
 
     Labels that come twice each are served, or with `ref_emb` once on each side: the two views of every example. What
-    it cannot serve raises: larger classes (`SupConLoss` is the loss for them), mined pairs, other distances and
-    reducers. The result is float32 also for bfloat16 and float16. On CUDA the labels are read by the host;
-    `SelfSupervisedLoss` needs none.
+    it cannot serve raises: larger classes, mined pairs, other distances and reducers. The result is float32 also for
+    bfloat16 and float16. On CUDA the labels are read by the host; `SelfSupervisedLoss` needs none.
 
     Args:
         temperature: positive.
@@ -71,7 +70,7 @@ class NTXentLoss(nn.Module):
         if not paired or not torch.equal(first, second.to(first.device)) or (first[1:] == first[:-1]).any():
             raise ValueError(
                 "NTXentLoss: labels must come twice each, or once in labels and once in ref_labels; for larger classes "
-                "use SupConLoss, or pytorch-metric-learning's own NTXentLoss"
+                "use pytorch-metric-learning's own NTXentLoss"
             )
 
 

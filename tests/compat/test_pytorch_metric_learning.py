@@ -69,7 +69,7 @@ def test_what_is_not_served_says_what_to_use() -> None:
         (lambda: ours.NTXentLoss(reducer=reducers.MeanReducer()), "reducer is not served"),
         (lambda: loss(x), "labels must be given"),
         (lambda: loss(x, torch.tensor([0, 0, 1, 1]), pairs), "indices_tuple is not served"),
-        (lambda: loss(x, torch.tensor([0, 0, 0, 0])), "labels must come twice each.*use SupConLoss"),
+        (lambda: loss(x, torch.tensor([0, 0, 0, 0])), "labels must come twice each.*use pytorch-metric-learning's own"),
         (lambda: loss(x, torch.tensor([0, 0, 1, 2])), "labels must come twice each"),
         (lambda: loss(x[:3], torch.tensor([0, 0, 1])), "labels must come twice each"),
         (lambda: loss(x, torch.arange(4), ref_emb=x), "ref_labels with ref_emb"),
