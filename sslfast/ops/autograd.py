@@ -67,7 +67,10 @@ def differentiable(
                 _check_unchanged(ctx, name)
                 found = Gradient.apply(wanted, grad, *_saved(ctx))
             else:
-                found = Gradient.forward(wanted, grad, *_saved(ctx))
+                args = _saved(ctx)
+                if not linear and type(grad) is not Tensor:
+                    grad = _tied(grad, [x for x, needed in zip(args, wanted) if needed])
+                found = Gradient.forward(wanted, grad, *args)
             return *_spread(found, wanted), *[None] * (count - leaves)
 
         @staticmethod
@@ -146,6 +149,14 @@ def _saved(ctx) -> list[Any]:
 def _check_unchanged(ctx, name: str) -> None:
     if any(ctx.others[i]._version != version for i, version in ctx.versions):
         raise RuntimeError(f"{name}: a tensor without gradient changed in place, before a gradient with a graph")
+
+
+# PyTorch refuses to differentiate a compiled backward again only if that needs a tensor which has a gradient: without one
+# it would silently take the gradient for a constant.
+LIB.define("tied(Tensor x, Tensor[] leaves) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
+LIB.impl("tied", lambda x, leaves: x.clone(), "CompositeExplicitAutograd")
+torch.library.register_fake("sslfast::tied", lambda x, leaves: torch.empty_like(x), lib=LIB)
+_tied = torch.ops.sslfast.tied.default
 
 
 def _stand_in(x: Any) -> Any:
