@@ -12,6 +12,7 @@ import functools
 
 import numpy as np
 import torch
+from triton._C.libtriton.ir import ATOMIC_OP as atomics
 from triton.runtime.interpreter import GridExecutor, InterpretedFunction, InterpreterBuilder
 
 NOBODY, SEVERAL = -1, -2
@@ -53,7 +54,7 @@ class Memory:
     def elements(self, addresses: np.ndarray, item: int) -> np.ndarray:
         if self.item is None:
             self.item = item
-            self.reads, self.writes = Accesses(self.bytes // item), Accesses(self.bytes // item)
+            self.reads, self.writes, self.atomics = (Accesses(self.bytes // item) for _ in range(3))
         assert self.item == item, f"{self.name} is accessed by {self.item} and by {item} bytes"
         return (addresses - np.uint64(self.begin)).astype(np.int64) // item
 
@@ -78,7 +79,7 @@ class Launch:
         self.phase += 1
         return tuple(map(int, np.unravel_index(self.program, self.grid)))
 
-    def access(self, pointers, mask, write: bool) -> None:
+    def access(self, pointers, mask, write: bool, atomic: bool = False) -> None:
         inside = np.broadcast_to(mask.data, pointers.data.shape).astype(bool).ravel()
         addresses = pointers.data.ravel()[inside]
         if not addresses.size:
@@ -89,7 +90,7 @@ class Launch:
         shape = self.shapes.setdefault(pointers.data.shape, len(self.shapes))
         threads = (shape << 40) + np.flatnonzero(inside)
         if write:
-            self._write(memory, at, threads)
+            self._write(memory, at, threads, atomic)
         else:
             self._read(memory, at, threads, replicated=inside.size < self.threads)
 
@@ -100,21 +101,27 @@ class Launch:
         raise Race(f"{self.kernel} {'writes' if write else 'reads'} outside its arguments")
 
     def _read(self, memory: Memory, at: np.ndarray, threads: np.ndarray, replicated: bool) -> None:
-        if memory.writes.by_another(at, self.program).any():
-            self._fail(memory, "reads what another program writes")
-        if memory.writes.unordered(at, self.phase, NOBODY if replicated else threads).any():
-            self._fail(memory, "reads without a barrier what another thread wrote")
+        for writes in (memory.writes, memory.atomics):
+            if writes.by_another(at, self.program).any():
+                self._fail(memory, "reads what another program writes")
+            if writes.unordered(at, self.phase, NOBODY if replicated else threads).any():
+                self._fail(memory, "reads without a barrier what another thread wrote")
         memory.reads.add(at, self.program, self.phase, threads)
 
-    def _write(self, memory: Memory, at: np.ndarray, threads: np.ndarray) -> None:
-        if memory.writes.by_another(at, self.program).any():
-            self._fail(memory, "overwrites what another program writes")
+    def _write(self, memory: Memory, at: np.ndarray, threads: np.ndarray, atomic: bool) -> None:
+        """Atomic ones need no order among themselves."""
+        for writes in (memory.writes,) if atomic else (memory.writes, memory.atomics):
+            if writes.by_another(at, self.program).any():
+                self._fail(memory, "overwrites what another program writes")
+            if writes.unordered(at, self.phase, threads).any():
+                self._fail(memory, "overwrites without a barrier what another thread wrote")
         if memory.reads.by_another(at, self.program).any():
             self._fail(memory, "overwrites what another program reads")
-        if memory.writes.unordered(at, self.phase, threads).any():
-            self._fail(memory, "overwrites without a barrier what another thread wrote")
         if memory.reads.unordered(at, self.phase, threads).any():
             self._fail(memory, "overwrites without a barrier what another thread read")
+        if atomic:
+            memory.atomics.add(at, self.program, self.phase, threads)
+            return
         memory.writes.add(at, self.program, self.phase, threads)
         if (memory.writes.thread[at] != threads).any():
             self._fail(memory, "writes an element by two threads at once")
@@ -186,6 +193,13 @@ def _store(original, builder, pointers, value, mask, *rest):
 
 
 @_around(InterpreterBuilder, "create_atomic_rmw")
+def _atomic(original, builder, operation, pointers, value, mask, *rest):
+    if operation != atomics.ADD:  # of whole numbers: those of floats hang on the order
+        raise NotImplementedError(f"triton_races knows no atomic {operation}")
+    _launch.access(pointers, mask, write=True, atomic=True)
+    return original(operation, pointers, value, mask, *rest)
+
+
 @_around(InterpreterBuilder, "create_atomic_cas")
-def _atomic(*_):
-    raise NotImplementedError("triton_races knows no atomics")
+def _compare_and_swap(*_):
+    raise NotImplementedError("triton_races knows no atomic comparison")

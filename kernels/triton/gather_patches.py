@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sslfast.kernels.triton.patches import compact, load_patches, of_channels
-from sslfast.kernels.triton.rows import TILE, row_tile, slot_map
+from sslfast.kernels.triton.rows import TILE, load_slot, row_tile, slot_map
 from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
 
 
@@ -36,20 +36,24 @@ def _gather(
 
 @triton.jit
 def _spread(
-    grad, slots, dimages, kept, chunks,
+    grad, keep, slots, dimages, kept, chunks,
     P: tl.constexpr, C: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, SCALE: tl.constexpr,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """All channels of BLOCK pixels, which lie together in a patch of grad."""
+    """All channels of BLOCK pixels, which lie together in the rows of grad that are of their patch."""
     image = (tl.program_id(0) // chunks).to(tl.int64)
     pixel = tl.program_id(0) % chunks * BLOCK + tl.arange(0, BLOCK)
     channel = tl.arange(0, CHANNELS)
     y, x = pixel // WIDTH, pixel % WIDTH
     patch = y // P * (WIDTH // P) + x // P
-    slot = tl.load(slots + image * (HEIGHT // P * (WIDTH // P)) + patch, mask=pixel < HEIGHT * WIDTH, other=-1)
-    row = (image * kept + slot) * (P * P * C) + (y % P * P + x % P) * C
+    number, slot = load_slot(slots + image * (HEIGHT // P * (WIDTH // P)) + patch, pixel < HEIGHT * WIDTH)
     inside = (channel < C)[:, None] & (pixel < HEIGHT * WIDTH)[None, :]
-    g = tl.load(grad + row[None, :] + channel[:, None], mask=(slot >= 0)[None, :] & inside, other=0).to(tl.float32)
+    pointers = grad + image * kept * (P * P * C) + ((y % P * P + x % P) * C)[None, :] + channel[:, None]
+    g = tl.load(pointers + (slot * (P * P * C))[None, :], mask=(number == 1)[None, :] & inside, other=0).to(tl.float32)
+    if tl.max(number, axis=0) > 1:
+        for k in tl.range(kept, num_stages=1):  # rare: to load ahead would take registers from what is not
+            here = (number > 1) & (tl.load(keep + image * kept + k) == patch)
+            g += tl.load(pointers + tl.cast(k, tl.int64) * (P * P * C), mask=here[None, :] & inside, other=0)
     if len(SCALE) > 0:
         g *= of_channels(channel, SCALE)[:, None]
     pointers = dimages + (image * C + channel[:, None]) * (HEIGHT * WIDTH) + pixel[None, :]
@@ -82,16 +86,17 @@ def backward(
     grad: Tensor, keep: Tensor, channels: int, height: int, width: int, patch_size: int, scale: list[float],
     dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
-    """grad (B, K, P·P·C) to (B, C, H, W) of `dtype`, zero where a patch was not kept."""
+    """grad (B, K, P·P·C) to (B, C, H, W) of `dtype`: for each patch the sum of its rows, taken in order."""
     batch, kept, _ = grad.shape
     dimages = torch.empty(batch, channels, height, width, dtype=dtype, device=grad.device)
     with torch.cuda.device_of(grad):
-        slots = slot_map(keep.contiguous(), height // patch_size * (width // patch_size))
+        keep = keep.contiguous()
+        slots = slot_map(keep, height // patch_size * (width // patch_size))
         block_channels = next_power_of_2(channels)
         block = max(1, TILE // block_channels)
         chunks = cdiv(height * width, block)
         _spread[(batch * chunks,)](
-            grad.contiguous(), slots, dimages, kept, chunks, P=patch_size, C=channels, HEIGHT=height, WIDTH=width,
+            grad.contiguous(), keep, slots, dimages, kept, chunks, P=patch_size, C=channels, HEIGHT=height, WIDTH=width,
             SCALE=tuple(scale), CHANNELS=block_channels, BLOCK=block, num_warps=4,
         )  # fmt: skip
     return dimages

@@ -1,4 +1,4 @@
-"""Tokens back in their places, the mask token in the others, and positions added: one pass each way.
+"""Tokens back in their places, the mask token in the others, and positions added, in one pass; two for the gradients.
 
 A program has one token of several images, which share its position; a gradient's sums over the images are taken a group
 at a time, then over the groups.
@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sslfast.kernels.triton import gather_tokens
 from sslfast.kernels.triton.rows import row_tile
 from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
 
@@ -44,11 +45,11 @@ def _restore(
 
 
 @triton.jit
-def _restore_backward(
-    grad, restore, dvisible, mask_sums, pos_sums, batch, kept, rows, size, image_stride, row_stride, column_stride,
+def _sum_over_images(
+    grad, restore, mask_sums, pos_sums, batch, kept, rows, size, image_stride, row_stride, column_stride,
     D: tl.constexpr, IMAGES: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """grad is read once: a program has BLOCK features of ROWS tokens of a group of `size` images."""
+    """BLOCK features of ROWS tokens of a group of `size` images: of masked tokens all in one, and of every token."""
     CHUNKS: tl.constexpr = tl.cdiv(D, BLOCK)
     first = tl.program_id(0) // CHUNKS * ROWS
     column = tl.program_id(0) % CHUNKS * BLOCK + tl.arange(0, BLOCK)
@@ -63,8 +64,6 @@ def _restore_backward(
             begin = image * image_stride + tl.cast(row, tl.int64) * row_stride
             inside = (image < batch)[:, None] & within[None, :]
             g = tl.load(grad + begin[:, None] + (column * column_stride)[None, :], mask=inside, other=0.0)
-            pointers = dvisible + ((image * kept + slot) * D)[:, None] + column[None, :]
-            tl.store(pointers, g, mask=((slot >= 0) & (slot < kept))[:, None] & within[None, :])
             g = g.to(tl.float32)
             total += tl.sum(g, axis=0)
             masked_total += tl.sum(tl.where((slot >= kept)[:, None], g, 0.0), axis=0)
@@ -96,7 +95,7 @@ def forward(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_embed: Ten
 def backward(grad: Tensor, restore: Tensor, num_visible: int, with_pos: bool) -> tuple[Tensor, Tensor, Tensor]:
     """dvisible (B, K, D) in the dtype of grad (B, L, D); dmask_token (D,) and dpos (L, D), or (0, D), in float32.
 
-    restore: (B, L), no visible token twice in a row; one that is left out has gradient zero. Any strides.
+    restore: (B, L). Any strides.
     """
     grad = grad if grad.stride(2) <= 1 else grad.contiguous()
     batch, rows, d = grad.shape
@@ -104,12 +103,12 @@ def backward(grad: Tensor, restore: Tensor, num_visible: int, with_pos: bool) ->
     images = min(tile_images, next_power_of_2(batch))
     size = images * max(1, min(WAVES, batch // (8 * images)))
     groups, row_blocks = cdiv(batch, size), cdiv(rows, ROWS)
-    dvisible = torch.zeros(batch, num_visible, d, dtype=grad.dtype, device=grad.device)  # `restore` may leave some out
     mask_sums = torch.empty(groups * row_blocks, d, dtype=torch.float32, device=grad.device)
     pos_sums = torch.empty(groups, rows if with_pos else 0, d, dtype=torch.float32, device=grad.device)
     with torch.cuda.device_of(grad):
-        _restore_backward[(row_blocks * cdiv(d, block), groups)](
-            grad, restore.contiguous(), dvisible, mask_sums, pos_sums if with_pos else None, batch, num_visible, rows,
+        _sum_over_images[(row_blocks * cdiv(d, block), groups)](
+            grad, restore.contiguous(), mask_sums, pos_sums if with_pos else None, batch, num_visible, rows,
             size, *grad.stride(), D=d, IMAGES=images, ROWS=ROWS, BLOCK=block, num_warps=4,
         )  # fmt: skip
+    dvisible = gather_tokens.backward(grad, restore, num_visible)
     return dvisible, mask_sums.sum(0), pos_sums[0] if groups == 1 else pos_sums.sum(0)

@@ -23,20 +23,28 @@ def _slot_map(index, slots, count, size, BLOCK: tl.constexpr):
     image = tl.program_id(0).to(tl.int64)
     for start in range(0, size, BLOCK):
         place = start + tl.arange(0, BLOCK)
-        tl.store(slots + image * size + place, -1, mask=place < size)
+        tl.store(slots + image * size + place, tl.zeros((BLOCK,), tl.int64), mask=place < size)
     tl.debug_barrier()
     for start in range(0, count, BLOCK):
         slot = start + tl.arange(0, BLOCK)
         place = tl.load(index + image * count + slot, mask=slot < count, other=-1)
-        tl.store(slots + image * size + place, slot, mask=(place >= 0) & (place < size))
+        known = (place >= 0) & (place < size)
+        tl.atomic_add(slots + image * size + place, slot.to(tl.int64) + 2**32, mask=known, sem="relaxed")
+
+
+@triton.jit
+def load_slot(slots, mask):
+    """How many k point to a place, and which does, if it is one; nothing does outside of the mask."""
+    packed = tl.load(slots, mask=mask, other=0)
+    return packed >> 32, packed & (2**32 - 1)
 
 
 def slot_map(index: Tensor, size: int) -> Tensor:
-    """slots (B, size) int32 with slots[b, index[b, k]] = k, and -1 where no k points.
+    """slots (B, size): of the k with index[b, k] = place their sum and 2**32 times their number, for `load_slot`.
 
-    index: (B, K) contiguous, the entries of a row distinct; those outside [0, size) are dropped.
+    index: (B, K) contiguous; entries outside [0, size) are dropped.
     """
     batch, count = index.shape
-    slots = torch.empty(batch, size, dtype=torch.int32, device=index.device)
+    slots = torch.empty(batch, size, dtype=torch.int64, device=index.device)
     _slot_map[(batch,)](index, slots, count, size, BLOCK=min(1024, next_power_of_2(size)))
     return slots

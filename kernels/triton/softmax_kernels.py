@@ -137,6 +137,7 @@ def combine_splits(
         cosine = tl.load(positive + rows % N, mask=inside, other=0.0)
         origin = tl.where(plain, 0.0, tl.maximum(origin, cosine))
     every = tl.sum(tl.load(sums, mask=mask, other=0.0) * tl.exp2((highest - origin[None, :]) * beta), axis=0)
+    every = tl.where(every < float("inf"), every, float("nan"))  # of columns too long for a plain sum
     if positive is not None:
         ratio = (tl.log2(every) - (cosine - origin) * beta) * LN2
         tl.store(losses + rows, tl.maximum(ratio, 0.0) + log1p(tl.exp(-tl.abs(ratio))), mask=inside)

@@ -39,9 +39,8 @@ def gather_patches(
     Args:
         images: (B, C, H, W) uint8, float32, bfloat16, float16, or float64 through the reference; any strides. H and W
             are multiples of patch_size.
-        keep: (B, K) int64 in [0, L), L = H * W / P^2, on the same device. On CUDA distinct in each row: the gradient
-            counts on that. Patches count in row-major order. What is out of range raises on the CPU and gives NaN on
-            CUDA.
+        keep: (B, K) int64 in [0, L), L = H * W / P^2, on the same device. Patches count in row-major order. What is
+            out of range raises on the CPU and gives NaN on CUDA.
         patch_size: pixels of a patch in each direction, P.
         mean, std: a number, or a list of C; both or neither. They are those of images in [0, 1] for uint8.
         dtype: of the result; by default that of the images, and float32 for uint8.

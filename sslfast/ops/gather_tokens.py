@@ -17,12 +17,12 @@ def gather_tokens(tokens: Tensor, keep: Tensor) -> Tensor:
 
         torch.gather(tokens, 1, keep[:, :, None].expand(-1, -1, tokens.shape[2]))
 
-    but needs no index of the size of the result, and its gradient is written once instead of added up.
+    but needs no index of the size of the result, and its gradient is written once, where no token is kept twice.
 
     Args:
         tokens: (B, L, D) float32, bfloat16, float16, or float64 through the reference, bool or integers; any strides.
-        keep: (B, K) int64 in [0, L), on the same device. On CUDA distinct in each row: the gradient counts on that.
-            What is out of range raises on the CPU and on CUDA gives NaN, the least of integers, or False.
+        keep: (B, K) int64 in [0, L), on the same device. What is out of range raises on the CPU and on CUDA gives NaN,
+            the least of integers, or False.
 
     Returns:
         (B, K, D) in the dtype of tokens. Differentiable with respect to tokens.

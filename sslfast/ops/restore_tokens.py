@@ -24,10 +24,9 @@ def restore_tokens(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_emb
 
     Args:
         visible: (B, K, D) float32, bfloat16, float16, or float64 through the reference.
-        restore: (B, L) int64, L >= K, on the same device: a permutation of 0..L-1 in each row, as
-            `random_patch_mask` gives it; patch l is visible token restore[b, l], or masked if that is K or more. A
-            visible token may come several times on the CPU, on CUDA the gradient counts on once. A number out of range
-            raises on the CPU; on CUDA a negative one gives NaN.
+        restore: (B, L) int64 in [0, L), L >= K, on the same device; of `random_patch_mask` a permutation in each row.
+            Patch l is visible token restore[b, l], or masked if that is K or more. A number out of range raises on the
+            CPU; on CUDA a negative one gives NaN.
         mask_token: (D,) or (1, 1, D), of any of these dtypes; float64 goes with float64 only.
         pos_embed: (L, D) or (1, L, D), likewise; None adds nothing.
 
