@@ -43,8 +43,10 @@ def info_nce(
         query, key: projections (N, D), alike in dtype (float32, bfloat16, float16, or float64 through the reference;
             autocast promotes mixed ones) and device; row i of both comes from image i. MoCo's keys require no grad;
             they may.
-        queue: negatives (K, D), rows of unit length (not checked; `sslfast.KeyQueue` keeps them so), on the same
-            device; they get no gradient. Another float dtype is converted, in a copy. None: the keys of the batch.
+        queue: negatives (K, D), rows of unit length, as `sslfast.KeyQueue` keeps them, on the same device; they get no
+            gradient. Rows of another length are taken as they are; on CUDA those so long that an exponential overflows
+            float32 give NaN, at temperatures of 1/64 and above. Another float dtype is converted, in a copy. None: the
+            keys of the batch.
         temperature: a positive number that float32 can hold, or a 0-dim tensor on the same device, which may require
             grad; the value of a tensor is not checked, one that is not positive gives NaN.
         reduction: "mean" over the N queries, "sum", or "none": (N,).

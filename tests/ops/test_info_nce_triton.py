@@ -212,6 +212,27 @@ def test_nan_in_nan_out(dtype, temperature, k, small_tiles):
 
 
 @runs
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("temperature", [0.01, 0.07, 1.0])
+@pytest.mark.parametrize("length", [1e-3, 8.0, 1e4])
+def test_queue_rows_of_any_length_are_the_formula_or_nan(length, temperature, dtype, small_tiles):
+    """NaN only where a plain sum of exponentials overflows; float16 has none. Halves round what is compared."""
+    query, key, queue = embeddings(40, 90, 24, dtype, noise=3.0)
+    queue[20:50] *= length
+    grad = torch.ones(40, device=DEVICE)
+    actual = run(query, key, queue, temperature, grad)
+    exact = run_reference(query, key, queue, temperature, grad, torch.float64)
+    highest = (F.normalize(query.double()) @ queue.double().T).amax(dim=1) / temperature
+    overflows = (highest > 88.7) & (temperature > 1 / 64) & (dtype != torch.float16)
+    for name in ("loss", "dq"):
+        assert torch.equal(actual[name].reshape(40, -1).isnan().any(dim=1), overflows), name
+        if dtype == torch.float32:
+            torch.testing.assert_close(
+                actual[name][~overflows].double(), exact[name][~overflows], rtol=1e-3, atol=1e-4 * max(1, length)
+            )
+
+
+@runs
 @pytest.mark.parametrize("value", [0.0, -0.1, float("nan")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_a_senseless_temperature_in_a_tensor_gives_nan(value, dtype, small_tiles):
