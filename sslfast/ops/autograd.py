@@ -151,8 +151,8 @@ def _check_unchanged(ctx, name: str) -> None:
         raise RuntimeError(f"{name}: a tensor without gradient changed in place, before a gradient with a graph")
 
 
-# PyTorch refuses to differentiate a compiled backward again only if that needs a tensor which has a gradient: without one
-# it would silently take the gradient for a constant.
+# PyTorch refuses to differentiate a compiled backward again only if that needs a tensor which has a gradient; without
+# one it would silently take the gradient for a constant.
 LIB.define("tied(Tensor x, Tensor[] leaves) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
 LIB.impl("tied", lambda x, leaves: x.clone(), "CompositeExplicitAutograd")
 torch.library.register_fake("sslfast::tied", lambda x, leaves: torch.empty_like(x), lib=LIB)
