@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and their names in front of people."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, in UTF-8, whole or not at all."""
+    """Write `text` to `path`, in UTF-8 ("?" for what is left of names that are not), whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="replace", newline="")
+
+
+def printable(text: str | Path) -> str:
+    """The text with � for what Python could not read of a name that is not UTF-8."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -143,7 +143,7 @@ class ImageConfig(PretrainConfig):
     """Whether the backbone is given the images' luma, one channel, instead of their colours."""
 
     data: str = "digits"
-    """Images to train on: digits, photos, cifar10, cifar100, stl10 or folder:PATH."""
+    """Images to train on: digits, photos, cifar10, cifar100, stl10, stl10-unlabeled or folder:PATH."""
     data_root: str | None = None
     """Folder of the downloaded sets; the data sets' own default if not given."""
     image_size: int = 32

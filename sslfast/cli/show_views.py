@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from sslfast._files import printable
 from sslfast.cli.parse import parse
 
 FORMATS = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
@@ -20,7 +21,7 @@ class ShowViews:
     """What to draw."""
 
     data: str
-    """Images to take: digits, photos, cifar10, cifar100, stl10 or folder:PATH."""
+    """Images to take: digits, photos, cifar10, cifar100, stl10, stl10-unlabeled or folder:PATH."""
     preset: str = "simclr"
     """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v1, moco-v2, simsiam, byol (by turns), mae, mnist-like."""
     strength: float = 1.0
@@ -64,13 +65,13 @@ def show_views(arguments: Sequence[str]) -> int:
     )
     generator = torch.Generator().manual_seed(chosen.seed)
     order = torch.randperm(len(images), generator=generator)[: chosen.images]
-    index, pixels, labels = next(batches(images, chosen.images, order=order))
+    index, pixels, _ = next(batches(images, chosen.images, order=order))
     size = chosen.size or min(*images.shape[1:], LARGEST)
     samplers = ViewSampler.pair(chosen.preset, size, strength=chosen.strength)
     turns = (samplers[k % 2] for k in range(chosen.views))  # those of a pair take turns
     params = [sampler.sample(len(pixels), pixels.shape[-2:], generator=generator) for sampler in turns]
-    names = [f"image {i}: {images.classes[label]}" for i, label in zip(index.tolist(), labels.tolist())]
-    title = f"{chosen.data}, preset {chosen.preset}, strength {chosen.strength:g}, views of {size} px"
+    names = [images.title("image", i) for i in index.tolist()]
+    title = f"{printable(chosen.data)}, preset {chosen.preset}, strength {chosen.strength:g}, views of {size} px"
     output = chosen.output or Path(default_name(chosen))
     output.parent.mkdir(parents=True, exist_ok=True)
     draw_views(output, pixels, params, size, labels=names, title=title)
@@ -82,5 +83,5 @@ def show_views(arguments: Sequence[str]) -> int:
 
 def default_name(chosen: ShowViews) -> str:
     """A file name of letters, digits, dots and dashes; of a folder its last part."""
-    data = Path(chosen.data.removeprefix("folder:")).name
+    data = Path(chosen.data.removeprefix("folder:")).absolute().name
     return re.sub(r"[^\w.-]+", "-", f"views-{data}-{chosen.preset}-{chosen.strength:g}.png")

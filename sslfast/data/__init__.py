@@ -3,7 +3,7 @@
 from sslfast.data.batches import batches
 from sslfast.data.examples import ExampleSet
 from sslfast.data.images import FolderImages, ImageSet, TensorImages
-from sslfast.data.registry import DATASETS, LUMA, load_images, normalization
+from sslfast.data.registry import DATASETS, LUMA, load_images, located, normalization
 from sslfast.data.text import Passages, TokenSet, load_text
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "batches",
     "load_images",
     "load_text",
+    "located",
     "normalization",
 ]

@@ -33,7 +33,7 @@ def read_documents(name: str) -> dict[str, str]:
         return _topics()
     if not name.startswith(FILE) or name == FILE:
         raise ValueError(f"data must be docs or text:FILE, got {name!r}")
-    path = Path(name.removeprefix(FILE))
+    path = Path(name.removeprefix(FILE)).expanduser()
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; text: wants one file")
     if not path.is_file():

@@ -12,15 +12,18 @@ class ExampleSet:
     """N examples with a label each.
 
     Attributes:
-        labels: (N,) int64 on the CPU, indices into `classes`.
-        classes: names of the classes.
+        labels: (N,) int64 on the CPU, indices into `classes`; all 0 if there are no classes.
+        classes: names of the classes; none for examples without labels.
         corrupt: files found so far that could not be read and were skipped, each with the reason.
+        notes: what a reader should know about how the set was understood.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, labels: Tensor, classes: Sequence[str]) -> None:
         if labels.dim() != 1 or labels.dtype != torch.int64 or len(labels) == 0:
             raise ValueError(f"labels must be a non-empty int64 vector, got {tuple(labels.shape)} of {labels.dtype}")
-        if labels.min() < 0 or labels.max() >= len(classes):
+        if labels.min() < 0 or labels.max() >= max(1, len(classes)):
             raise ValueError(f"labels must be indices into the {len(classes)} classes, got up to {labels.max()}")
         self.labels = labels
         self.classes = list(classes)
@@ -28,3 +31,12 @@ class ExampleSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is anything to tell apart."""
+        return bool(self.classes)
+
+    def title(self, kind: str, index: int) -> str:
+        """What an example is called in a picture: `kind`, its number, and its class if it has one."""
+        return f"{kind} {index}" + (f": {self.classes[int(self.labels[index])]}" if self.classes else "")

@@ -1,28 +1,32 @@
-"""Image folders: a subfolder for each class."""
+"""Image folders of any layout."""
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sslfast._files import printable
 from sslfast.data.decode import Unreadable, read, read_all, read_square
+from sslfast.data.duplicates import hold_out
 from sslfast.data.images import FolderImages, ImageSet, TensorImages
+from sslfast.data.layout import Groups, understand
+from sslfast.data.paths import Paths
+from sslfast.data.tree import list_tree
 
 IN_MEMORY = 2**30  # bytes; larger sets are read from their files
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+NAMES = 3  # classes that are named in what was understood
 
 
 def load_folder(
     folder: str | Path, split: str, *, resize: int = 256, seed: int = 0, skip_corrupt: bool = False
 ) -> ImageSet:
-    """A split of an image folder, in RGB; the class of an image is the subfolder that it lies in, at any depth.
+    """A split of an image folder, in RGB; see `layout.understand` for what its subfolders mean.
 
-    `folder` holds train/ and test/ (or val/), or the classes themselves; then a fifth of every class, drawn by `seed`,
-    is the test split. Every file of a class counts, except hidden ones.
+    Of classes without a test split, a fifth of each, drawn by `seed`, is the test split; files of the same bytes are in
+    one split only. Without labels all images are the training split.
 
     Images that all have the same size, with a shorter side up to `resize`, stay as they are. Otherwise each is resized
     to a shorter side of `resize` pixels and its middle (resize, resize) is cut out. Up to 1 GiB a split is held in
@@ -33,10 +37,22 @@ def load_folder(
     class takes their place, so that the set keeps its length and batches their size.
 
     Raises:
-        ValueError: the folder or a class does not exist, holds no images, or the class is not in train/; an image
-            cannot be read (at once if the split is held in memory, else when its batch is due), or none can.
+        ValueError: the folder does not exist or holds no images; there is no such split, or it has a class that is not
+            in train/; an image cannot be read (at once if the split is held in memory, else when its batch is due), or
+            none can.
+        OSError: a directory cannot be read.
     """
-    paths, labels, classes = list_split(Path(folder), split, seed)
+    root = Path(folder)
+    groups, classes, notes = _listed(root, split, seed)
+    names = [path for group in groups.values() for path in group]
+    paths = Paths(root, names)
+    found = [classes.index(name) if classes else 0 for name, group in groups.items() for _ in group]
+    images = _load(paths, torch.tensor(found), [printable(name) for name in classes], resize, skip_corrupt)
+    images.notes = notes
+    return images
+
+
+def _load(paths: Paths, labels: Tensor, classes: list[str], resize: int, skip_corrupt: bool) -> ImageSet:
     corrupt = {} if skip_corrupt else None
     channels, height, width = _first_shape(paths, skip_corrupt)
     images = None
@@ -52,7 +68,7 @@ def load_folder(
     return TensorImages(images, labels, classes, dict(sorted((corrupt or {}).items())))
 
 
-def _first_shape(paths: list[Path], skip_corrupt: bool) -> torch.Size:
+def _first_shape(paths: Paths, skip_corrupt: bool) -> torch.Size:
     """The shape of the first image that can be read."""
     for path in paths:
         try:
@@ -64,53 +80,34 @@ def _first_shape(paths: list[Path], skip_corrupt: bool) -> torch.Size:
     raise ValueError(f"none of the {len(paths)} images can be read, the last: {last.path}: {last.reason}")
 
 
-def list_split(folder: Path, split: str, seed: int) -> tuple[list[Path], Tensor, list[str]]:
-    """Files, labels (N,) and class names of a split, in the order of classes and names."""
+def _listed(folder: Path, split: str, seed: int) -> tuple[Groups, list[str], tuple[str, ...]]:
+    """Paths by class of a split, the names of the classes (none without labels), and what was understood."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    test = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
-    train = folder / "train" if (folder / "train").is_dir() else None
-    if (train is None) != (test is None):
-        raise ValueError(f"{train or test} has no {'test/ or val/' if train else 'train/'} beside it")
-    if train is None:
-        files = {name: _part(paths, split, seed) for name, paths in _list_classes(folder).items()}
-        classes = list(files)
-        if not any(files.values()):
-            raise ValueError(f"{folder} has too few images a class to leave a fifth for the test split")
-    else:
-        files = _list_classes(train)
-        classes = list(files)
-        if split == "test":
-            files = _list_classes(test)
-            if strange := set(files) - set(classes):
-                raise ValueError(f"{test} has classes that {train} has not: {', '.join(sorted(strange))}")
-    paths = [path for name in files for path in files[name]]
-    labels = [classes.index(name) for name in files for _ in files[name]]
-    return paths, torch.tensor(labels), classes
+    tree = list_tree(folder)
+    if not tree.images:
+        raise ValueError(f"{folder} has no images" + (f"; {tree.passed()}" if tree.passed_over else ""))
+    layout = understand(tree.images)
+    train, test, notes = layout.train, layout.test, list(layout.notes)
+    classes = list(train) if layout.labelled else []
+    if test is None and layout.labelled:
+        train, test, copies = hold_out(folder, train, seed)
+        notes.append("a fifth of every class is held out for testing")
+        if copies:
+            notes.append(f"{copies} files are copies of another one, and on its side")
+    chosen = train if split == "train" else test
+    if chosen is None:
+        raise ValueError(
+            f"{folder} has no labels and no test split: judge the network on images in class folders (evaluate --data)"
+        )
+    if not any(chosen.values()):
+        raise ValueError(f"{folder} has too few images a class to leave a fifth for the test split")
+    counts = [f"{_count(part)} {word}" for part, word in ((train, "training"), (test or {}, "test")) if part]
+    names = ", ".join(classes[:NAMES] + ["…"] * (len(classes) > NAMES))
+    kinds = f"{len(classes)} classes ({names})" if classes else "no labels: kNN and what else needs labels is left out"
+    notes = [f"{folder}: {' and '.join(counts)} images; {kinds}", *notes, *filter(None, [tree.passed()])]
+    return chosen, classes, tuple(map(printable, notes))
 
 
-def _list_classes(folder: Path) -> dict[str, list[Path]]:
-    """Class name -> its files, both sorted."""
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    if loose := [entry for entry in entries if entry.is_file() and entry.suffix.lower() in SUFFIXES]:
-        raise ValueError(f"{loose[0]} lies in no class: put it into a subfolder of {folder}, named for its class")
-    classes = {entry.name: _list_files(entry) for entry in entries if entry.is_dir()}
-    if not classes:
-        raise ValueError(f"{folder} has no classes: there must be a subfolder of images for each")
-    if empty := [name for name, paths in classes.items() if not paths]:
-        raise ValueError(f"{folder / empty[0]} has no images")
-    return classes
-
-
-def _list_files(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(found)
-
-
-def _part(paths: list[Path], split: str, seed: int) -> list[Path]:
-    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed)).tolist()
-    held_out = round(len(paths) / 5)
-    return sorted(paths[i] for i in (order[:held_out] if split == "test" else order[held_out:]))
+def _count(groups: Groups) -> int:
+    return sum(map(len, groups.values()))

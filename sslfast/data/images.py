@@ -72,7 +72,7 @@ class FolderImages(ImageSet):
         super().__init__(labels, classes)
         if len(paths) != len(labels):
             raise ValueError(f"paths must be as many as the {len(labels)} labels, got {len(paths)}")
-        self.paths = list(paths)
+        self.paths = paths
         self.resize = resize
         self.skip_corrupt = skip_corrupt
 

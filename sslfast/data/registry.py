@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
+from sslfast.data.documents import FILE
 from sslfast.data.embedded import load_digits, load_photos
 from sslfast.data.folder import load_folder
 from sslfast.data.images import ImageSet
@@ -34,8 +36,11 @@ DATASETS: dict[str, Dataset] = {
     "cifar10": Dataset("CIFAR-10, 3x32x32; download", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": Dataset("CIFAR-100, 3x32x32; download", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "stl10": Dataset("STL-10, labelled part, 3x96x96; download", (0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)),
+    "stl10-unlabeled": Dataset(
+        "STL-10, 100,000 images without labels, 3x96x96; download", (0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)
+    ),
     FOLDER + "PATH": Dataset(  # ImageNet's
-        "images in PATH/train/CLASS/ and PATH/test/CLASS/, or in PATH/CLASS/",
+        "images below PATH, with or without folders for classes and splits",
         (0.485, 0.456, 0.406),
         (0.229, 0.224, 0.225),
     ),
@@ -55,9 +60,10 @@ def load_images(
     """A split of a dataset; the same arguments give the same images in the same order.
 
     Args:
-        name: digits, photos, cifar10, cifar100, stl10, or folder:PATH (see `folder.load_folder`).
+        name: digits, photos, cifar10, cifar100, stl10, stl10-unlabeled (which has no test split), or folder:PATH (see
+            `folder.load_folder`).
         split: train or test.
-        root: where the files of cifar10, cifar100 and stl10 are, or are downloaded to; ./data if None.
+        root: where the files of cifar10, cifar100, stl10 and stl10-unlabeled are, or are downloaded to; ./data if None.
         download: fetch them if they are not there.
         resize: for a folder whose images differ in size, or are larger: the side in pixels to which they are brought.
         seed: draws the test split of digits and of folders without one, and the crops of photos.
@@ -72,7 +78,8 @@ def load_images(
     if split not in SPLITS:
         raise ValueError(f"split must be {' or '.join(SPLITS)}, got {split!r}")
     if name.startswith(FOLDER):
-        return load_folder(name.removeprefix(FOLDER), split, resize=resize, seed=seed, skip_corrupt=skip_corrupt)
+        folder = Path(name.removeprefix(FOLDER)).expanduser()
+        return load_folder(folder, split, resize=resize, seed=seed, skip_corrupt=skip_corrupt)
     if name == "digits":
         return load_digits(split, seed)
     if name == "photos":
@@ -94,5 +101,14 @@ def normalization(name: str, *, gray: bool = False) -> tuple[tuple[float, ...], 
 def _look_up(name: str) -> Dataset:
     key = FOLDER + "PATH" if name.startswith(FOLDER) and name != FOLDER else name
     if key not in DATASETS:
-        raise ValueError(f"data must be one of {', '.join(DATASETS)}, got {name!r}")
+        meant = f"; did you mean {FOLDER}{name}?" if name and Path(name).expanduser().is_dir() else ""
+        raise ValueError(f"data must be one of {', '.join(DATASETS)}, got {name!r}{meant}")
     return DATASETS[key]
+
+
+def located(name: str) -> str:
+    """The name of a data set, of text too, with the path that is in it absolute."""
+    kind, colon, path = name.partition(":")
+    if f"{kind}:" not in (FOLDER, FILE) or not path:
+        return name
+    return kind + colon + os.path.abspath(os.path.expanduser(path))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sslfast._info import commit, installed
-from sslfast.data import normalization
+from sslfast.data import located, normalization
 from sslfast.evaluate.features import fingerprint
 from sslfast.evaluate.protocols import PROTOCOLS, settings_of
 from sslfast.evaluate.results import merge_result, read_results
@@ -73,7 +73,7 @@ class Evaluation:
         baselines_from: str | Path | Sequence[str | Path] | None = None,
     ) -> None:
         self.run = run = Run(Path(run))
-        self.data = data or run.config["data"]
+        self.data = located(data) if data else run.config["data"]
         self._must_fit = isinstance(baselines_from, str | Path)
         sources = [baselines_from] if self._must_fit else baselines_from or ()
         self.baselines_from = [Run(Path(source)) for source in sources]
@@ -96,6 +96,8 @@ class Evaluation:
         """The entry of RUN/results.json, which is written; see `evaluate`."""
         settings = settings_of(protocol, options)
         needs, task = PROTOCOLS[protocol].needs, self.task
+        if needs != "method" and not (task.train.labelled and task.test.labelled):
+            raise ValueError(f"{self.data} has no labels, which {protocol} needs: judge on others by data (--data)")
         judge = partial(PROTOCOLS[protocol].judge, task=task, **settings)
         if needs == "method":
             self._check_channels()

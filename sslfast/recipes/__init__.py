@@ -37,7 +37,7 @@ RECIPES: dict[str, Recipe] = {
 __all__ = ["RECIPES", "Recipe", "recipe_for"]
 
 # Data sets without a recipe of their own take the one of a set like them.
-LIKE = {"cifar100": "cifar10", "stl10": "cifar10", "folder": "imagenet"}
+LIKE = {"cifar100": "cifar10", "stl10": "cifar10", "stl10-unlabeled": "cifar10", "folder": "imagenet"}
 
 
 def recipe_for(name: str, data: str | None = None) -> tuple[str, Recipe]:

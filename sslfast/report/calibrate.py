@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sslfast._extras import require
-from sslfast._files import replacing
+from sslfast._files import printable, replacing
 from sslfast.augment import ViewSampler
 from sslfast.config import ImageConfig
 from sslfast.evaluate import Run, alignment, extract_features, knn_accuracy, linear_probe, uniformity
@@ -110,7 +110,9 @@ def calibrate(
     held_out = len(hold_out(len(Run(run).modality.load("train")), config.seed)[1])
     sweep = Calibration(tuple(points), judge(Run(run), Run(run).initial_backbone()), held_out)
     write(sweep, output / "calibrate.csv")
-    title = f"{config.method} with {config.backbone} on {config.data.rpartition('/')[2]}, preset {config.preset}"
+    title = (
+        f"{config.method} with {config.backbone} on {printable(config.data.rpartition('/')[2])}, preset {config.preset}"
+    )
     draw(sweep, output / "calibrate.png", title=title)
     return sweep
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sslfast._extras import require
-from sslfast._files import replacing, write_text
+from sslfast._files import printable, replacing, write_text
 from sslfast.evaluate.results import read_results
 from sslfast.evaluate.run import Run
 from sslfast.report.figures import TEN
@@ -43,10 +43,8 @@ class Comparison:
         self.columns = list(dict.fromkeys(column for results in self.results for column in results))
         if not self.columns:
             raise ValueError(f"none of {', '.join(str(run.folder) for run in self.runs)} has been evaluated")
-        names = Counter(run.folder.resolve().name for run in self.runs)
-        self.labels = [
-            run.folder.resolve().name if names[run.folder.resolve().name] == 1 else str(run.folder) for run in self.runs
-        ]
+        names = [printable(run.folder.resolve().name) for run in self.runs]
+        self.labels = [name if names.count(name) == 1 else printable(run.folder) for name, run in zip(names, self.runs)]
         self.usual = {
             column: _most([_terms(r[column]) for r in self.results if column in r]) for column in self.columns
         }
@@ -88,7 +86,8 @@ class Comparison:
         self.check(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".csv":
-            with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            text = {"newline": "", "encoding": "utf-8", "errors": "replace"}
+            with replacing(path) as temporary, open(temporary, "w", **text) as file:
                 writer = csv.DictWriter(file, FIELDS)
                 writer.writeheader()
                 writer.writerows(self.records())

@@ -90,15 +90,15 @@ def scatter(points: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> s
     """A map (N, 2) with a colour for each class, and a legend of up to 20."""
     with _style(**{"figure.figsize": (5.6, 5.2), "axes.grid": False}):
         figure, axes = _axes()
-        colours = _colours(len(classes))
-        for k, name in enumerate(classes):
+        colours = _colours(len(classes) or 1)
+        for k, name in enumerate(classes or [""]):
             chosen = points[labels == k]
             axes.scatter(chosen[:, 0], chosen[:, 1], s=11, color=colours[k], alpha=0.85, linewidths=0, label=name)
             if len(classes) <= 20 and len(chosen):
                 halo = require("matplotlib.patheffects", extra="train").withStroke(linewidth=3, foreground=PAGE)
                 axes.text(*np.median(chosen, axis=0), name, ha="center", weight="bold", path_effects=[halo])
         axes.set(xticks=[], yticks=[], xlabel="t-SNE, first dimension", ylabel="t-SNE, second dimension")
-        if len(classes) <= 20:
+        if 0 < len(classes) <= 20:
             legend = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.06), "ncols": 5, "markerscale": 1.8}
             axes.legend(**legend, handletextpad=0.1, columnspacing=1.2)
         return _svg(figure, f"t-SNE map of {len(points)} features, coloured by {len(classes)} classes")

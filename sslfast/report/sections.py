@@ -97,9 +97,8 @@ def views(material: Material) -> Section | None:
     pictures = [augment(sources, params, size) for params in pair]
     strips = []
     for k, source in enumerate(sources):
-        label = material.train.classes[int(material.train.labels[chosen[k]])]
         drawn = [tile(picture[k], params.describe(k)) for picture, params in zip(pictures, pair)]
-        strips.append([tile(source, f"training image {int(chosen[k])}: {label}"), *drawn])
+        strips.append([tile(source, material.train.title("training image", int(chosen[k]))), *drawn])
     text = f"Source, and two views of it by the preset {preset} at strength {strength:g}, as training draws them."
     return Section(text, "strips", strips, 3)
 
@@ -118,7 +117,7 @@ def embedding(material: Material) -> Section:
     svg = figures.scatter(points, labels.numpy(), material.test.classes)
     text = (
         f"t-SNE of the backbone's features of {len(features)} test images (cosine distance, perplexity {perplexity:g});"
-        " the labels only colour the points. Distances between far groups mean little."
+        " what labels there are only colour the points. Distances between far groups mean little."
     )
     return Section(text, "figures", [("", svg)], half=True)
 
@@ -138,22 +137,20 @@ def neighbours(material: Material) -> Section | None:
     pictures = material.pictures(train, found.flatten()).unflatten(0, found.shape)
     strips, hits = [], 0
     for q, query in enumerate(queries):
-        label = test.classes[int(test.labels[query])]
-        strip = [tile(query_pictures[q], f"test image {int(query)}: {label}", "query")]
-        for n, index in enumerate(found[q]):
-            name = train.classes[int(train.labels[index])]
-            hit = name == label
+        strip = [tile(query_pictures[q], test.title("test image", int(query)), "query")]
+        for n, index in enumerate(found[q].tolist()):
+            hit = test.labelled and train.classes[train.labels[index]] == test.classes[test.labels[query]]
             hits += hit
-            text = f"training image {int(index)}: {name}, cosine {values[q, n]:.3f}"
-            strip.append(tile(pictures[q, n], text, "hit" if hit else "miss"))
+            text = f"{train.title('training image', index)}, cosine {values[q, n]:.3f}"
+            strip.append(tile(pictures[q, n], text, ("hit" if hit else "miss") if test.labelled else ""))
         strips.append(strip)
     pool = f"{len(material.train_sample)} training images" + (
         "" if len(material.train_sample) == len(train) else f" drawn from {len(train)}"
     )
-    text = (
-        f"Left a test image, then the {found.shape[1]} nearest of {pool} by cosine similarity: "
-        f"{hits} of {found.numel()} have its label (green frame), the others do not (red, dashed)."
-    )
+    text = f"Left a test image, then the {found.shape[1]} nearest of {pool} by cosine similarity"
+    if test.labelled:
+        text += f": {hits} of {found.numel()} have its label (green frame), the others do not (red, dashed)"
+    text += "."
     return Section(text, "strips", strips, 1 + found.shape[1])
 
 

@@ -54,7 +54,7 @@ class RunLog:
             opened.callback(self._metrics.close)
             self._board = Board(self.run / "tensorboard", purge_step=self.step + 1 if self.step else None)
             opened.callback(self._board.close)
-            file = _FileHandler(self.run / "train.log", encoding="utf-8")
+            file = _FileHandler(self.run / "train.log", encoding="utf-8", errors="replace")
             file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             for handler in (file, _ConsoleHandler(console)):
                 LOGGER.addHandler(handler)

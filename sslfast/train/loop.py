@@ -76,7 +76,8 @@ class Training:
         # One process of a machine downloads, the others find it there.
         with fabric.rank_zero_first(local=True) if download else nullcontext():
             self.train_set = self.modality.load("train", download=download)
-            self.test_set = self.modality.load("test", download=download) if config.knn_every else None
+            judged = config.knn_every and self.train_set.labelled
+            self.test_set = self.modality.load("test", download=download) if judged else None
 
         self.batch = config.batch_size * config.accumulate * fabric.world_size
         self.steps_per_epoch = len(self.train_set) // self.batch
@@ -172,7 +173,7 @@ class Training:
                 self._log_metrics()
             if end:
                 self.epoch, self.position = self.epoch + 1, 0
-                if config.knn_every and (self.epoch % config.knn_every == 0 or self.epoch == config.epochs):
+                if self.test_set and (self.epoch % config.knn_every == 0 or self.epoch == config.epochs):
                     self._evaluate()
             stopping = self._agree(stop.requested)
             if end or stopping or (config.checkpoint_every and self.step % config.checkpoint_every == 0):
@@ -320,6 +321,8 @@ class Training:
             f"{fabric.world_size} devices; {config.optimizer}, learning rate {self.peak:.4g} after {self.warmup} "
             f"warm-up steps; {self.total} steps = {config.epochs} epochs of {self.steps_per_epoch}"
         )
+        for note in self.train_set.notes:
+            self.log.info(note)
         if self.step:
             skipped = f", with {len(self.skipped)} unreadable image files to skip" if self.skipped else ""
             self.log.info(f"continuing after step {self.step}, epoch {self.epoch + 1}{skipped}")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sslfast.checkpoint import CHECKPOINT
-from sslfast.config import PretrainConfig, differences
+from sslfast.config import ImageConfig, PretrainConfig, differences
+from sslfast.data import located
+from sslfast.data.registry import ROOT
+from sslfast.data.torchvision_sets import FILES as DOWNLOADED
 from sslfast.evaluate import Run
 from sslfast.evaluate.features import fingerprint
 from sslfast.methods import METHODS
@@ -58,6 +63,7 @@ def pretrain(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
     if (resume and overwrite) or (resume is True and init_from):
         raise ValueError("resume continues a run as it is: it goes with neither init_from nor overwrite")
+    config = _located(config)
     fabric = launch(config)
     with ExitStack() as stack:
         lock = on_main(fabric, lambda: stack.enter_context(RunLock(run)), send=False)
@@ -101,6 +107,14 @@ def on_main(fabric: Any, decide: Callable[[], Result], *, send: bool = True) -> 
     return sent if send else result
 
 
+def _located(config: PretrainConfig) -> PretrainConfig:
+    """The same with absolute paths, so that a later command finds the data from any directory."""
+    paths = {"data": located(config.data)}
+    if isinstance(config, ImageConfig) and (config.data_root or config.data in DOWNLOADED):
+        paths["data_root"] = os.path.abspath(config.data_root or ROOT)
+    return replace(config, **paths)
+
+
 def _fell_back(run: Path, found: Path | None) -> str | None:
     if found in (None, run / CHECKPOINT):
         return None
@@ -115,7 +129,7 @@ def ensure_trained(
     Raises:
         ValueError: a run of other settings is there; names them. And what `pretrain` raises.
     """
-    run = Path(run)
+    run, config = Path(run), _located(config)
     if (run / CHECKPOINT).is_file() and Run(run).finished:
         if changed := differences(Run(run).settings.to_dict(), config.to_dict()):
             raise ValueError(f"{run} was trained with other settings: {', '.join(changed)}; choose another folder")

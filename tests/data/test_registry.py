@@ -55,7 +55,7 @@ def test_stl10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         [
             store(folder / "train_X.bin", pixels.transpose(0, 1, 3, 2).tobytes()),  # columns first
             store(folder / "train_y.bin", bytes([1, 10, 3])),
-            store(folder / "unlabeled_X.bin", b""),
+            store(folder / "unlabeled_X.bin", pixels[:2].transpose(0, 1, 3, 2).tobytes()),
         ],
     )
     monkeypatch.setattr(datasets.STL10, "test_list", [])
@@ -64,6 +64,11 @@ def test_stl10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert images.images.tolist() == pixels.tolist()
     assert images.labels.tolist() == [0, 9, 2]
     assert images.classes[9] == "class9"
+    unlabelled = load_images("stl10-unlabeled", "train", root=tmp_path)
+    assert unlabelled.images.tolist() == pixels[:2].tolist()
+    assert not unlabelled.labelled
+    with pytest.raises(ValueError, match="stl10-unlabeled has no labels and no test split"):
+        load_images("stl10-unlabeled", "test", root=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "stl10"])
@@ -104,7 +109,8 @@ def test_every_name_has_a_normalisation() -> None:
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     for call in (lambda: load_images(name, "train"), lambda: normalization(name)):
         with pytest.raises(
-            ValueError, match=r"data must be one of digits, photos, cifar10, cifar100, stl10, folder:PATH, got"
+            ValueError,
+            match=r"data must be one of digits, photos, cifar10, cifar100, stl10, stl10-unlabeled, folder:PATH, got",
         ):
             call()
 

@@ -1,0 +1,68 @@
+"""A split of images of which none is in both parts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+Groups = dict[str, list[str]]
+
+
+def hold_out(root: Path, classes: Groups, seed: int) -> tuple[Groups, Groups, int]:
+    """A fifth of every class, drawn by `seed`, for testing; files of the same bytes stay on one side.
+
+    Args:
+        root: the folder.
+        classes: paths relative to it, by class.
+
+    Returns:
+        training and test images by class, and how many files are copies of another one.
+    """
+    first = _first_copies(root, [path for paths in classes.values() for path in paths])
+    held_out: set[str] = set()
+    for paths in classes.values():
+        own = [path for path in paths if path not in first]
+        order = torch.randperm(len(own), generator=torch.Generator().manual_seed(seed)).tolist()
+        held_out.update(own[i] for i in order[: round(len(own) / 5)])
+    parts: tuple[Groups, Groups] = {}, {}
+    for name, paths in classes.items():
+        for part, wanted in zip(parts, (False, True)):
+            part[name] = [path for path in paths if (first.get(path, path) in held_out) == wanted]
+    return *parts, len(first)
+
+
+def _first_copies(root: Path, paths: list[str]) -> dict[str, str]:
+    """For every file that has the bytes of an earlier one, that one. Only files of one size are read."""
+    sizes = defaultdict(list)
+    for path in paths:
+        try:
+            sizes[os.stat(root / path).st_size].append(path)
+        except OSError:  # whoever reads it says what is wrong
+            continue
+    suspects = [path for same in sizes.values() if len(same) > 1 for path in same]
+    with ThreadPoolExecutor() as pool:
+        digests = dict(zip(suspects, pool.map(lambda path: _digest(root / path), suspects)))
+    met: dict[str, str] = {}
+    copies = {}
+    for path in paths:
+        if digest := digests.get(path):
+            original = met.setdefault(digest, path)
+            if original != path:
+                copies[path] = original
+    return copies
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+            return digest.hexdigest()
+    except OSError:  # whoever reads it says what is wrong
+        return None
