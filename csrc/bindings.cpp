@@ -99,7 +99,7 @@ void bind(py::module_& m) {
     m.def("ema_update", [](address pairs, int64_t count, double momentum, uint64_t step) {
         cpu::ema_update(at<sslfast::EmaPair>(pairs), count, momentum, step);
     }, nogil);
-    m.def("augment", [](address images, int64_t batch, int64_t channels, int64_t height, int64_t width,
+    m.def("augment", [](address images, int64_t source, int64_t batch, int64_t channels, int64_t height, int64_t width,
                         address sizes, const std::array<address, 7>& rows, int64_t view_rows, int64_t view_columns,
                         const std::array<bool, 4>& jitters, bool bicubic, bool simclr, int64_t blur_radius,
                         const std::vector<float>& scale, const std::vector<float>& offset, int64_t type,
@@ -108,8 +108,8 @@ void bind(py::module_& m) {
                                    at<int32_t>(rows[3]), at<bool>(rows[4]),    at<float>(rows[5]), at<float>(rows[6])};
         const cpu::ViewBatch all{batch, channels, height, width, view_rows, view_columns,
                                  {jitters[0], jitters[1], jitters[2], jitters[3]}, bicubic, simclr,
-                                 blur_radius, scale.data(), offset.data(), type};
-        cpu::augment(at<uint8_t>(images), params, all, at<void>(views));
+                                 blur_radius, scale.data(), offset.data(), source, type};
+        cpu::augment(at<void>(images), params, all, at<void>(views));
     }, nogil);
 
     m.def("random_patch_mask_from_seed", [](int64_t seed, int64_t batch, int64_t patches, int64_t kept, address keep,

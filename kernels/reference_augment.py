@@ -10,6 +10,7 @@ from torch import Tensor
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # columns of `jitter`, values of `order`
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2 as torchvision rounds it
+WHITE = {torch.uint8: 255, torch.uint16: 65535}  # floats are in [0, 1] as they are
 PADDING = {"torchvision": "reflect", "simclr": "constant"}  # of the blur
 WORKSPACE = {"cpu": 2**23, "cuda": 2**27}  # elements of intermediates alive at once, about
 
@@ -34,7 +35,7 @@ def augment(
     std: Sequence[float] | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """(B, C, H, W) uint8 -> (B, C, h, w) of `dtype`; the arguments are those of `ops.augment`, documented there."""
+    """(B, C, H, W) -> (B, C, h, w) of `dtype`; the arguments are those of `ops.augment`, documented there."""
     batch, channels, height, width = images.shape
     if sizes is None:
         sizes = crop.new_tensor([height, width]).expand(batch, 2)
@@ -45,7 +46,8 @@ def augment(
     views = images.new_empty((batch, channels, *size), dtype=dtype)
     for first in range(0, batch, chunk):
         rows = slice(first, first + chunk)
-        x = images[rows].transpose(0, 1).to(compute, memory_format=torch.contiguous_format) / 255  # (C, B, H, W)
+        x = images[rows].transpose(0, 1).to(compute, memory_format=torch.contiguous_format)  # (C, B, H, W)
+        x = x / WHITE.get(images.dtype, 1)
         x = crop_resize_flip(x, sizes[rows], crop[rows], flip[rows], size, bicubic, antialias=mode == "torchvision")
         x = color_jitter(x, jitter[rows].to(compute), order[rows], steps, mode)
         if channels == 3 and "grayscale" in steps:
@@ -116,8 +118,8 @@ def cubic(x: Tensor, a: float = -0.5) -> Tensor:
 
 
 def luma(x: Tensor) -> Tensor:
-    """Gray planes (B, h, w) of (C, B, h, w)."""
-    return x[0] if len(x) == 1 else x[0].mul(LUMA[0]).add_(x[1], alpha=LUMA[1]).add_(x[2], alpha=LUMA[2])
+    """Gray planes (B, h, w) of (C, B, h, w); of other than three channels the mean."""
+    return x.mean(dim=0) if len(x) != 3 else x[0].mul(LUMA[0]).add_(x[1], alpha=LUMA[1]).add_(x[2], alpha=LUMA[2])
 
 
 def color_jitter(x: Tensor, jitter: Tensor, order: Tensor, steps: Collection[str], mode: str) -> Tensor:
@@ -128,8 +130,10 @@ def color_jitter(x: Tensor, jitter: Tensor, order: Tensor, steps: Collection[str
     """
     kind = order.long()
     factor = jitter.gather(1, kind)
+    if len(x) != 3:
+        kind = torch.where(kind == SATURATION, HUE, kind)  # neither is done
     blends = not {"brightness", "contrast", "saturation"}.isdisjoint(steps)
-    if len(x) == 1 or "hue" not in steps:
+    if len(x) != 3 or "hue" not in steps:
         for k in range(4 if blends else 0):
             x = blend(x, kind[:, k], factor[:, k], mode)
         return x

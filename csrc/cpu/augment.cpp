@@ -15,6 +15,13 @@ enum Adjustment { kBrightness, kContrast, kSaturation, kHue };
 constexpr float kLuma[3] = {0.2989f, 0.587f, 0.114f};  // ITU-R 601-2 as torchvision rounds it
 constexpr float kNegligible = 1e-9f;                   // taps of a blur below it are left out
 
+template <typename Pixel>
+constexpr float kWhite = 1;
+template <>
+constexpr float kWhite<uint8_t> = 255;
+template <>
+constexpr float kWhite<uint16_t> = 65535;
+
 // A view at work: planes in [0, 1], which stay in cache, and room for what its steps need.
 struct Workspace {
     Crop crop;
@@ -24,13 +31,15 @@ struct Workspace {
 
 SSLFAST_INLINE float clamp01(float x) { return x < 0 ? 0 : x > 1 ? 1 : x; }
 
-SSLFAST_INLINE void crop_resize_flip(const uint8_t* image, const ViewBatch& all, const ViewRows& params, int64_t i,
+template <typename Pixel>
+SSLFAST_INLINE void crop_resize_flip(const Pixel* image, const ViewBatch& all, const ViewRows& params, int64_t i,
                                      Workspace& work) {
     const int32_t* crop = params.crop + 4 * i;
     const int64_t height = params.sizes ? std::clamp<int64_t>(params.sizes[2 * i], 1, all.height) : all.height;
     const int64_t width = params.sizes ? std::clamp<int64_t>(params.sizes[2 * i + 1], 1, all.width) : all.width;
     const bool antialias = !all.simclr;
-    work.crop.rows.prepare(crop[0], crop[2], height, false, all.rows, all.bicubic, antialias, 1.0f / 255);
+    work.crop.rows.prepare(crop[0], crop[2], height, false, all.rows, all.bicubic, antialias,
+                           1.0f / kWhite<Pixel>);
     work.crop.columns.prepare(crop[1], crop[3], width, params.flip[i], all.columns, all.bicubic, antialias, 1);
     work.crop.resize(image, all.channels, all.height, all.width, all.bicubic, work.view.data());
 }
@@ -54,12 +63,13 @@ SSLFAST_INLINE float mean(const float* plane, int64_t pixels) {
 // factor * x, clamped; contrast adds (1 - factor) * the mean of the gray or, as TensorFlow does it, of each channel.
 SSLFAST_INLINE void scale(float* view, int64_t channels, int64_t pixels, float factor, bool contrast,
                           bool per_channel) {
-    float middle[3] = {};
-    for (int64_t c = 0; c < channels && contrast; ++c) middle[c] = mean(view + c * pixels, pixels);
-    if (channels == 3 && !per_channel) middle[0] = middle[1] = middle[2] = luma(middle[0], middle[1], middle[2]);
+    float middle = 0;
+    for (int64_t c = 0; c < channels && contrast && !per_channel; ++c)
+        middle += (channels == 3 ? kLuma[c] : 1 / float(channels)) * mean(view + c * pixels, pixels);
     for (int64_t c = 0; c < channels; ++c) {
         float* plane = view + c * pixels;
-        const float offset = (1 - factor) * middle[c];
+        if (contrast && per_channel) middle = mean(plane, pixels);
+        const float offset = (1 - factor) * middle;
 #pragma omp simd
         for (int64_t i = 0; i < pixels; ++i) plane[i] = clamp01(factor * plane[i] + offset);
     }
@@ -122,7 +132,7 @@ SSLFAST_INLINE void jitter(float* view, const ViewBatch& all, const float* facto
     for (int k = 0; k < 4; ++k) {
         const int kind = order[k] & 3;
         const float factor = factors[kind];
-        const bool colourless = all.channels == 1 && (kind == kSaturation || kind == kHue);
+        const bool colourless = all.channels != 3 && (kind == kSaturation || kind == kHue);
         if (!all.jitters[kind] || colourless || factor == (kind == kHue ? 0 : 1)) continue;
         if (kind == kHue) {
             shift_hue(view, pixels, factor);
@@ -226,7 +236,8 @@ SSLFAST_INLINE void finish(const float* view, const ViewBatch& all, float thresh
     }
 }
 
-void make_view(const uint8_t* image, const ViewRows& params, const ViewBatch& all, int64_t i, Workspace& work,
+template <typename Pixel>
+void make_view(const Pixel* image, const ViewRows& params, const ViewBatch& all, int64_t i, Workspace& work,
                void* views) {
     const int64_t pixels = all.rows * all.columns, elements = all.channels * pixels;
     work.view.resize(elements);
@@ -243,13 +254,19 @@ void make_view(const uint8_t* image, const ViewRows& params, const ViewBatch& al
 
 }  // namespace
 
-void augment(const uint8_t* images, const ViewRows& params, const ViewBatch& all, void* views) {
+void augment(const void* images, const ViewRows& params, const ViewBatch& all, void* views) {
+    const int64_t elements = all.channels * all.height * all.width;
 #pragma omp parallel if (all.batch > 1)
     {
         Workspace work;
 #pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < all.batch; ++i)
-            make_view(images + i * all.channels * all.height * all.width, params, all, i, work, views);
+        for (int64_t i = 0; i < all.batch; ++i) {
+            switch (all.source) {
+                case 0: make_view(static_cast<const uint8_t*>(images) + i * elements, params, all, i, work, views); break;
+                case 1: make_view(static_cast<const uint16_t*>(images) + i * elements, params, all, i, work, views); break;
+                case 2: make_view(static_cast<const float*>(images) + i * elements, params, all, i, work, views); break;
+            }
+        }
     }
 }
 

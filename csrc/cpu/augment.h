@@ -1,4 +1,4 @@
-// A batch of uint8 images to training views, every view by its own parameters, in one pass over its source.
+// A batch of images to training views, every view by its own parameters, in one pass over its source.
 #pragma once
 
 #include <cstdint>
@@ -26,10 +26,11 @@ struct ViewBatch {
     bool simclr;  // the steps of SimCLR's TensorFlow code instead of torchvision's
     int64_t blur_radius;
     const float *scale, *offset;  // (channels) the normalisation: view = scale * x + offset, x in [0, 1]
+    int64_t source;               // type of the images: 0 uint8, 1 uint16, 2 float32
     int64_t type;                 // of the views: 0 float32, 1 bfloat16, 2 float16
 };
 
 // images (batch, channels, height, width) -> views (batch, channels, rows, columns).
-void augment(const uint8_t* images, const ViewRows& params, const ViewBatch& all, void* views);
+void augment(const void* images, const ViewRows& params, const ViewBatch& all, void* views);
 
 }  // namespace sslfast::cpu

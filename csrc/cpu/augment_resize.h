@@ -131,8 +131,9 @@ struct Crop {
     Resampling rows, columns;
     std::vector<float> pixels, row;
 
-    // uint8 (channels, height, width) -> view (channels, rows, columns) in [0, 1].
-    SSLFAST_INLINE void resize(const uint8_t* image, int64_t channels, int64_t height, int64_t width, bool bicubic,
+    // (channels, height, width) -> view (channels, rows, columns) in [0, 1].
+    template <typename Pixel>
+    SSLFAST_INLINE void resize(const Pixel* image, int64_t channels, int64_t height, int64_t width, bool bicubic,
                                float* view) {
         constexpr int64_t kRows = 4;
         const int64_t left = columns.start, across = columns.end - left;
@@ -141,7 +142,7 @@ struct Crop {
         for (int64_t c = 0; c < channels; ++c) {
             for (int64_t block = 0; block < rows.blocks(); ++block) {
                 const int64_t count = rows.count(block), end = std::min((block + 1) * kLanes, rows.target);
-                const uint8_t* source = image + (c * height + rows.from[block]) * width + left;
+                const Pixel* source = image + (c * height + rows.from[block]) * width + left;
                 pixels.resize(std::max(int64_t(pixels.size()), count * stride));
                 for (int64_t k = 0; k < count; ++k) {
 #pragma omp simd

@@ -11,6 +11,7 @@ from sslfast import _C
 from sslfast.kernels.cpu.memory import empty
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")
+SOURCES = {torch.uint8: 0, torch.uint16: 1, torch.float32: 2}
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
@@ -33,7 +34,7 @@ def augment(
     std: Sequence[float],
     dtype: torch.dtype,
 ) -> Tensor:
-    batch, channels, height, width = images.shape
+    batch, channels = images.shape[:2]
     views = empty(batch, channels, *size, dtype=dtype)
     if "grayscale" not in steps:
         grayscale = torch.zeros_like(grayscale)
@@ -41,10 +42,12 @@ def augment(
         solarize = torch.full_like(solarize, torch.inf)
     scale = [1 / s for s in std] or [1.0] * channels
     offset = [-m / s for m, s in zip(mean, std)] or [0.0] * channels
+    if images.dtype not in SOURCES:
+        images = images.float()
     images, sizes = images.contiguous(), None if sizes is None else sizes.contiguous()
     rows = [x.contiguous() for x in (crop, flip, jitter, order, grayscale, blur, solarize)]
     _C.augment(
-        images.data_ptr(), batch, channels, height, width, 0 if sizes is None else sizes.data_ptr(),
+        images.data_ptr(), SOURCES[images.dtype], *images.shape, 0 if sizes is None else sizes.data_ptr(),
         [row.data_ptr() for row in rows], *size, [name in steps for name in JITTERS], bicubic, mode == "simclr",
         blur_radius if "blur" in steps else 0, scale, offset, TYPES[dtype], views.data_ptr(),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A batch of uint8 images to a batch of training views."""
+"""A batch of images to a batch of training views."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def augment(
     A pure function of its arguments: the random part is drawn by `sslfast.augment.ViewSampler`. On images in [0, 1],
     each step is torchvision's of the same name (crop and antialiased resize; brightness, contrast around the mean
     gray, saturation and hue in the drawn order, clamped after each; rgb_to_grayscale; gaussian_blur with reflected
-    borders; solarize), without its rounding to uint8 between steps. Images of one channel have no saturation, hue
-    or grayscale.
+    borders; solarize), without its rounding to uint8 between steps. Images of other than three channels have no
+    saturation, hue or grayscale; the gray around whose mean their contrast is, is the mean of the channels.
 
     With `params.mode` "simclr", the steps are those of SimCLR's TensorFlow code (google-research/simclr,
     tf2/data_util.py) where they differ: the resize is not antialiased (tf.image.resize: half-pixel centres), contrast
@@ -45,7 +45,8 @@ def augment(
     after it, and TensorFlow rounds the phase of its cubic to 1/1024 pixel.
 
     Args:
-        images: (B, C, H, W) uint8, C = 1 or 3.
+        images: (B, C, H, W), C >= 1: uint8, uint16, of which 65535 is white, or floats in [0, 1]. On CUDA, what is
+            neither uint8 of one nor of three channels is left to the reference.
         params: B rows, on the device of the images.
         size: (h, w) of the views, or one number for both.
         sizes: (B, 2) int32, heights and widths of differently sized images in a padded batch, each in the top left
@@ -57,14 +58,14 @@ def augment(
         (B, C, h, w) views; in [0, 1] without mean and std.
 
     Raises:
-        TypeError: images are not uint8, params no ViewParams, size no int or two, or dtype is none of the above.
+        TypeError: images are of another type, params no ViewParams, size no int or two, or dtype is none of the above.
         ValueError: a shape, a size, a device or a normalisation does not fit; an empty batch.
     """
-    check_dense("augment", "images", images, " of torch.uint8")
-    if images.dtype != torch.uint8:
-        raise TypeError(f"augment: images must be a tensor of torch.uint8, got {images.dtype}")
-    if images.dim() != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise ValueError(f"augment: images must be (B, 1 or 3, H, W) and not empty, got {tuple(images.shape)}")
+    check_dense("augment", "images", images, " of pixels")
+    if images.dtype not in (torch.uint8, torch.uint16, *FLOATS):
+        raise TypeError(f"augment: images must be uint8, uint16 or floats in [0, 1], got {images.dtype}")
+    if images.dim() != 4 or 0 in images.shape:
+        raise ValueError(f"augment: images must be (B, C, H, W) and not empty, got {tuple(images.shape)}")
     if not isinstance(params, ViewParams):
         raise TypeError(f"augment: params must be ViewParams, got {type(params).__name__}")
     batch = images.shape[0]
@@ -141,8 +142,8 @@ def _require(images, sizes, crop, flip, jitter, order, grayscale, blur, solarize
     require(
         "augment",
         "images",
-        "(B, 1 or 3, H, W) and not empty",
-        channels in (1, 3) and 0 not in images.shape,
+        "(B, C, H, W) and not empty",
+        0 not in images.shape,
         images.shape,
     )
     require("augment", "size", "two positive numbers", len(size) == 2 and min(size) >= 1, size)
@@ -157,11 +158,13 @@ def _require(images, sizes, crop, flip, jitter, order, grayscale, blur, solarize
     require("augment", "dtype", "one of " + ", ".join(map(str, FLOATS)), dtype in FLOATS, dtype)
 
 
-def _unless_double(kernel):
-    """Views in float64 are the reference's, as float64 inputs are in other ops."""
+def _unless_double(kernel, *, ordinary=False):
+    """Views in float64 are the reference's, as float64 inputs are in other ops; with `ordinary` all but uint8, gray or
+    of three channels."""
 
     def run(images, *rest):
-        return (_reference if rest[-1] == torch.float64 else kernel)(images, *rest)
+        served = not ordinary or (images.dtype == torch.uint8 and images.shape[1] in (1, 3))
+        return (kernel if served and rest[-1] != torch.float64 else _reference)(images, *rest)
 
     run.__module__ = kernel.__module__
     return run
@@ -186,8 +189,8 @@ _augment = define_op(
     fake=_fake,
     reference=_reference,
     cpu=_unless_double(cpu.augment),
-    cuda=_unless_double(lazily("sslfast.kernels.triton.augment", "augment")),
-    layout={"images": "B C H W: uint8", "sizes": "B 2: int32"}
+    cuda=_unless_double(lazily("sslfast.kernels.triton.augment", "augment"), ordinary=True),
+    layout={"images": "B C H W: picture", "sizes": "B 2: int32"}
     | {
         name: f"B {' '.join(map(str, columns))}: {str(dtype).removeprefix('torch.')}"
         for name, (columns, dtype) in LAYOUT.items()

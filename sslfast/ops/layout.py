@@ -20,8 +20,9 @@ def layout_check(name: str, arguments: Sequence[str], layout: dict[str, str]) ->
         name: of the op.
         arguments: their names, in order.
         layout: argument -> "sizes: dtype". Sizes are names, equal where the name is, or numbers; "*" is any one, "..."
-            any shape. A dtype is one of torch's, "float", "image" (float or uint8), "number" (float, integers or bool),
-            another argument, whose dtype it is, or "exact ARGUMENT", that dtype or float32 if it is narrower.
+            any shape. A dtype is one of torch's, "float", "image" (float or uint8), "picture" (the same or uint16),
+            "number" (float, integers or bool), another argument, whose dtype it is, or "exact ARGUMENT", that dtype or
+            float32 if it is narrower.
     """
     rules = []
     for argument, described in layout.items():
@@ -59,7 +60,8 @@ def layout_check(name: str, arguments: Sequence[str], layout: dict[str, str]) ->
 
 
 def _allowed(dtype: str) -> tuple[torch.dtype, ...]:
-    several = {"float": FLOATS, "image": (torch.uint8, *FLOATS), "number": (*FLOATS, *INTEGERS)}
+    images = (torch.uint8, *FLOATS)
+    several = {"float": FLOATS, "image": images, "picture": (*images, torch.uint16), "number": (*FLOATS, *INTEGERS)}
     return several.get(dtype) or (getattr(torch, dtype, None),)
 
 
