@@ -154,6 +154,14 @@ class ImageConfig(PretrainConfig):
     """Scales the augmentation: 0 is none, 1 the published one."""
     backbone: str = "resnet20"
     """Network to train: resnet20, vit_tiny_patch4 and its like, or any name of timm.list_models()."""
+    source_size: int | None = None
+    """Shorter side, in pixels, to which larger images of a folder are shrunk before views are cut from them; twice
+    image_size if not given."""
+    mean: tuple[float, ...] = ()
+    """Mean of the images, white being 1, a number a channel; if not given the data set's: of a folder ImageNet's for 8
+    bits and three channels, else its own."""
+    std: tuple[float, ...] = ()
+    """Standard deviation of the images, likewise."""
     workers: int = 4
     """Processes that decode images which do not fit in memory."""
     skip_corrupt: bool = False
@@ -162,6 +170,15 @@ class ImageConfig(PretrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_at_least(image_size=4, strength=0, workers=0)
+        if self.source_size is not None:
+            self.check_at_least(source_size=1)
+        if len(self.mean) != len(self.std) or not all(std > 0 for std in self.std):
+            raise ValueError(f"mean and std must be as many numbers, std above 0, got {self.mean} and {self.std}")
+
+    @property
+    def source_side(self) -> int:
+        """`source_size`, or its default."""
+        return self.source_size or 2 * self.image_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +230,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in inner
     if kind in (typing.Union, types.UnionType):
         return any(_fits(value, one) for one in inner)
+    if kind is tuple and inner[1:] == (...,):
+        return isinstance(value, tuple) and all(_fits(one, inner[0]) for one in value)
     if kind is tuple:
         return isinstance(value, tuple) and len(value) == len(inner) and all(map(_fits, value, inner))
     if isinstance(value, bool):

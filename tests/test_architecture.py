@@ -27,7 +27,7 @@ FLOORS = [
     ("cli", "__main__"),
 ]
 EXTRAS = {"torchvision", "timm", "lightning", "tyro", "sklearn", "skimage", "safetensors", "rich", "tensorboard",
-          "matplotlib", "jinja2", "transformers", "tokenizers", "triton", "PIL"}  # fmt: skip
+          "matplotlib", "jinja2", "transformers", "tokenizers", "triton", "PIL", "tifffile"}  # fmt: skip
 
 
 def floor_of(part: str) -> int:

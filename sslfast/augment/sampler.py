@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sslfast.augment import presets
+from sslfast.augment.padded import Images, apart
 from sslfast.augment.presets import Preset
-from sslfast.ops.augment import view_size
+from sslfast.ops.augment import augment, view_size
 from sslfast.ops.checks import as_int
 from sslfast.ops.view_params import ViewParams
 
@@ -52,6 +54,17 @@ class ViewSampler:
             return first, second
         sampler = cls(preset, size, strength=strength)
         return sampler, sampler
+
+    def draw(self, images: Images, *, generator: torch.Generator | None = None) -> ViewParams:
+        """The parameters of a view of each image, on their device; see `sample`."""
+        pixels, sizes = apart(images)
+        source_size = tuple(pixels.shape[-2:]) if sizes is None else sizes
+        return self.sample(len(images), source_size, generator=generator, device=images.device)
+
+    def view(self, images: Images, *, generator: torch.Generator | None = None, **options: Any) -> Tensor:
+        """A view of each image, (B, C, h, w); `options` are `mean`, `std` and `dtype` of `ops.augment`."""
+        pixels, sizes = apart(images)
+        return augment(pixels, self.draw(images, generator=generator), self.size, sizes=sizes, **options)
 
     def sample(
         self,

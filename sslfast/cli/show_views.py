@@ -69,7 +69,7 @@ def show_views(arguments: Sequence[str]) -> int:
     size = chosen.size or min(*images.shape[1:], LARGEST)
     samplers = ViewSampler.pair(chosen.preset, size, strength=chosen.strength)
     turns = (samplers[k % 2] for k in range(chosen.views))  # those of a pair take turns
-    params = [sampler.sample(len(pixels), pixels.shape[-2:], generator=generator) for sampler in turns]
+    params = [sampler.draw(pixels, generator=generator) for sampler in turns]
     names = [images.title("image", i) for i in index.tolist()]
     title = f"{printable(chosen.data)}, preset {chosen.preset}, strength {chosen.strength:g}, views of {size} px"
     output = chosen.output or Path(default_name(chosen))

@@ -3,7 +3,7 @@
 from sslfast.data.batches import batches
 from sslfast.data.examples import ExampleSet
 from sslfast.data.images import FolderImages, ImageSet, TensorImages
-from sslfast.data.registry import DATASETS, LUMA, load_images, located, normalization
+from sslfast.data.registry import DATASETS, LUMA, load_images, located, normalization, normalization_of
 from sslfast.data.text import Passages, TokenSet, load_text
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "load_text",
     "located",
     "normalization",
+    "normalization_of",
 ]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sslfast.augment import Images, stacked
 from sslfast.data.examples import ExampleSet
 from sslfast.data.images import FolderImages, TensorImages
 from sslfast.data.text import Passages, TokenSet
 
-Batch = tuple[Tensor, "Tensor | Passages", Tensor]
+Batch = tuple[Tensor, "Images | Passages", Tensor]
 
 
 def batches(
@@ -32,7 +34,8 @@ def batches(
         for index, pixels, labels in batches(images, 256, device="cuda", order=order): ...
 
     A set in memory is copied to the device once and indexed there; one in files is decoded by worker processes, into
-    pinned memory where the device is a GPU, ahead of their use. torch's default generator is left alone.
+    pinned memory where the device is a GPU, ahead of their use; they wait for the next call. torch's default generator
+    is left alone.
 
     Args:
         order: (n,) integers, the images to visit; all of them in their order if None.
@@ -41,8 +44,9 @@ def batches(
         workers: processes that decode files; 0 decodes in this one. A set in memory needs none.
 
     Yields:
-        index (B,) int64, pixels (B, C, H, W) uint8 or B `Passages`, labels (B,) int64, all on the device. Where an
-        image was skipped (see `load_folder`), they are those of the one in its place, and `images.corrupt` names it.
+        index (B,) int64, pixels (B, C, H, W), `PaddedImages` if they differ in size, or B `Passages`, labels (B,)
+        int64, all on the device. Where an image was skipped (see `load_folder`), they are those of the one in its
+        place, and `images.corrupt` names it.
 
     Raises:
         ValueError: batch_size < 1, start < 0, workers < 0, an order that is no vector of indices; later: an image that
@@ -74,21 +78,50 @@ def _indexed(images: TensorImages | TokenSet, parts: list[Tensor], device: torch
 
 
 def _decoded(images: FolderImages, parts: list[Tensor], device: torch.device, workers: int) -> Iterator[Batch]:
-    loader = DataLoader(
-        _Files(images),
-        batch_size=None,  # an index is a whole batch
-        sampler=[part.tolist() for part in parts],
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),
-    )
-    for batch in loader:
+    loader, images.loader = images.loader or _Loader(images, workers, device.type == "cuda"), None
+    if not loader.fits(workers, device.type == "cuda"):
+        loader = _Loader(images, workers, device.type == "cuda")
+    for batch in loader.go_through(parts):
         if isinstance(batch, ValueError):
             raise batch
         *tensors, corrupt = batch
         images.corrupt.update(corrupt)
         index, pixels, labels = (tensor.to(device, non_blocking=True) for tensor in tensors)
         yield index, pixels, labels
+    images.loader = loader  # free for the next epoch; whoever goes through the set meanwhile has another
+
+
+class _Loader:
+    """Worker processes that outlive an epoch."""
+
+    def __init__(self, images: FolderImages, workers: int, pinned: bool) -> None:
+        self.workers, self.pinned = workers, pinned
+        self.images = images
+        self.parts: list[Tensor] = []
+        self.loader = DataLoader(
+            _Files(images),
+            batch_size=None,  # an index is a whole batch
+            sampler=self,
+            num_workers=workers,
+            pin_memory=pinned,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),
+        )
+
+    def fits(self, workers: int, pinned: bool) -> bool:
+        return (self.workers, self.pinned) == (workers, pinned)
+
+    def go_through(self, parts: list[Tensor]) -> Iterator[Any]:
+        self.parts = parts
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[tuple[list[int], dict[str, str]]]:
+        """What the workers are sent: a batch, and which files are known by now to be unreadable."""
+        for part in self.parts:
+            yield part.tolist(), dict(self.images.corrupt)
 
 
 class _Files(Dataset):
@@ -97,10 +130,12 @@ class _Files(Dataset):
     def __init__(self, images: FolderImages) -> None:
         self.images = images
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, dict[str, str]] | ValueError:
+    def __getitem__(self, batch: tuple[Sequence[int], dict[str, str]]) -> tuple | ValueError:
+        indices, known = batch
+        self.images.corrupt.update(known)
         try:
             found, pixels, corrupt = zip(*map(self.images.read, indices))
         except ValueError as error:
             return error
         index = torch.tensor(found)
-        return index, torch.stack(pixels), self.images.labels[index], dict(ChainMap(*corrupt))
+        return index, stacked(pixels), self.images.labels[index], dict(ChainMap(*corrupt))

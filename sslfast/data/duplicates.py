@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -38,15 +39,16 @@ def hold_out(root: Path, classes: Groups, seed: int) -> tuple[Groups, Groups, in
 
 def _first_copies(root: Path, paths: list[str]) -> dict[str, str]:
     """For every file that has the bytes of an earlier one, that one. Only files of one size are read."""
-    sizes = defaultdict(list)
+    found = defaultdict(list)
     for path in paths:
         try:
-            sizes[os.stat(root / path).st_size].append(path)
+            status = os.stat(root / path)
+            found[status.st_size].append((path, status.st_mtime_ns))
         except OSError:  # whoever reads it says what is wrong
             continue
-    suspects = [path for same in sizes.values() if len(same) > 1 for path in same]
+    suspects = [(path, size, time) for size, same in found.items() if len(same) > 1 for path, time in same]
     with ThreadPoolExecutor() as pool:
-        digests = dict(zip(suspects, pool.map(lambda path: _digest(root / path), suspects)))
+        digests = dict(pool.map(lambda file: (file[0], _digest(root / file[0], *file[1:])), suspects))
     met: dict[str, str] = {}
     copies = {}
     for path in paths:
@@ -57,7 +59,9 @@ def _first_copies(root: Path, paths: list[str]) -> dict[str, str]:
     return copies
 
 
-def _digest(path: Path) -> str | None:
+@cache  # the two splits are made one after the other
+def _digest(path: Path, size: int, time: int) -> str | None:
+    """Of a file of this size that was last changed at this time."""
     try:
         with open(path, "rb") as file:
             digest = hashlib.sha256()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sslfast._files import printable
-from sslfast.data.decode import Unreadable, read, read_all, read_square
+from sslfast.augment import stacked
+from sslfast.data.decode import Unreadable, read
 from sslfast.data.duplicates import hold_out
 from sslfast.data.images import FolderImages, ImageSet, TensorImages
 from sslfast.data.layout import Groups, understand
@@ -17,20 +20,21 @@ from sslfast.data.paths import Paths
 from sslfast.data.tree import list_tree
 
 IN_MEMORY = 2**30  # bytes; larger sets are read from their files
+SAMPLES = 32  # images that are looked at to know how much memory all would take
 NAMES = 3  # classes that are named in what was understood
 
 
 def load_folder(
-    folder: str | Path, split: str, *, resize: int = 256, seed: int = 0, skip_corrupt: bool = False
+    folder: str | Path, split: str, *, source_size: int = 256, seed: int = 0, skip_corrupt: bool = False
 ) -> ImageSet:
-    """A split of an image folder, in RGB; see `layout.understand` for what its subfolders mean.
+    """A split of an image folder; see `layout.understand` for what its subfolders mean.
 
     Of classes without a test split, a fifth of each, drawn by `seed`, is the test split; files of the same bytes are in
     one split only. Without labels all images are the training split.
 
-    Images that all have the same size, with a shorter side up to `resize`, stay as they are. Otherwise each is resized
-    to a shorter side of `resize` pixels and its middle (resize, resize) is cut out. Up to 1 GiB a split is held in
-    memory, a larger one is read from its files.
+    Images keep their shape; larger ones are shrunk to a shorter side of `source_size` (see `decode.read`). The first
+    one that can be read decides how many channels, and of which type, all have. Up to 1 GiB a split is held in memory,
+    a larger one is read from its files.
 
     With `skip_corrupt`, files that cannot be read are named in the set's `corrupt` instead of being an error. A set in
     memory is without them. Of a set in files they are found when their batch is due, and the next readable image of the
@@ -42,37 +46,87 @@ def load_folder(
             none can.
         OSError: a directory cannot be read.
     """
-    root = Path(folder)
-    groups, classes, notes = _listed(root, split, seed)
-    names = [path for group in groups.values() for path in group]
-    paths = Paths(root, names)
-    found = [classes.index(name) if classes else 0 for name, group in groups.items() for _ in group]
-    images = _load(paths, torch.tensor(found), [printable(name) for name in classes], resize, skip_corrupt)
-    images.notes = notes
+    files = list_folder(folder, split, source_size=source_size, seed=seed, skip_corrupt=skip_corrupt)
+    samples = [image for image in _tried(files, evenly(len(files), SAMPLES)) if isinstance(image, Tensor)]
+    samples = samples or [_first(files.paths, source_size, skip_corrupt)]
+    images = _in_memory(files) if len(files) * _place(samples) <= IN_MEMORY else files
+    images.notes = (*files.notes, _about(samples))
     return images
 
 
-def _load(paths: Paths, labels: Tensor, classes: list[str], resize: int, skip_corrupt: bool) -> ImageSet:
-    corrupt = {} if skip_corrupt else None
-    channels, height, width = _first_shape(paths, skip_corrupt)
-    images = None
-    if min(height, width) <= resize and len(paths) * channels * height * width <= IN_MEMORY:
-        images = read_all(paths, (channels, height, width), read, corrupt)
-    if images is None and len(paths) * channels * resize**2 <= IN_MEMORY:
-        images = read_all(paths, (channels, resize, resize), partial(read_square, resize=resize), corrupt)
-    if images is None:
-        return FolderImages(paths, labels, classes, resize, skip_corrupt=skip_corrupt)
-    if corrupt:
-        whole = torch.tensor([str(path) not in corrupt for path in paths])
-        images, labels = images[whole], labels[whole]
-    return TensorImages(images, labels, classes, dict(sorted((corrupt or {}).items())))
+def list_folder(
+    folder: str | Path, split: str, *, source_size: int = 256, seed: int = 0, skip_corrupt: bool = False
+) -> FolderImages:
+    """The same as files, of which only the first is read."""
+    root = Path(folder)
+    groups, classes, notes = _listed(root, split, seed)
+    paths = Paths(root, [path for group in groups.values() for path in group])
+    number = {name: classes.index(name) if classes else 0 for name in groups}
+    labels = torch.tensor([number[name] for name, group in groups.items() for _ in group])
+    first = _first(paths, source_size, skip_corrupt)
+    kind = {"channels": len(first), "dtype": first.dtype, "skip_corrupt": skip_corrupt}
+    files = FolderImages(paths, labels, [printable(name) for name in classes], source_size, **kind)
+    files.notes = notes
+    return files
 
 
-def _first_shape(paths: Paths, skip_corrupt: bool) -> torch.Size:
-    """The shape of the first image that can be read."""
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of `count` places, evenly spread."""
+    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long().tolist()
+
+
+def _tried(files: FolderImages, places: Sequence[int]) -> Iterator[Tensor | Unreadable]:
+    """Images, or what is wrong with one, read by as many threads as there are cores."""
+
+    def attempt(place: int) -> Tensor | Unreadable:
+        try:
+            return files.load(files.paths[place])
+        except Unreadable as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            yield from pool.map(attempt, places)
+        finally:
+            pool.shutdown(cancel_futures=True)  # of what is left after a failure
+
+
+def _in_memory(files: FolderImages) -> ImageSet:
+    """The same images as one tensor, unless their sizes turn out to differ too much for it."""
+    images, whole, corrupt = [], [], {}
+    for place, found in enumerate(_tried(files, range(len(files)))):
+        if isinstance(found, Tensor):
+            images.append(found)
+            whole.append(place)
+        elif files.skip_corrupt:
+            corrupt[str(found.path)] = found.reason
+        else:
+            raise found
+    if len(images) * _place(images) > IN_MEMORY:
+        return files
+    return TensorImages(stacked(images), files.labels[whole], files.classes, corrupt)
+
+
+def _place(images: Sequence[Tensor]) -> int:
+    """Bytes that one of these images takes beside the others."""
+    heights, widths = zip(*(image.shape[1:] for image in images))
+    return len(images[0]) * max(heights) * max(widths) * images[0].element_size()
+
+
+def _about(images: Sequence[Tensor]) -> str:
+    """What the images are like, as far as was looked."""
+    sizes = sorted({tuple(image.shape[1:]) for image in images}, key=lambda size: (size[0] * size[1], size))
+    span = [f"{height} x {width}" for height, width in (sizes if len(sizes) == 1 else (sizes[0], sizes[-1]))]
+    kind = f"{str(images[0].dtype).removeprefix('torch.')}, {len(images[0])} channels"
+    left_out = "" if len(images[0]) == 3 else "; saturation, hue and grayscale are left out of their views"
+    return f"sources of {' to '.join(span)} px, {kind}{left_out}"
+
+
+def _first(paths: Paths, source_size: int, skip_corrupt: bool) -> Tensor:
+    """The first image that can be read."""
     for path in paths:
         try:
-            return read(path).shape
+            return read(path, source_size)
         except Unreadable as error:
             if not skip_corrupt:
                 raise

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import torch
 
 from sslfast.data.documents import FILE
 from sslfast.data.embedded import load_digits, load_photos
-from sslfast.data.folder import load_folder
+from sslfast.data.folder import list_folder, load_folder
 from sslfast.data.images import ImageSet
+from sslfast.data.statistics import statistics
 from sslfast.data.torchvision_sets import load_torchvision
 
 SPLITS = ("train", "test")
@@ -53,7 +56,7 @@ def load_images(
     *,
     root: str | Path | None = None,
     download: bool = False,
-    resize: int = 256,
+    source_size: int = 256,
     seed: int = 0,
     skip_corrupt: bool = False,
 ) -> ImageSet:
@@ -65,7 +68,7 @@ def load_images(
         split: train or test.
         root: where the files of cifar10, cifar100, stl10 and stl10-unlabeled are, or are downloaded to; ./data if None.
         download: fetch them if they are not there.
-        resize: for a folder whose images differ in size, or are larger: the side in pixels to which they are brought.
+        source_size: shorter side in pixels to which larger images of a folder are shrunk.
         seed: draws the test split of digits and of folders without one, and the crops of photos.
         skip_corrupt: go on without the files of a folder that cannot be read, and name them in the set's `corrupt`.
 
@@ -78,8 +81,7 @@ def load_images(
     if split not in SPLITS:
         raise ValueError(f"split must be {' or '.join(SPLITS)}, got {split!r}")
     if name.startswith(FOLDER):
-        folder = Path(name.removeprefix(FOLDER)).expanduser()
-        return load_folder(folder, split, resize=resize, seed=seed, skip_corrupt=skip_corrupt)
+        return load_folder(_path(name), split, source_size=source_size, seed=seed, skip_corrupt=skip_corrupt)
     if name == "digits":
         return load_digits(split, seed)
     if name == "photos":
@@ -93,9 +95,27 @@ def normalization(name: str, *, gray: bool = False) -> tuple[tuple[float, ...], 
     Channels are taken as fully correlated there, which overstates the luma's std a little.
     """
     dataset = _look_up(name)
-    if gray and len(dataset.mean) == 3:
-        return tuple((sum(w * x for w, x in zip(LUMA, values)),) for values in (dataset.mean, dataset.std))
-    return dataset.mean, dataset.std
+    return _of_luma(*dataset[1:]) if gray and len(dataset.mean) == 3 else dataset[1:]
+
+
+def folder_normalization(name: str, **options: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of a folder's training images: ImageNet's for 8 bits and three channels, else their own.
+
+    Args:
+        options: those of `list_folder`.
+    """
+    images = list_folder(_path(name), "train", **options)
+    return normalization(name) if (images.channels, images.dtype) == (3, torch.uint8) else statistics(images)
+
+
+def normalization_of(config: Any, *, gray: bool = False) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of a run on images: its `mean` and `std` if it has any, else those of its `data`."""
+    found = (config.mean, config.std) if config.mean else normalization(config.data)
+    return _of_luma(*found) if gray and len(found[0]) == 3 else found
+
+
+def _path(name: str) -> Path:
+    return Path(name.removeprefix(FOLDER)).expanduser()
 
 
 def _look_up(name: str) -> Dataset:
@@ -112,3 +132,7 @@ def located(name: str) -> str:
     if f"{kind}:" not in (FOLDER, FILE) or not path:
         return name
     return kind + colon + os.path.abspath(os.path.expanduser(path))
+
+
+def _of_luma(*values: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
+    return tuple((sum(w * x for w, x in zip(LUMA, three)),) for three in values)

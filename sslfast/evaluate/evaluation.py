@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sslfast._info import commit, installed
-from sslfast.data import located, normalization
+from sslfast.data import located, normalization_of
 from sslfast.evaluate.features import fingerprint
 from sslfast.evaluate.protocols import PROTOCOLS, settings_of
 from sslfast.evaluate.results import merge_result, read_results
@@ -157,7 +157,7 @@ class Evaluation:
         """Refuse images that the method's views cannot be made of."""
         if self.run.settings.modality != "images" or self.data == self.run.config["data"]:
             return
-        has, wants = self.task.test.shape[0], len(normalization(self.run.config["data"])[0])
+        has, wants = self.task.test.shape[0], len(normalization_of(self.run.settings)[0])
         if has != wants:
             raise ValueError(
                 f"data {self.data} has {has} channels, but the method was trained on {wants}: "

@@ -10,13 +10,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslfast.augment import ViewSampler
+from sslfast.augment import Images, ViewSampler
 from sslfast.config import ImageConfig
-from sslfast.data import LUMA, normalization
+from sslfast.data import LUMA, normalization_of
 from sslfast.methods.base import Method, Panel
 from sslfast.methods.lab import annealed_mean, colour_bins, lab_to_rgb, rebalancing, rgb_to_lab, soft_encode, xyz_matrix
 from sslfast.models import PixelDecoder, feature_map, feature_map_shape
-from sslfast.ops import augment
 from sslfast.ops.across import find_group
 
 COLOURFUL = 5.0  # an image without a pixel with |a| or |b| above it has nearly no colour
@@ -71,7 +70,7 @@ class Colorization(Method):
     def __init__(self, backbone: nn.Module, config: ColorizationConfig) -> None:
         super().__init__()
         self.backbone = backbone
-        if len(normalization(config.data)[0]) != 3:
+        if len(normalization_of(config)[0]) != 3:
             raise ValueError(f"data must have colours for colorization to predict, {config.data!r} is gray")
         self.sampler = ViewSampler(config.preset, config.image_size, strength=config.strength)
         if self.sampler.steps:
@@ -79,7 +78,7 @@ class Colorization(Method):
             raise ValueError(f"preset must leave colours as they are, e.g. mae; {config.preset!r} has {steps}")
         self.size, self.stride, self.gamma = config.image_size, config.stride, config.gamma
         self.temperature = config.temperature
-        (self.mean,), (self.std,) = normalization(config.data, gray=True)
+        (self.mean,), (self.std,) = normalization_of(config, gray=True)
         bins = colour_bins()
         self.decoder = PixelDecoder(
             *feature_map_shape(backbone, 1, self.size), len(bins), self.size // self.stride, width=config.decoder_width
@@ -132,11 +131,10 @@ class Colorization(Method):
             for seen, guess, original in zip(shown, coloured, rgb)
         ]
 
-    def _crop(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _crop(self, images: Images, generator: torch.Generator | None) -> Tensor:
         if images.shape[1] != 3:
             raise ValueError(f"images must have 3 channels for colorization, got {images.shape[1]}")
-        params = self.sampler.sample(len(images), images.shape[-2:], generator=generator, device=images.device)
-        return augment(images, params, self.size)  # (B, 3, size, size)
+        return self.sampler.view(images, generator=generator)  # (B, 3, size, size)
 
     def _question(self, rgb: Tensor) -> tuple[Tensor, ...]:
         luma = torch.einsum("bchw,c->bhw", rgb, self.luma).unsqueeze(1)

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslfast.augment import ViewSampler
+from sslfast.augment import Images, ViewSampler
 from sslfast.config import ImageConfig
-from sslfast.data import normalization
+from sslfast.data import normalization_of
 from sslfast.methods.base import Method, Panel
 from sslfast.models import PixelDecoder, feature_map, feature_map_shape
-from sslfast.ops import augment
 
 OVERLAP_WEIGHT = 10.0  # of the pixels around the hole that are predicted though they are seen
 
@@ -69,7 +68,7 @@ class Inpainting(Method):
         self.backbone = backbone
         self.size, self.overlap, self.adversarial = config.image_size, config.overlap, config.adversarial
         self.sampler = ViewSampler(config.preset, self.size, strength=config.strength)
-        self.mean, self.std = normalization(config.data)
+        self.mean, self.std = normalization_of(config)
         variance = torch.tensor(self.std, dtype=torch.float32).square().view(1, -1, 1, 1)
         self.register_buffer("variance", variance, persistent=False)  # on the device: a copy would make the host wait
         self.centred = config.mask == "center"
@@ -81,10 +80,10 @@ class Inpainting(Method):
         )
         self.discriminator = _discriminator(channels, config.decoder_width) if self.adversarial else None
 
-    def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def views(self, images: Images, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """The images (B, C, size, size), normalised, and their holes (B, 1, size, size) bool, True where hidden."""
-        params = self.sampler.sample(len(images), images.shape[-2:], generator=generator, device=images.device)
-        return augment(images, params, self.size, mean=self.mean, std=self.std), self._holes(images, generator)
+        view = self.sampler.view(images, generator=generator, mean=self.mean, std=self.std)
+        return view, self._holes(view, generator)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
         """Squared error in the hole, and the discriminator's loss if there is one."""

@@ -60,9 +60,7 @@ class Jigsaw(Method):
         super().__init__()
         self.cutter = TileCutter(config, backbone, grayscale=config.grayscale)
         self.backbone = backbone
-        self.normalize = (
-            normalize_tiles if config.tile_normalization == "tile" else Normalize(config.data, gray=config.gray)
-        )
+        self.normalize = normalize_tiles if config.tile_normalization == "tile" else Normalize(config)
         tiles = config.grid**2
         self.head = ProjectionHead(tiles * backbone.num_features, config.hidden_features, config.permutations)
         # The list is part of the package; a checkpoint keeps it so that a run stays what it was.

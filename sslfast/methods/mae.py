@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from sslfast._extras import require
-from sslfast.augment import ViewSampler
+from sslfast.augment import Images, ViewSampler
 from sslfast.config import ImageConfig, Optimizer
-from sslfast.data import normalization
+from sslfast.data import normalization_of
 from sslfast.methods.base import Method, Panel
 from sslfast.models import MAEDecoder, encode_visible
-from sslfast.ops import PatchMask, augment, gather_patches, masked_patch_loss, random_patch_mask
+from sslfast.ops import PatchMask, gather_patches, masked_patch_loss, random_patch_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +89,12 @@ class MAE(Method):
             heads=config.decoder_heads,
         )
         self.sampler = ViewSampler(config.preset, config.image_size, strength=config.strength)
-        self.size = config.image_size
-        self.mean, self.std = normalization(config.data)
+        self.mean, self.std = normalization_of(config)
 
-    def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def views(self, images: Images, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """A view of each image, (B, C, image_size, image_size) normalised, and noise (B, L) that orders its patches."""
         device = images.device
-        params = self.sampler.sample(len(images), images.shape[-2:], generator=generator, device=device)
-        view = augment(images, params, self.size, mean=self.mean, std=self.std)
+        view = self.sampler.view(images, generator=generator, mean=self.mean, std=self.std)
         return view, torch.rand(len(images), self.grid**2, generator=generator, dtype=torch.float32, device=device)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
@@ -112,7 +110,7 @@ class MAE(Method):
         tokens = encode_visible(self.backbone, images, hidden.keep)
         return tokens, self.decoder(tokens, hidden.restore), hidden
 
-    def illustrate(self, source: Tensor, generator: torch.Generator | None = None) -> list[list[Panel]]:
+    def illustrate(self, source: Images, generator: torch.Generator | None = None) -> list[list[Panel]]:
         """Of every image what was seen, what the decoder made of it around the visible patches, and the view itself."""
         images, noise = self.views(source, generator)
         _, pred, hidden = self._reconstruct(images, noise)

@@ -56,7 +56,7 @@ class RelativePatch(Method):
         self.backbone = backbone
         self.head = ProjectionHead(2 * backbone.num_features, config.hidden_features, len(PLACES))
         self.color_defence = config.color_defence
-        self.normalize = Normalize(config.data, gray=config.gray)
+        self.normalize = Normalize(config)
         pairs, places = tile_pairs(config.grid)
         self.register_buffer("neighbours", pairs, persistent=False)
         self.register_buffer("places", places, persistent=False)

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslfast.augment import ViewSampler
+from sslfast.augment import Images, ViewSampler
 from sslfast.config import ImageConfig
-from sslfast.data import normalization
+from sslfast.data import normalization_of
 from sslfast.methods.base import Method, Panel
-from sslfast.ops import augment
 
 TURNS = 4  # of 90° counterclockwise: 0 to 3
 
@@ -44,13 +43,11 @@ class Rotation(Method):
         self.backbone = backbone
         self.head = nn.Linear(backbone.num_features, TURNS)
         self.sampler = ViewSampler(config.preset, config.image_size, strength=config.strength)
-        self.size = config.image_size
-        self.mean, self.std = normalization(config.data)
+        self.mean, self.std = normalization_of(config)
 
-    def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor]:
+    def views(self, images: Images, generator: torch.Generator | None = None) -> tuple[Tensor]:
         """One augmentation of each image in all its turns, (4, B, C, image_size, image_size), normalised."""
-        params = self.sampler.sample(len(images), images.shape[-2:], generator=generator, device=images.device)
-        view = augment(images, params, self.size, mean=self.mean, std=self.std)
+        view = self.sampler.view(images, generator=generator, mean=self.mean, std=self.std)
         return (torch.stack([view.rot90(turn, dims=(2, 3)) for turn in range(TURNS)]),)
 
     def forward(self, batch: tuple[Tensor]) -> dict[str, Any]:

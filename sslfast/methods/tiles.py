@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from sslfast.augment import ViewSampler, presets
+from sslfast.augment import Images, ViewSampler, presets
 from sslfast.config import ImageConfig
-from sslfast.data import normalization
+from sslfast.data import normalization_of
 from sslfast.models import check_input_size
-from sslfast.ops import augment
 
 GRIDS = (2, 3)
 SMALLEST = 8  # px: in a smaller image a tile shows nothing of its own
@@ -67,7 +66,7 @@ class TileCutter:
                 f"size only, got {config.tile_size}"
             )
         if config.tile_size != config.image_size:
-            channels = len(normalization(config.data, gray=config.gray)[0])
+            channels = len(normalization_of(config, gray=config.gray)[0])
             check_input_size(backbone, config.backbone, channels, config.tile_size, option="tile_size")
         preset = presets.preset(config.preset)
         if grayscale is not None:
@@ -76,7 +75,7 @@ class TileCutter:
         self.size = config.picture_size
         self.sampler = ViewSampler(preset, self.size, strength=config.strength)
 
-    def pictures(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def pictures(self, images: Images, generator: torch.Generator | None = None) -> Tensor:
         """(B, C, H, W) uint8 -> (B, C, picture_size, picture_size) float32 in [0, 1].
 
         Raises:
@@ -85,8 +84,7 @@ class TileCutter:
         height, width = images.shape[-2:]
         if min(height, width) < SMALLEST:
             raise ValueError(f"images must be at least {SMALLEST} px a side to be cut into tiles, got {height}x{width}")
-        params = self.sampler.sample(len(images), (height, width), generator=generator, device=images.device)
-        return augment(images, params, self.size)
+        return self.sampler.view(images, generator=generator)
 
     def corners(self, batch: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         """Top left corners of the T = grid² tiles of `batch` pictures, (B, T, 2) int64: row, column; row by row."""
@@ -99,9 +97,9 @@ class TileCutter:
 class Normalize(nn.Module):
     """Pixels in [0, 1], (…, C, H, W), by the data set's mean and deviation, as the images that are evaluated."""
 
-    def __init__(self, data: str, *, gray: bool = False) -> None:
+    def __init__(self, config: ImageConfig) -> None:
         super().__init__()
-        for name, values in zip(("mean", "std"), normalization(data, gray=gray)):
+        for name, values in zip(("mean", "std"), normalization_of(config, gray=config.gray)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sslfast.augment import ViewSampler
+from sslfast.augment import Images, ViewSampler
 from sslfast.config import ImageConfig
-from sslfast.data import normalization
+from sslfast.data import normalization_of
 from sslfast.methods.base import Method
-from sslfast.ops import augment
 
 
 class TwoViews(Method):
@@ -26,14 +25,10 @@ class TwoViews(Method):
         super().__init__()
         self.backbone = backbone
         self.samplers = ViewSampler.pair(config.preset, config.image_size, strength=config.strength)
-        self.size = config.image_size
-        self.mean, self.std = normalization(config.data)
+        self.mean, self.std = normalization_of(config)
 
-    def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def views(self, images: Images, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Two independent augmentations of `images`, each (B, C, image_size, image_size), normalised."""
-        first, second = (
-            sampler.sample(len(images), images.shape[-2:], generator=generator, device=images.device)
-            for sampler in self.samplers
-        )
-        normalized = {"mean": self.mean, "std": self.std}
-        return augment(images, first, self.size, **normalized), augment(images, second, self.size, **normalized)
+        options = {"generator": generator, "mean": self.mean, "std": self.std}
+        first, second = (sampler.view(images, **options) for sampler in self.samplers)
+        return first, second

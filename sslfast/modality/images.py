@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslfast.augment import Preset, ViewSampler
-from sslfast.data import LUMA, ImageSet, load_images, normalization
+from sslfast.augment import Images as Batch
+from sslfast.augment import Preset, ViewParams, ViewSampler, apart
+from sslfast.data import LUMA, ImageSet, load_images, normalization_of
+from sslfast.data.decode import WHITE
 from sslfast.modality.base import Modality
 from sslfast.models import build_backbone, export_backbone, load_backbone
 from sslfast.ops import augment
 
 
 class Images(Modality):
-    """uint8 images (B, C, H, W), which backbones take normalised and of one size."""
+    """Images (B, C, H, W), which backbones take normalised and of one size."""
 
     unit = "images"
 
     @cached_property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """(mean, std) of the backbone's channels, for images in [0, 1]."""
-        return normalization(self.config.data, gray=self.config.gray)
+        return normalization_of(self.config, gray=self.config.gray)
 
     def load(
         self,
@@ -39,24 +42,28 @@ class Images(Modality):
     ) -> ImageSet:
         own = self.config.data_root
         root = root or (Path(own) if own and data in (None, self.config.data) else None)
-        options = {"root": root, "download": download, "skip_corrupt": skip_corrupt or self.config.skip_corrupt}
+        options = {
+            "source_size": self.config.source_side,
+            "root": root,
+            "download": download,
+            "skip_corrupt": skip_corrupt or self.config.skip_corrupt,
+        }
         return load_images(data or self.config.data, split, **options)
 
     def build_backbone(self) -> nn.Module:
         channels = len(self.normalization[0])
         return build_backbone(self.config.backbone, in_channels=channels, image_size=self.config.image_size)
 
-    def inputs(self, source: Tensor) -> Tensor:
+    def inputs(self, source: Batch) -> Tensor:
         mean, std = self.normalization
         return to_inputs(source, size=self.config.image_size, mean=mean, std=std)
 
-    def augmented(self, source: Tensor, generator: torch.Generator) -> Tensor:
+    def augmented(self, source: Batch, generator: torch.Generator) -> Tensor:
         """A crop of at least 40 % of the area, and a flip if the run's own preset has one."""
         size, (mean, std) = self.config.image_size, self.normalization
         first, _ = ViewSampler.pair(self.config.preset, size)
         sampler = ViewSampler(Preset(crop_scale=(0.4, 1.0), flip=first.preset.flip, jitter=0.0), size)
-        drawn = sampler.sample(len(source), source.shape[-2:], generator=generator, device=source.device)
-        return _normalised(augment(source, drawn, size), mean=mean, std=std)
+        return _normalised(sampler.view(source, generator=generator), mean=mean, std=std)
 
     def baselines(self) -> dict[str, nn.Module]:
         return {"pixels": RawPixels()}
@@ -77,14 +84,14 @@ class Images(Modality):
         return load_backbone(folder)
 
 
-def to_inputs(images: Tensor, *, size: int | None, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 images as a backbone of these channels and this input size takes them, without any augmentation.
+def to_inputs(images: Batch, *, size: int | None, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Images as a backbone of these channels and this input size takes them, without any augmentation.
 
-    The shorter side is brought to `size` (bicubic, antialiased), the centre cut out, and the result normalised. Gray
-    images are repeated for a network that takes colour, colour is turned to gray for one that takes gray.
+    The largest square in the centre is brought to `size` (bicubic, antialiased), and the result normalised. Gray images
+    are repeated for a network that takes colour, colour is turned to gray for one that takes gray.
 
     Args:
-        images: (B, C, H, W) uint8.
+        images: (B, C, H, W), as `ops.augment` takes them.
         size: side in pixels; None leaves height and width as they are.
         mean, std: of images in [0, 1], one number a channel of the network.
 
@@ -94,15 +101,16 @@ def to_inputs(images: Tensor, *, size: int | None, mean: Sequence[float], std: S
     Raises:
         ValueError: the channels do not fit `mean`, and neither is 1.
     """
-    pixels = images.float() / 255
-    if size is not None:
-        height, width = pixels.shape[-2:]
-        if min(height, width) != size:
-            scaled = [max(size, round(side * size / min(height, width))) for side in (height, width)]
-            pixels = F.interpolate(pixels, scaled, mode="bicubic", antialias=True).clamp(0, 1)
-        top, left = ((side - size) // 2 for side in pixels.shape[-2:])
-        pixels = pixels[..., top : top + size, left : left + size]
-    return _normalised(pixels, mean=mean, std=std)
+    pixels, sizes = apart(images)
+    if size is None:
+        return _normalised(pixels.float() / WHITE.get(pixels.dtype, 1), mean=mean, std=std)
+    if sizes is None:
+        sizes = torch.tensor(pixels.shape[-2:], dtype=torch.int32, device=pixels.device).expand(len(pixels), 2)
+    side = sizes.amin(dim=1, keepdim=True)
+    corner = (sizes - side).div(2, rounding_mode="floor")
+    whole = ViewParams.identity(len(pixels), (1, 1), device=pixels.device)
+    square = replace(whole, crop=torch.cat([corner, side, side], dim=1), interpolation="bicubic")
+    return _normalised(augment(pixels, square, size, sizes=sizes), mean=mean, std=std)
 
 
 def _normalised(pixels: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -17,7 +17,6 @@ from sslfast.augment import ViewSampler
 from sslfast.config import ImageConfig
 from sslfast.evaluate import Run, alignment, extract_features, knn_accuracy, linear_probe, uniformity
 from sslfast.evaluate.task import choose_device
-from sslfast.ops import augment
 from sslfast.report.figures import BLUE, GRAY, TEN
 from sslfast.report.names import BASELINES
 from sslfast.train import ensure_trained
@@ -149,9 +148,7 @@ def _views(run: Run, sampler: ViewSampler, generator: torch.Generator) -> Callab
     """Images to the backbone's input by way of a random view of each."""
 
     def inputs(images: Tensor) -> Tensor:
-        drawn = sampler.sample(len(images), images.shape[-2:], generator=generator, device=images.device)
-        view = augment(images, drawn, sampler.size).clamp(0, 1)
-        return run.modality.inputs((255 * view).round().byte())
+        return run.modality.inputs(sampler.view(images, generator=generator).clamp(0, 1))
 
     return inputs
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslfast.augment import apart
 from sslfast.data import ImageSet, batches
 from sslfast.data.decode import Unreadable
 from sslfast.evaluate.features import extract_features
@@ -87,12 +88,13 @@ class Material:
         order = (turn * (int(labels.max()) + 1) + labels).argsort(stable=True)
         return shuffled[order][:count]
 
-    def pictures(self, images: ImageSet, indices: Tensor) -> Tensor:
-        """The images themselves, (M, C, H, W) uint8."""
+    def pictures(self, images: ImageSet, indices: Tensor) -> list[Tensor]:
+        """The images themselves, (1, C, H, W) each, as `ops.augment` takes them."""
         try:
-            return torch.cat([pixels for _, pixels, _ in batches(images, 256, device="cpu", order=indices)])
+            found = [apart(pixels) for _, pixels, _ in batches(images, 1, device="cpu", order=indices)]
         except (OSError, ValueError) as error:
             raise Unavailable(str(error)) from error
+        return [x if sizes is None else x[..., : int(sizes[0, 0]), : int(sizes[0, 1])] for x, sizes in found]
 
     @cached_property
     def _backbone(self) -> torch.nn.Module:

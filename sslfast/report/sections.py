@@ -93,12 +93,11 @@ def views(material: Material) -> Section | None:
     chosen = material.spread(material.train, torch.arange(len(material.train)), PAIRS)
     sources = material.pictures(material.train, chosen)
     samplers, generator = ViewSampler.pair(preset, size, strength=strength), material.generator()
-    pair = [sampler.sample(len(sources), sources.shape[-2:], generator=generator) for sampler in samplers]
-    pictures = [augment(sources, params, size) for params in pair]
     strips = []
     for k, source in enumerate(sources):
-        drawn = [tile(picture[k], params.describe(k)) for picture, params in zip(pictures, pair)]
-        strips.append([tile(source, material.train.title("training image", int(chosen[k]))), *drawn])
+        pair = [sampler.draw(source, generator=generator) for sampler in samplers]
+        drawn = [tile(augment(source, params, size)[0], params.describe(0)) for params in pair]
+        strips.append([tile(source[0], material.train.title("training image", int(chosen[k]))), *drawn])
     text = f"Source, and two views of it by the preset {preset} at strength {strength:g}, as training draws them."
     return Section(text, "strips", strips, 3)
 
@@ -134,15 +133,15 @@ def neighbours(material: Material) -> Section | None:
     values, nearest = similarity.topk(min(NEIGHBOURS, similarity.shape[1]), dim=1)
     found = material.train_sample[nearest]  # (QUERIES, NEIGHBOURS)
     query_pictures = material.pictures(test, queries)
-    pictures = material.pictures(train, found.flatten()).unflatten(0, found.shape)
+    pictures = iter(material.pictures(train, found.flatten()))
     strips, hits = [], 0
     for q, query in enumerate(queries):
-        strip = [tile(query_pictures[q], test.title("test image", int(query)), "query")]
+        strip = [tile(query_pictures[q][0], test.title("test image", int(query)), "query")]
         for n, index in enumerate(found[q].tolist()):
             hit = test.labelled and train.classes[train.labels[index]] == test.classes[test.labels[query]]
             hits += hit
             text = f"{train.title('training image', index)}, cosine {values[q, n]:.3f}"
-            strip.append(tile(pictures[q, n], text, ("hit" if hit else "miss") if test.labelled else ""))
+            strip.append(tile(next(pictures)[0], text, ("hit" if hit else "miss") if test.labelled else ""))
         strips.append(strip)
     pool = f"{len(material.train_sample)} training images" + (
         "" if len(material.train_sample) == len(train) else f" drawn from {len(train)}"

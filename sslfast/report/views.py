@@ -12,9 +12,10 @@ from torch import Tensor
 
 from sslfast._extras import require
 from sslfast._files import replacing
-from sslfast.augment import ViewParams
+from sslfast.augment import Images, ViewParams, apart
 from sslfast.ops import augment
 from sslfast.report.figures import TEN
+from sslfast.report.pictures import shown
 
 WIDTH, LINE = 2.3, 0.125  # inches: a picture, and a line of text below it
 LETTERS = 36  # a line
@@ -30,7 +31,7 @@ STYLE = {
 
 def draw_views(
     output: Path,
-    sources: Tensor,
+    sources: Images,
     params: Sequence[ViewParams],
     size: int | tuple[int, int],
     *,
@@ -45,19 +46,21 @@ def draw_views(
 
     Args:
         output: .png, .jpg, .pdf or .svg.
-        sources: (N, C, H, W) uint8.
+        sources: (N, C, H, W), or images of different sizes.
         params: one for every column of views, N rows each.
         size: (h, w) of the views in pixels, or one number for both.
         labels: N texts, one for each source.
         title: above it all.
     """
-    height, width = sources.shape[-2:]
-    views = [augment(sources, drawn, size).permute(0, 2, 3, 1) for drawn in params]
-    texts = [[_wrapped(f"{label}, {height} x {width} px")] for label in labels]
+    pixels, own = apart(sources)
+    views = [augment(pixels, drawn, size, sizes=own) for drawn in params]
+    sizes = [tuple(pixels.shape[-2:])] * len(pixels) if own is None else own.tolist()
+    texts = [[_wrapped(f"{label}, {height} x {width} px")] for label, (height, width) in zip(labels, sizes)]
+    height, width = max(sizes, key=lambda size: size[0] / size[1])
     for k, row in enumerate(texts):
         row += [_wrapped(drawn.describe(k)) for drawn in params]
     lines = max(text.count("\n") + 1 for row in texts for text in row)
-    tallest = max(height / width, views[0].shape[1] / views[0].shape[2]) * WIDTH
+    tallest = max(height / width, views[0].shape[2] / views[0].shape[3]) * WIDTH
     inches = (WIDTH * (1 + len(params)), (tallest + LINE * (lines + 1)) * len(sources) + 0.35)
     with require("matplotlib", extra="train").rc_context(STYLE):
         figure = require("matplotlib.figure", extra="train").Figure(figsize=inches, dpi=110)
@@ -67,7 +70,7 @@ def draw_views(
         figure.subplots_adjust(hspace=LINE * (lines + 1) / tallest)
         figure.suptitle(title, x=2 * edge, y=1 - 0.1 / inches[1], ha="left", va="top", fontsize=9, weight="bold")
         for k, row in enumerate(grid):
-            _picture(row[0], sources[k].permute(1, 2, 0) / 255, texts[k][0])
+            _picture(row[0], pixels[k, :, : sizes[k][0], : sizes[k][1]], texts[k][0])
             for axes, view, drawn, text, colour in zip(row[1:], views, params, texts[k][1:], _colours(len(params))):
                 _picture(axes, view[k], text, colour)
                 _box(row[0], drawn.crop[k].tolist(), colour)
@@ -85,10 +88,9 @@ def _wrapped(text: str) -> str:
 
 
 def _picture(axes: Any, pixels: Tensor, text: str, colour: str | None = None) -> None:
-    """(h, w, C) in [0, 1] with its text below and a frame."""
-    pixels = pixels.cpu().clamp(0, 1)
-    shown = pixels.squeeze(2) if pixels.shape[2] == 1 else pixels
-    axes.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest" if len(shown) < 128 else "auto")
+    """(C, h, w) with its text below and a frame."""
+    picture = shown(pixels.cpu()).permute(1, 2, 0).squeeze(2)
+    axes.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest" if len(picture) < 128 else "auto")
     axes.set(xticks=[], yticks=[])
     axes.set_anchor("N")
     axes.spines[:].set(color=colour or INK, linewidth=2 if colour else 0)

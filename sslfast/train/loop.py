@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sslfast.config import PretrainConfig
-from sslfast.data import batches
+from sslfast.data import batches, normalization
 from sslfast.evaluate.knn import knn
 from sslfast.evaluate.task import Task
 from sslfast.grad_cache import GradCache
@@ -323,6 +323,10 @@ class Training:
         )
         for note in self.train_set.notes:
             self.log.info(note)
+        if getattr(config, "mean", ()):
+            mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (config.mean, config.std))
+            whose = "ImageNet's" if (config.mean, config.std) == normalization(config.data) else "the images' own"
+            self.log.info(f"normalised by {whose} mean {mean} and std {std}")
         if self.step:
             skipped = f", with {len(self.skipped)} unreadable image files to skip" if self.skipped else ""
             self.log.info(f"continuing after step {self.step}, epoch {self.epoch + 1}{skipped}")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from sslfast.checkpoint import CHECKPOINT
 from sslfast.config import ImageConfig, PretrainConfig, differences
 from sslfast.data import located
-from sslfast.data.registry import ROOT
+from sslfast.data.registry import FOLDER, ROOT, folder_normalization
 from sslfast.data.torchvision_sets import FILES as DOWNLOADED
 from sslfast.evaluate import Run
 from sslfast.evaluate.features import fingerprint
@@ -63,7 +63,7 @@ def pretrain(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
     if (resume and overwrite) or (resume is True and init_from):
         raise ValueError("resume continues a run as it is: it goes with neither init_from nor overwrite")
-    config = _located(config)
+    config = _settled(config)
     fabric = launch(config)
     with ExitStack() as stack:
         lock = on_main(fabric, lambda: stack.enter_context(RunLock(run)), send=False)
@@ -115,6 +115,16 @@ def _located(config: PretrainConfig) -> PretrainConfig:
     return replace(config, **paths)
 
 
+def _settled(config: PretrainConfig) -> PretrainConfig:
+    """The configuration with what it leaves to the data: where they are, and a folder's mean and standard deviation."""
+    config = _located(config)
+    if not isinstance(config, ImageConfig) or config.mean or not config.data.startswith(FOLDER):
+        return config
+    options = {"source_size": config.source_side, "skip_corrupt": config.skip_corrupt}
+    mean, std = folder_normalization(config.data, **options)
+    return replace(config, mean=mean, std=std)
+
+
 def _fell_back(run: Path, found: Path | None) -> str | None:
     if found in (None, run / CHECKPOINT):
         return None
@@ -129,7 +139,7 @@ def ensure_trained(
     Raises:
         ValueError: a run of other settings is there; names them. And what `pretrain` raises.
     """
-    run, config = Path(run), _located(config)
+    run, config = Path(run), _settled(config)
     if (run / CHECKPOINT).is_file() and Run(run).finished:
         if changed := differences(Run(run).settings.to_dict(), config.to_dict()):
             raise ValueError(f"{run} was trained with other settings: {', '.join(changed)}; choose another folder")

@@ -82,7 +82,7 @@ def test_wrong_arguments_are_named_at_once(images: TensorImages, options: dict, 
 @pytest.mark.parametrize(
     ("pixels", "labels", "message"),
     [
-        (torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 0]), "images must be .* uint8"),
+        (torch.zeros(3, 1, 2, 2).int(), torch.tensor([0, 1, 0]), "images must be .* uint8, uint16 or float32"),
         (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0]), r"images must be \(3, C, H, W\)"),
         (torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 2, 0]), "labels must be indices into the 2"),
         (torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.rand(3), "labels must be a non-empty int64 vector"),

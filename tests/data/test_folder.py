@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sslfast.augment import apart
 from sslfast.data import FolderImages, TensorImages, batches, folder, load_images
 
 
@@ -98,7 +99,7 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
         write(path, mode=mode)
     images = load_images(f"folder:{tmp_path}", "train").images
     assert images.shape == (1, 3, 10, 10)
-    assert images.dtype == torch.uint8
+    assert images.dtype == (torch.uint16 if mode == "I;16" else torch.uint8)
     if mode == "L":
         assert torch.equal(images[:, 0], images[:, 2])
 
@@ -110,41 +111,37 @@ def test_nested_folders_belong_to_their_class_and_hidden_files_do_not(splits: Pa
     assert load_images(f"folder:{splits}", "train").labels.bincount().tolist() == [7, 6]
 
 
-def test_sizes_that_differ_are_brought_to_one(splits: Path) -> None:
+def test_images_keep_their_shape(splits: Path) -> None:
     write(splits / "train" / "ant" / "wide.png", 20, 60, value=77)
     write(splits / "train" / "bee" / "small.png", 5, 8, value=99)
-    images = load_images(f"folder:{splits}", "train", resize=16)
-    assert images.shape == (3, 16, 16)
-    assert len(images) == 14
-    assert (images.images[6] == 77).all()
-    assert (images.images[13] == 99).all()
-
-
-def test_large_images_are_shrunk_and_cut_in_the_middle(tmp_path: Path) -> None:
-    stripes = np.zeros((40, 120, 3), dtype=np.uint8)
-    stripes[:, 40:80] = 200
-    for split in ("train", "test"):
-        (tmp_path / split / "a").mkdir(parents=True)
-        Image.fromarray(stripes).save(tmp_path / split / "a" / "x.png")
-    images = load_images(f"folder:{tmp_path}", "train", resize=20).images
-    assert images.shape == (1, 3, 20, 20)
-    assert (images[..., 1:-1] == 200).all()  # its outermost columns take in a little of the black beside them
+    train = load_images(f"folder:{splits}", "train", source_size=16)
+    assert train.shape == (3, 16, 48)
+    assert train.images.sizes[[0, 6, 13]].tolist() == [[10, 10], [16, 48], [5, 8]]
+    assert (train.images.pixels[6] == 77).all()
+    assert (train.images.pixels[13, :, :5, :8] == 99).all()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_large_set_is_read_from_its_files(splits: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     write(splits / "train" / "bee" / "wide.png", 30, 50)
-    in_memory = load_images(f"folder:{splits}", "train", resize=12)
+    in_memory = load_images(f"folder:{splits}", "train", source_size=12)
     monkeypatch.setattr(folder, "IN_MEMORY", 1000)
-    images = load_images(f"folder:{splits}", "train", resize=12)
+    images = load_images(f"folder:{splits}", "train", source_size=12)
     assert isinstance(images, FolderImages)
-    assert images.shape == in_memory.shape == (3, 12, 12)
+    assert images.shape == (3, 12, 12)
+    assert in_memory.shape == (3, 12, 20)
     order = torch.randperm(13, generator=torch.Generator().manual_seed(0))
     state = torch.get_rng_state()
     found = list(batches(images, 4, order=order, start=1, workers=workers))
     assert torch.equal(torch.get_rng_state(), state)  # else a resumed run would draw other numbers
     assert torch.equal(torch.cat([index for index, _, _ in found]), order[4:])
-    assert torch.equal(torch.cat([pixels for _, pixels, _ in found]), in_memory.images[order[4:]])
+    for indices, pixels, _ in found:
+        for place, index in enumerate(indices):
+            own, size = apart(pixels[torch.tensor([place])])
+            wanted, wanted_size = apart(in_memory.images[index[None]])
+            height, width = wanted_size[0].tolist()
+            assert size is None or size.tolist() == wanted_size.tolist()
+            assert torch.equal(own[..., :height, :width], wanted[..., :height, :width])
     assert torch.equal(torch.cat([labels for _, _, labels in found]), in_memory.labels[order[4:]])
 
 
@@ -172,7 +169,7 @@ def test_an_unreadable_image_in_a_large_set_is_named_when_it_is_due(
 ) -> None:
     write_broken(splits / "train" / "bee" / "truncated.jpg")
     monkeypatch.setattr(folder, "IN_MEMORY", 1000)
-    visited = batches(load_images(f"folder:{splits}", "train", resize=8), 6, workers=workers)
+    visited = batches(load_images(f"folder:{splits}", "train", source_size=8), 6, workers=workers)
     next(visited)
     next(visited)
     with pytest.raises(ValueError, match=r"^unreadable image .*truncated\.jpg: [^\n]*$"):

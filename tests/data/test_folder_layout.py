@@ -74,6 +74,7 @@ def test_what_was_understood_is_said(tmp_path: Path) -> None:
         f"{tmp_path}: 20 training and 5 test images; 4 classes (ant, bee, cow, …)",
         "left out: extra/ with 5 images",
         "passed over: 2 .xml, 2 hidden, 1 .csv, 1 .db",
+        "sources of 8 x 8 px, uint8, 3 channels",
     )
 
 
@@ -85,7 +86,7 @@ def test_run_folders_are_passed_over(tmp_path: Path) -> None:
         (run / name).write_text("{}")
     images = load_images(f"folder:{tmp_path}", "train")
     assert len(images) == 5
-    assert images.notes[-1] == "passed over: 1 run folder"
+    assert "passed over: 1 run folder" in images.notes
 
 
 def test_a_folder_of_other_files_says_what_it_has(tmp_path: Path) -> None:
