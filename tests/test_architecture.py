@@ -18,7 +18,7 @@ KERNELS = Path(sslfast.kernels.__file__).parent
 FLOORS = [
     ("kernels", "_C", "_version"),
     ("ops",),
-    ("losses", "key_queue", "ema", "grad_cache", "compat", "augment", "_extras", "_files", "_info"),
+    ("losses", "key_queue", "ema", "grad_cache", "compat", "augment", "_extras", "_files", "_memory", "_info"),
     ("data", "models", "config", "schedule", "checkpoint"),
     ("modality",),
     ("methods",),

@@ -41,6 +41,7 @@ def test_without_labels_all_images_are_trained_on(
     fill(tmp_path, "pictures/2021", "pictures/2022/05")
     monkeypatch.chdir(tmp_path)
     run("pretrain", "simclr", "--data", "folder:pictures", "--output", "run", *QUICK, "--knn-every", "1")
+    assert capsys.readouterr().out.endswith("next      sslfast report run\n")
     log = (tmp_path / "run" / "train.log").read_text()
     assert "24 training images; no labels: kNN and what else needs labels is left out" in log
     assert "knn_accuracy" not in (tmp_path / "run" / "metrics.jsonl").read_text()

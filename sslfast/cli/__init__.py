@@ -36,7 +36,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # the disk is to blame, not t
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name; sys.argv's if None) and return its exit code.
 
-    0: done. 1: the training broke down, or the disk is full. 2: wrong usage, or a path that cannot be used. 130:
+    0: done. 1: the training broke down, or memory or disk is full. 2: wrong usage, or a path that cannot be used. 130:
     interrupted. Whatever went wrong is one line on stderr.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.strerror}: {error.filename}" if named else error, 1 if error.errno in NO_ROOM else 2)
     except FloatingPointError as error:
         return _fail(error, 1)
+    except MemoryError as error:
+        return _fail(error if str(error) else "out of memory", 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
 

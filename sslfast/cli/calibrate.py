@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from sslfast.cli.parse import UsageError, parse
-from sslfast.cli.pretrain import data_option
+from sslfast.cli.pretrain import option
 from sslfast.config import ImageConfig
 from sslfast.recipes import RECIPES, recipe_for
 from sslfast.report import calibrate as sweeps
@@ -58,7 +58,7 @@ def calibrate(arguments: Sequence[str]) -> int:
         raise UsageError(f"calibrate wants the name of a method or recipe before {name}: {', '.join(RECIPES)}")
     if any(word.partition("=")[0] == "--strength" for word in options):
         raise UsageError("calibrate sweeps the strength: give --strengths, not --strength")
-    recipe_name, recipe = recipe_for(name, data_option(options))
+    recipe_name, recipe = recipe_for(name, option(options, "--data"), cpu=option(options, "--accelerator") == "cpu")
     if not isinstance(recipe.config, ImageConfig):
         raise UsageError(f"{name} learns from {recipe.config.modality}: only the augmentation of images has a strength")
     default = Calibrate(recipe.config, SweepOptions(Path("runs", f"{recipe_name}-calibrate")))

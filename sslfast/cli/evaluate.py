@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sslfast._extras import require
+from sslfast._memory import saying_what_fits
 from sslfast.cli.parse import UsageError, parse
 
 tyro = require("tyro", extra="train")
@@ -112,8 +113,10 @@ def evaluate(arguments: Sequence[str]) -> int:
     if unknown := [name for name in given if not any(name in settings for settings in known.values())]:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in unknown)
         raise UsageError(f"protocol {', '.join(protocols)} has no option {flags}")
-    with _progress():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_progress())
         evaluation = Evaluation(run, **shared)
+        stack.enter_context(saying_what_fits(f"try --batch-size {max(1, chosen.batch_size // 2)}"))
         for protocol in protocols:
             _show(evaluation.judge(protocol, **{k: v for k, v in given.items() if k in known[protocol]}))
     print(f"written to {run / 'results.json'}; next: sslfast report {shlex.quote(str(run))}")

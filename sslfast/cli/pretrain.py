@@ -82,7 +82,8 @@ def pretrain(arguments: Sequence[str]) -> int:
             print(f"kNN       {summary.knn_accuracy:.2%} on the test examples")
         if summary.skipped:
             print(f"skipped   {summary.skipped} unreadable image files, named in {summary.run / 'train.log'}")
-        print(f"next      sslfast evaluate {shlex.quote(str(summary.run))} --protocol linear")
+        then = "evaluate {} --protocol linear" if summary.labelled else "report {}"
+        print(f"next      sslfast {then.format(shlex.quote(str(summary.run)))}")
     return 0
 
 
@@ -95,7 +96,10 @@ def read(arguments: Sequence[str]) -> Pretrain:
     name, options = arguments[0], explicit(arguments[1:])
     if name.startswith("-"):
         raise UsageError(f"pretrain wants the name of a method or recipe before {name}: {', '.join(RECIPES)}")
-    recipe_name, recipe = recipe_for(name, data_option(options))
+    data, accelerator = (option(options, flag) for flag in ("--data", "--accelerator"))
+    recipe_name, recipe = recipe_for(name, data, cpu=accelerator == "cpu")
+    if recipe_name not in RECIPES:
+        print(f"recipe {recipe_name} {recipe.about}", file=sys.stderr)
     default = Pretrain(recipe.config, RunOptions(Path("runs", recipe_name)))
     kind = Pretrain[type(recipe.config)]
     about = f"Train by the recipe {recipe_name}: {recipe.about}."
@@ -122,14 +126,14 @@ def resume_command(command: Sequence[str]) -> list[str]:
     return [*kept, "--resume"]
 
 
-def data_option(options: Sequence[str]) -> str | None:
-    """The value of --data, which decides the recipe and so the defaults of all other options."""
+def option(options: Sequence[str], flag: str) -> str | None:
+    """The value of an option that decides the recipe, and so the defaults of all others."""
     found = None
     for word, following in zip(options, [*options[1:], None]):
-        if word == "--data":
+        if word == flag:
             found = following
-        elif word.startswith("--data="):
-            found = word.removeprefix("--data=")
+        elif word.startswith(f"{flag}="):
+            found = word.removeprefix(f"{flag}=")
     return found
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+NO_LABELS = "no labels: kNN and what else needs labels is left out"
+
 
 class ExampleSet:
     """N examples with a label each.

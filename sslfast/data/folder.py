@@ -14,6 +14,7 @@ from sslfast._files import printable
 from sslfast.augment import stacked
 from sslfast.data.decode import Unreadable, read
 from sslfast.data.duplicates import hold_out
+from sslfast.data.examples import NO_LABELS
 from sslfast.data.images import FolderImages, ImageSet, TensorImages
 from sslfast.data.layout import Groups, understand
 from sslfast.data.paths import Paths
@@ -47,10 +48,9 @@ def load_folder(
         OSError: a directory cannot be read.
     """
     files = list_folder(folder, split, source_size=source_size, seed=seed, skip_corrupt=skip_corrupt)
-    samples = [image for image in _tried(files, evenly(len(files), SAMPLES)) if isinstance(image, Tensor)]
-    samples = samples or [_first(files.paths, source_size, skip_corrupt)]
-    images = _in_memory(files) if len(files) * _place(samples) <= IN_MEMORY else files
-    images.notes = (*files.notes, _about(samples))
+    looked_at = samples(files)
+    images = _in_memory(files) if len(files) * _place(looked_at) <= IN_MEMORY else files
+    images.notes = (*files.notes, _about(looked_at))
     return images
 
 
@@ -68,6 +68,12 @@ def list_folder(
     files = FolderImages(paths, labels, [printable(name) for name in classes], source_size, **kind)
     files.notes = notes
     return files
+
+
+def samples(files: FolderImages) -> list[Tensor]:
+    """A few of the images, at least one, spread evenly over the set; what is unreadable is no matter here."""
+    found = [image for image in _tried(files, evenly(len(files), SAMPLES)) if isinstance(image, Tensor)]
+    return found or [_first(files.paths, files.source_size, files.skip_corrupt)]
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -158,7 +164,7 @@ def _listed(folder: Path, split: str, seed: int) -> tuple[Groups, list[str], tup
         raise ValueError(f"{folder} has too few images a class to leave a fifth for the test split")
     counts = [f"{_count(part)} {word}" for part, word in ((train, "training"), (test or {}, "test")) if part]
     names = ", ".join(classes[:NAMES] + ["…"] * (len(classes) > NAMES))
-    kinds = f"{len(classes)} classes ({names})" if classes else "no labels: kNN and what else needs labels is left out"
+    kinds = f"{len(classes)} classes ({names})" if classes else NO_LABELS
     notes = [f"{folder}: {' and '.join(counts)} images; {kinds}", *notes, *filter(None, [tree.passed()])]
     return chosen, classes, tuple(map(printable, notes))
 

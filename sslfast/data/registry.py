@@ -10,11 +10,12 @@ import torch
 
 from sslfast.data.documents import FILE
 from sslfast.data.embedded import load_digits, load_photos
-from sslfast.data.folder import list_folder, load_folder
+from sslfast.data.folder import list_folder, load_folder, samples
 from sslfast.data.images import ImageSet
 from sslfast.data.statistics import statistics
 from sslfast.data.torchvision_sets import load_torchvision
 
+WHOLE = 2**20  # px; no image is shrunk
 SPLITS = ("train", "test")
 FOLDER = "folder:"
 ROOT = Path("data")
@@ -106,6 +107,13 @@ def folder_normalization(name: str, **options: Any) -> tuple[tuple[float, ...], 
     """
     images = list_folder(_path(name), "train", **options)
     return normalization(name) if (images.channels, images.dtype) == (3, torch.uint8) else statistics(images)
+
+
+def glance(name: str) -> tuple[int, int]:
+    """How many training images a folder has, and the median of the shorter sides of a few of them, in pixels."""
+    images = list_folder(_path(name), "train", source_size=WHOLE, skip_corrupt=True)
+    sides = sorted(min(image.shape[1:]) for image in samples(images))
+    return len(images), sides[len(sides) // 2]
 
 
 def normalization_of(config: Any, *, gray: bool = False) -> tuple[tuple[float, ...], tuple[float, ...]]:

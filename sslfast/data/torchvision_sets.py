@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from sslfast._extras import require
+from sslfast.data.examples import NO_LABELS
 from sslfast.data.images import TensorImages
 
 FILES = {  # name -> (torchvision's class, what its folder under the root is called)
@@ -42,6 +43,8 @@ def load_torchvision(name: str, split: str, *, root: Path, download: bool = Fals
     if name == "stl10":
         return TensorImages(torch.from_numpy(dataset.data), torch.from_numpy(dataset.labels).long(), dataset.classes)
     if name == "stl10-unlabeled":
-        return TensorImages(torch.from_numpy(dataset.data), torch.zeros(len(dataset.data), dtype=torch.int64), [])
+        images = TensorImages(torch.from_numpy(dataset.data), torch.zeros(len(dataset.data), dtype=torch.int64), [])
+        images.notes = (NO_LABELS,)
+        return images
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
     return TensorImages(images, torch.tensor(dataset.targets), dataset.classes)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslfast.config import PretrainConfig
-from sslfast.data import batches, normalization
+from sslfast.config import ImageConfig, PretrainConfig
+from sslfast.data import batches, normalization, normalization_of
 from sslfast.evaluate.knn import knn
 from sslfast.evaluate.task import Task
 from sslfast.grad_cache import GradCache
@@ -38,13 +38,15 @@ from sslfast.train.stop import Interrupted, StopRequest
 class Summary:
     """What a finished run has come to.
 
-    `knn_accuracy` in [0, 1], None without kNN; `skipped` is the number of image files that could not be read.
+    `knn_accuracy` in [0, 1], None without kNN; `skipped` is the number of image files that could not be read;
+    `labelled`, whether the examples have labels to judge by.
     """
 
     run: Path
     steps: int
     knn_accuracy: float | None
     skipped: int = 0
+    labelled: bool = True
 
 
 class _Embedding(torch.nn.Module):
@@ -150,7 +152,7 @@ class Training:
             if self.skipped:
                 self.log.warning(f"{len(self.skipped)} image files could not be read and were skipped, see above")
         self.fabric.barrier()
-        return Summary(self.run, self.step, self.knn, len(self.skipped)) if main else None
+        return Summary(self.run, self.step, self.knn, len(self.skipped), self.train_set.labelled) if main else None
 
     def _train_epoch(self, stop: StopRequest) -> None:
         config = self.config
@@ -323,10 +325,11 @@ class Training:
         )
         for note in self.train_set.notes:
             self.log.info(note)
-        if getattr(config, "mean", ()):
-            mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (config.mean, config.std))
-            whose = "ImageNet's" if (config.mean, config.std) == normalization(config.data) else "the images' own"
-            self.log.info(f"normalised by {whose} mean {mean} and std {std}")
+        if isinstance(config, ImageConfig):
+            found = normalization_of(config)
+            mean, std = (", ".join(f"{value:.4g}" for value in values) for values in found)
+            whose = ", ImageNet's" if found == normalization("folder:PATH") else ""
+            self.log.info(f"normalised by the mean {mean} and the std {std}{whose}")
         if self.step:
             skipped = f", with {len(self.skipped)} unreadable image files to skip" if self.skipped else ""
             self.log.info(f"continuing after step {self.step}, epoch {self.epoch + 1}{skipped}")

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sslfast._memory import saying_what_fits
 from sslfast.checkpoint import CHECKPOINT
 from sslfast.config import ImageConfig, PretrainConfig, differences
-from sslfast.data import located
+from sslfast.data import located, normalization
 from sslfast.data.registry import FOLDER, ROOT, folder_normalization
 from sslfast.data.torchvision_sets import FILES as DOWNLOADED
 from sslfast.evaluate import Run
@@ -55,6 +56,7 @@ def pretrain(
         ValueError, FileExistsError, FileNotFoundError: what was asked for does not fit or is not there, or another
             process is training in `run`; said in words.
         OSError: a file cannot be written; the last checkpoint stays as it was.
+        MemoryError: it ran out of memory; names a batch size.
         FloatingPointError: the loss became infinite or NaN; names the step and its learning rate.
         Interrupted: SIGINT or SIGTERM; the checkpoint is written.
     """
@@ -86,7 +88,8 @@ def pretrain(
             devices = {"device": fabric.device, "processes": fabric.world_size}
             write_environment(run, **devices, command=command, init_from=begun, resume=begin == "resume")
         fabric.barrier()
-        return training.fit(warning=_fell_back(run, found))
+        with saying_what_fits(_smaller(config)):
+            return training.fit(warning=_fell_back(run, found))
 
 
 def on_main(fabric: Any, decide: Callable[[], Result], *, send: bool = True) -> Result | None:
@@ -122,7 +125,19 @@ def _settled(config: PretrainConfig) -> PretrainConfig:
         return config
     options = {"source_size": config.source_side, "skip_corrupt": config.skip_corrupt}
     mean, std = folder_normalization(config.data, **options)
-    return replace(config, mean=mean, std=std)
+    usual = (mean, std) == normalization(config.data)  # which the configuration need not say
+    return config if usual else replace(config, mean=mean, std=std)
+
+
+def _smaller(config: PretrainConfig) -> str:
+    """What needs half of the memory."""
+    batch = config.batch_size // 2
+    if batch < 2:
+        return f"a batch of {config.batch_size} is too much for {config.backbone} here; take a smaller network"
+    return (
+        f"batch_size {config.batch_size} is too much for {config.backbone} here; "
+        f"try --batch-size {batch} --accumulate {2 * config.accumulate}"
+    )
 
 
 def _fell_back(run: Path, found: Path | None) -> str | None:
