@@ -45,6 +45,7 @@ def test_files_take_turns():
 def test_a_broken_device_ends_the_process_and_the_report_of_the_test_stays(tmp_path):
     (tmp_path / "test_breaking.py").write_text(BREAKING)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment.pop("PYTEST_XDIST_WORKER", None)  # of the process that runs this test
     command = [sys.executable, "-m", "pytest", "-p", "gpu_session", "-p", "no:cacheprovider", "test_breaking.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1

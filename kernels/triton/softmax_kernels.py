@@ -181,9 +181,7 @@ def weight_unit(largest):
 
 
 @triton.jit
-def relative_factors(
-    grad, stride, shift, inverse_sum, largest, factors, M, temperature, tau, ROWS: tl.constexpr
-):  # fmt: skip
+def relative_factors(grad, stride, shift, inverse_sum, largest, factors, M, temperature, tau, ROWS: tl.constexpr):
     """factors (M,): grad, times inverse_sum if given; plain, relative to exp(c) instead of exp(c − shift)."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = rows < M

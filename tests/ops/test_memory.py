@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +62,6 @@ def test_used_again_once_it_is_free():
 
 def test_is_resized_like_any_other():
     x = memory.empty(3, 5, dtype=torch.float32).fill_(2)
-    place = x.data_ptr()
     assert torch.equal(x.resize_(4, 5)[:3], torch.full((3, 5), 2.0))
     torch.add(torch.ones(7, 5), 1, out=x.resize_(0))
     assert torch.equal(x, torch.full((7, 5), 2.0))
@@ -69,7 +69,6 @@ def test_is_resized_like_any_other():
     del x
     other = memory.empty(3, 5, dtype=torch.float32)
     assert other.untyped_storage().nbytes() == 60
-    assert other.data_ptr() != place or other.fill_(1).sum() == 15
 
 
 def test_a_large_result_of_an_op_can_be_resized():
@@ -117,6 +116,7 @@ def test_threads_are_never_given_the_same():
 
 def test_is_given_back_when_asked():
     """Of 64 MiB the process keeps next to nothing."""
+    gc.collect()  # what earlier tests left would go meanwhile
     x = memory.empty(2**26, dtype=torch.uint8).fill_(1)
     full = resident()
     del x
