@@ -158,7 +158,7 @@ class _Chunk:
         """The first pass, and what the second needs to be like it."""
         self.rng = torch.get_rng_state()
         self.devices, self.device_rng = get_device_states(*self.tensors)
-        kinds = sorted({"cpu", *(x.device.type for x in self.tensors)})
+        kinds = filter(torch.amp.is_autocast_available, sorted({"cpu", *(x.device.type for x in self.tensors)}))
         self.autocast = [(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)) for kind in kinds]
         return self._outputs()
 

@@ -47,10 +47,15 @@ def check_dense(op: str, name: str, x: Any, wanted: str) -> None:
 def promoted(*xs: Any) -> tuple[Any, ...]:
     """Under autocast, float tensors of different dtypes come to the one that holds all of them, as in `torch.cat`."""
     floats = [x for x in xs if isinstance(x, Tensor) and x.dtype in FLOATS]
-    if not floats or not torch.is_autocast_enabled(floats[0].device.type):
+    dtypes = {x.dtype for x in floats}
+    if len(dtypes) < 2 or not _under_autocast(floats[0].device.type):
         return xs
-    dtype = functools.reduce(torch.promote_types, (x.dtype for x in floats))
+    dtype = functools.reduce(torch.promote_types, dtypes)
     return tuple(x.to(dtype) if isinstance(x, Tensor) and x.dtype in FLOATS else x for x in xs)
+
+
+def _under_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def check_embeddings(op: str, **embeddings: Tensor) -> None:
