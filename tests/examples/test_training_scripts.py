@@ -53,7 +53,9 @@ def test_script_trains_on_the_digits_and_writes_its_network(name: str, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "name", ["simclr", "moco", *(pytest.param(name, marks=pytest.mark.long) for name in ("byol", "simsiam", "mae"))]
+)
 def test_script_trains_in_two_processes(name: str, tmp_path: Path) -> None:
     train(name, tmp_path, "--batch-size", "256", launcher=TORCHRUN)
 

@@ -371,7 +371,9 @@ def test_default_configurations_compile_without_spills(d, dtype, capability, mon
 
 @compiles
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize(
+    "capability", [pytest.param(80, marks=pytest.mark.long), 90, pytest.param(100, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize(("d", "dtype"), WIDTHS)
 @pytest.mark.parametrize(("n", "k"), [(4096, 0), (256, 65536)])
 def test_every_variant_compiles_without_spills(n, k, d, dtype, capability, monkeypatch):
