@@ -1,9 +1,75 @@
-"""Fast self-supervised learning in PyTorch: fused ops, and a thin training layer over them."""
+"""Fast self-supervised learning in PyTorch: fused ops, and a thin training layer over them.
 
-from sslfast import losses, ops
+Nothing is loaded before it is used: `sslfast.ops`, like every other part, comes with its first mention.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from sslfast._version import __version__
-from sslfast.ema import EMA
-from sslfast.grad_cache import GradCache
-from sslfast.key_queue import KeyQueue
 
-__all__ = ["EMA", "GradCache", "KeyQueue", "__version__", "losses", "ops"]
+if TYPE_CHECKING:
+    from sslfast import (
+        augment,
+        compat,
+        data,
+        evaluate,
+        kernels,
+        losses,
+        methods,
+        models,
+        ops,
+        recipes,
+        report,
+        train,
+    )
+    from sslfast.api import embed, load_backbone, pretrain
+    from sslfast.ema import EMA
+    from sslfast.grad_cache import GradCache
+    from sslfast.key_queue import KeyQueue
+
+# Where the names live that are no parts of their own.
+_HOMES = {
+    "EMA": "ema",
+    "GradCache": "grad_cache",
+    "KeyQueue": "key_queue",
+    "embed": "api",
+    "load_backbone": "api",
+    "pretrain": "api",
+}
+
+__all__ = [
+    "EMA",
+    "GradCache",
+    "KeyQueue",
+    "__version__",
+    "augment",
+    "compat",
+    "data",
+    "embed",
+    "evaluate",
+    "kernels",
+    "load_backbone",
+    "losses",
+    "methods",
+    "models",
+    "ops",
+    "pretrain",
+    "recipes",
+    "report",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'sslfast' has no attribute {name!r}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"sslfast.{_HOMES[name]}"), name)
+    return importlib.import_module(f"sslfast.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -24,6 +24,7 @@ FLOORS = [
     ("methods",),
     ("evaluate", "recipes"),
     ("train", "report"),
+    ("api",),
     ("cli", "__main__"),
 ]
 EXTRAS = {"torchvision", "timm", "lightning", "tyro", "sklearn", "skimage", "safetensors", "rich", "tensorboard",
@@ -70,11 +71,29 @@ def test_files_stay_small():
     assert not long
 
 
-def test_import_loads_torch_and_numpy_only():
-    code = "import sys, torch; before = set(sys.modules); import sslfast; print(*(set(sys.modules) - before))"
-    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+def test_ops_load_torch_and_numpy_only():
+    parts = "sslfast.ops, sslfast.losses, sslfast.EMA, sslfast.KeyQueue, sslfast.GradCache, sslfast.augment"
+    loaded = loaded_by(f"import torch; before = set(sys.modules); import sslfast; {parts}")
     assert "sslfast.ops" in loaded
     assert not {name.partition(".")[0] for name in loaded} & EXTRAS
+
+
+def test_what_is_not_used_is_not_loaded():
+    """Torch takes seconds, which nobody waits for who wants to read a help text."""
+    assert not loaded_by("import sslfast; dir(sslfast); from sslfast.cli import main; main(['--help'])") & {"torch"}
+
+
+def test_every_name_of_the_package_resolves_after_its_import_alone():
+    loaded_by("import sslfast; [getattr(sslfast, name) for name in sslfast.__all__]; assert callable(sslfast.evaluate)")
+    with pytest.raises(AttributeError, match="'sslfast' has no attribute 'nothing'"):
+        _ = sslfast.nothing
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that a new process has after `code`, besides those in `before` if it has made such a set."""
+    script = f"import sys; before = set(); {code}; print('LOADED', *(set(sys.modules) - before))"
+    shown = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    return set(shown.rpartition("LOADED")[2].split())
 
 
 def test_reference_switch_serves_every_op():

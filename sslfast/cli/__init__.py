@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import io
 import sys
 from collections.abc import Callable, Sequence
@@ -50,9 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[0] == "--version":
             print(f"sslfast {__version__}")
             return 0
-        if arguments[0] not in COMMANDS:
-            raise UsageError(f"unknown command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
-        return COMMANDS[arguments[0]](arguments[1:])
+        return _command(arguments[0])(arguments[1:])
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
     except (UsageError, ValueError, TypeError, ImportError) as error:
@@ -73,73 +72,23 @@ def _fail(error: Exception | str, code: int) -> int:
     return code
 
 
-def _pretrain(arguments: Sequence[str]) -> int:
-    from sslfast.cli.pretrain import pretrain
-
-    return pretrain(arguments)
-
-
-def _evaluate(arguments: Sequence[str]) -> int:
-    from sslfast.cli.evaluate import evaluate
-
-    return evaluate(arguments)
-
-
-def _report(arguments: Sequence[str]) -> int:
-    from sslfast.cli.evaluate import report
-
-    return report(arguments)
-
-
-def _compare(arguments: Sequence[str]) -> int:
-    from sslfast.cli.compare import compare
-
-    return compare(arguments)
-
-
-def _calibrate(arguments: Sequence[str]) -> int:
-    from sslfast.cli.calibrate import calibrate
-
-    return calibrate(arguments)
-
-
-def _show_views(arguments: Sequence[str]) -> int:
-    from sslfast.cli.show_views import show_views
-
-    return show_views(arguments)
-
-
-def _recipes(arguments: Sequence[str]) -> int:
-    from sslfast.cli.pretrain import table
-
-    _no_options("recipes", arguments, "List the recipes; sslfast pretrain NAME --help shows one in full.")
-    print(table())
-    return 0
-
-
-def _info(arguments: Sequence[str]) -> int:
-    from sslfast._info import info
-
-    _no_options("info", arguments, "Show versions, devices, which backend serves each op, and what was compiled.")
-    print(info())
-    return 0
-
-
-def _no_options(command: str, arguments: Sequence[str], about: str) -> None:
-    if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: sslfast {command}\n\n{about}")
-        raise SystemExit(0)
-    if arguments:
-        raise UsageError(f"{command} takes no options, got {' '.join(arguments)}")
-
-
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "pretrain": _pretrain,
-    "evaluate": _evaluate,
-    "report": _report,
-    "compare": _compare,
-    "calibrate": _calibrate,
-    "show-views": _show_views,
-    "recipes": _recipes,
-    "info": _info,
+# Imported when they are asked for: torch alone takes seconds.
+COMMANDS = {
+    "pretrain": "pretrain:pretrain",
+    "evaluate": "evaluate:evaluate",
+    "report": "evaluate:report",
+    "compare": "compare:compare",
+    "calibrate": "calibrate:calibrate",
+    "show-views": "show_views:show_views",
+    "recipes": "lists:recipes",
+    "info": "lists:info",
 }
+
+
+def _command(name: str) -> Callable[[Sequence[str]], int]:
+    if name not in COMMANDS:
+        raise UsageError(f"unknown command {name!r}; there are {', '.join(COMMANDS)}")
+    if sys.stderr.isatty():
+        print(f"sslfast {__version__}: {name}", file=sys.stderr, flush=True)
+    module, function = COMMANDS[name].split(":")
+    return getattr(importlib.import_module(f"sslfast.cli.{module}"), function)

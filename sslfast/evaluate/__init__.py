@@ -1,6 +1,13 @@
-"""Evaluation: one file a protocol, the same baselines for every run."""
+"""Evaluation: one file a protocol, the same baselines for every run.
+
+The package can be called: `sslfast.evaluate(run, "knn")` is `sslfast.evaluate.evaluate(run, "knn")`.
+"""
 
 from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
 
 from sslfast.evaluate.evaluation import Evaluation, evaluate, standard_result
 from sslfast.evaluate.features import extract_features
@@ -27,3 +34,11 @@ __all__ = [
     "standard_result",
     "uniformity",
 ]
+
+
+class _Evaluate(ModuleType):
+    def __call__(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        return evaluate(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Evaluate

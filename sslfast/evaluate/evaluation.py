@@ -59,7 +59,7 @@ class Evaluation:
 
     def __init__(
         self,
-        run: str | Path,
+        run: str | Path | Run,
         *,
         data: str | None = None,
         data_root: str | Path | None = None,
@@ -198,7 +198,7 @@ class Evaluation:
         }
 
 
-def evaluate(run: str | Path, protocol: str, **options: Any) -> dict[str, Any]:
+def evaluate(run: str | Path | Run, protocol: str = "linear", **options: Any) -> dict[str, Any]:
     """Judge a run's last backbone by a protocol, beside baselines that learned nothing, and write it to results.json.
 
         evaluate("runs/simclr", "knn", data="cifar100", k=20)

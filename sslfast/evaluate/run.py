@@ -22,7 +22,7 @@ NEEDED = {"method": str, "data": str, "backbone": str, "seed": int, "epochs": in
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that `sslfast pretrain` wrote.
+    """A folder that `sslfast pretrain` wrote; it is taken wherever a path is.
 
     Raises:
         FileNotFoundError: the folder is not there, or has no config.json and so is no run.
@@ -42,6 +42,9 @@ class Run:
             if not isinstance(self.config[key], kind):
                 found = f"{key} must be {kind.__name__}, got {self.config[key]!r}"
                 raise ValueError(f"{self.folder / 'config.json'} is no run's configuration: {found}")
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ def launch(config: PretrainConfig) -> Any:
     Under torchrun the number of devices is what torchrun started; without it, `config.devices` processes are started.
 
     Raises:
-        ValueError: there is no such accelerator here, or it cannot compute in this precision.
+        ValueError: there is no such accelerator here, or it cannot compute in this precision; several devices are asked
+            for in a notebook.
     """
     fabric = require("lightning_fabric", extra="train")
     torchrun = require("lightning_fabric.plugins.environments", extra="train").TorchElasticEnvironment
@@ -32,6 +34,11 @@ def launch(config: PretrainConfig) -> Any:
         raise ValueError("accelerator is cuda, but torch finds no CUDA device")
     if config.precision == "16-mixed" and (config.accelerator == "cpu" or not torch.cuda.is_available()):
         raise ValueError("precision 16-mixed needs a CUDA device; bf16-mixed works on a CPU too")
+    if devices * config.nodes > 1 and not torchrun.detect() and hasattr(sys, "ps1"):
+        raise ValueError(
+            f"devices is {devices}, but an interactive session cannot start the other processes: save the code as a "
+            f"script, or run torchrun --nproc-per-node {devices} -m sslfast pretrain"
+        )
     try:
         engine = fabric.Fabric(
             accelerator=config.accelerator,

@@ -12,6 +12,7 @@ from typing import Any
 
 from sslfast._extras import require
 from sslfast._files import naming, write_text
+from sslfast.train.bar import progress_bar
 from sslfast.train.board import Board
 
 LOGGER = logging.getLogger("sslfast")
@@ -63,7 +64,7 @@ class RunLog:
             self._opened = opened.pop_all()
         self._level = LOGGER.level
         LOGGER.setLevel(logging.INFO)
-        self._bar = _progress_bar(console, self.total, self.step) if console.is_terminal else None
+        self._bar = progress_bar(console, self.total, self.step)
         return self
 
     def __exit__(
@@ -83,7 +84,7 @@ class RunLog:
     def advance(self, step: int) -> None:
         """Move the progress bar to `step`."""
         if self.enabled and self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=step)
+            self._bar.advance(step)
 
     def metrics(self, values: dict[str, Any]) -> None:
         """One line of metrics.jsonl and the same scalars for TensorBoard; `values` has "step"."""
@@ -101,7 +102,7 @@ class RunLog:
         if not self.enabled:
             return
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], status=brief)
+            self._bar.status(brief)
         LOGGER.info(text, extra={"on_bar": self._bar is not None})
 
     def info(self, text: str) -> None:
@@ -146,18 +147,3 @@ class _ConsoleHandler(logging.Handler):
             return
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         self.console.print(prefix + record.getMessage(), markup=False, highlight=False, soft_wrap=True)
-
-
-def _progress_bar(console: Any, total: int, step: int) -> Any:
-    rich = require("rich.progress", extra="train")
-    columns = [
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TimeRemainingColumn(),
-        rich.TextColumn("{task.fields[status]}"),
-    ]
-    bar = rich.Progress(*columns, console=console)
-    bar.add_task("step", total=total, completed=step, status="")
-    bar.start()
-    return bar

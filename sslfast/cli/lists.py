@@ -1,0 +1,33 @@
+"""`sslfast recipes` and `sslfast info`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sslfast.cli.parse import UsageError
+
+
+def recipes(arguments: Sequence[str]) -> int:
+    """Run `sslfast recipes`; returns the exit code."""
+    from sslfast.cli.pretrain import table
+
+    _no_options("recipes", arguments, "List the recipes; sslfast pretrain NAME --help shows one in full.")
+    print(table())
+    return 0
+
+
+def info(arguments: Sequence[str]) -> int:
+    """Run `sslfast info`; returns the exit code."""
+    from sslfast import _info
+
+    _no_options("info", arguments, "Show versions, devices, which backend serves each op, and what was compiled.")
+    print(_info.info())
+    return 0
+
+
+def _no_options(command: str, arguments: Sequence[str], about: str) -> None:
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: sslfast {command}\n\n{about}")
+        raise SystemExit(0)
+    if arguments:
+        raise UsageError(f"{command} takes no options, got {' '.join(arguments)}")
