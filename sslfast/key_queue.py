@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from sslfast.kernels.reference import normalize
-from sslfast.ops import across, agreement
+from sslfast.ops import agreement, distributed
 from sslfast.ops.checks import as_int, check_embeddings
 
 
@@ -66,11 +66,11 @@ class KeyQueue(nn.Module):
         if keys.device != self.keys.device:
             raise ValueError(f"KeyQueue: keys must be on {self.keys.device}, as the queue, got {keys.device}")
         rows = normalize(keys.to(self.keys.dtype))[0]
-        group = across.find_group("KeyQueue", self.group, "all")
+        group = distributed.find_group("KeyQueue", self.group, "all")
         if group is not None:
             if self.check_ranks:
-                agreement.check_ranks("KeyQueue", group, rows)
-            rows = across.gather_all(rows, group).flatten(0, 1)
+                agreement.check_ranks_agree("KeyQueue", group, rows)
+            rows = distributed.gather_all(rows, group).flatten(0, 1)
         count = rows.shape[0]
         first = max(0, count - size)
         places = (self.pointer + torch.arange(first, count, device=rows.device)) % size

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sslfast import _C
 from sslfast.kernels.cpu.memory import empty
-from sslfast.kernels.pairs import TYPES
+from sslfast.kernels.pair_table import TYPES
 
 KEPT_TILES = 2**26 // (4 * _C.tile**2)  # 64 MiB of cosines are kept for the backward pass, others are computed again
 KEPT_FROM = 192  # columns from which computing cosines takes longer than keeping them

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from sslfast import _C
-from sslfast.kernels import pairs
+from sslfast.kernels import pair_table
 
-TYPES = pairs.TYPES | {torch.uint8: 3}  # the types of csrc/cpu/rows.h
+TYPES = pair_table.TYPES | {torch.uint8: 3}  # the types of csrc/cpu/rows.h
 
 
 def described(images: Tensor, patch_size: int, scale: list[float], offset: list[float]) -> _C.Images:

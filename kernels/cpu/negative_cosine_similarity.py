@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslfast import _C
 from sslfast.kernels.cpu.memory import empty
-from sslfast.kernels.pairs import TYPES
+from sslfast.kernels.pair_table import TYPES
 
 
 def forward(p: Tensor, z: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from sslfast import ops
 from sslfast.kernels import reference
 from sslfast.key_queue import KeyQueue
-from sslfast.ops.across import find_group
 from sslfast.ops.checks import as_int, as_number, check_dense, check_temperature
+from sslfast.ops.distributed import find_group
 from sslfast.ops.ema import HALVES
 
 

@@ -38,7 +38,7 @@ class Method(nn.Module, ABC):
     """Prefixes of the names of parameters that keep the peak learning rate while the others follow the schedule."""
     pairs: ClassVar[bool] = False
     """Whether it learns from two views of every image by `ImageConfig.preset`, which the report then shows."""
-    least_std: ClassVar[float] = 0.1
+    collapse_std: ClassVar[float] = 0.1
     """The collapse alarm goes off below this standard deviation of the normalised embeddings (1 is healthy)."""
     backbone: nn.Module
     """What is exported and evaluated: (B, C, H, W) -> (B, F)."""

@@ -16,7 +16,7 @@ from sslfast.data import LUMA, normalization_of
 from sslfast.methods.base import Method, Panel
 from sslfast.methods.lab import annealed_mean, colour_bins, lab_to_rgb, rebalancing, rgb_to_lab, soft_encode, xyz_matrix
 from sslfast.models import PixelDecoder, feature_map, feature_map_shape
-from sslfast.ops.across import find_group
+from sslfast.ops.distributed import find_group
 
 COLOURFUL = 5.0  # an image without a pixel with |a| or |b| above it has nearly no colour
 UNIT = 2**16  # of the count of colours

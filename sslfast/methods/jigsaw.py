@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslfast.methods.base import Method, Panel
+from sslfast.methods.image_tiles import Normalize, TileConfig, TileCutter, cut
 from sslfast.methods.permutations import MOST, load_permutations
-from sslfast.methods.tiles import Normalize, TileConfig, TileCutter, cut
 from sslfast.models import ProjectionHead
 
 FLAT = 1 / 255  # the least standard deviation a tile is divided by: one level of uint8

@@ -14,7 +14,7 @@ from sslfast.key_queue import KeyQueue
 from sslfast.losses import InfoNCELoss
 from sslfast.methods.contrastive import Contrastive, ContrastiveConfig
 from sslfast.models import ProjectionHead, split_batch_norm
-from sslfast.ops.across import find_group, gather_all
+from sslfast.ops.distributed import find_group, gather_all
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslfast.methods.base import Method, Panel
-from sslfast.methods.tiles import Normalize, TileConfig, TileCutter, cut
+from sslfast.methods.image_tiles import Normalize, TileConfig, TileCutter, cut
 from sslfast.models import ProjectionHead
 
 PLACES = ("top left", "top", "top right", "left", "right", "bottom left", "bottom", "bottom right")

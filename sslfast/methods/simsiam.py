@@ -44,7 +44,7 @@ class SimSiam(TwoViews):
     Config = SimSiamConfig
     constant_lr = ("predictor.",)
     # The last BatchNorm centres the embeddings: where nearly all have collapsed, the few that have not keep it above 0.
-    least_std = 0.5
+    collapse_std = 0.5
 
     def __init__(self, backbone: nn.Module, config: SimSiamConfig) -> None:
         super().__init__(backbone, config)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslfast.data import Passages
 from sslfast.data.tokenizer import PAD
-from sslfast.methods.pairs import PairConfig, PairMethod, half
+from sslfast.methods.segment_pairs import PairConfig, PairMethod, half
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from sslfast.ops.across import gather_all
+from sslfast.ops.distributed import gather_all
 
 LENGTH = 192  # bytes of a description, more than any has
 _host_groups: weakref.WeakKeyDictionary[ProcessGroup, ProcessGroup] = weakref.WeakKeyDictionary()
 
 
-def check_ranks(
+def check_ranks_agree(
     op: str,
     group: ProcessGroup,
     x: Tensor,

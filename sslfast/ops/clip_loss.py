@@ -8,7 +8,7 @@ from torch.distributed import ProcessGroup
 
 from sslfast.kernels import reference, reference_image_text
 from sslfast.kernels.cpu import clip_loss as cpu
-from sslfast.ops import across, agreement
+from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import check_embeddings, check_reduction, check_scalar, check_temperature, promoted
 from sslfast.ops.registry import USE_REFERENCE, define_op, lazily
@@ -68,13 +68,13 @@ def clip_loss(
     check_embeddings("clip_loss", image=image, text=text)
     number, tau = _temperature(temperature, logit_scale, image.device)
     check_reduction("clip_loss", reduction)
-    group = across.find_group("clip_loss", group, gather)
+    group = distributed.find_group("clip_loss", group, gather)
     if group is not None and check_ranks:
-        agreement.check_ranks(
+        agreement.check_ranks_agree(
             "clip_loss", group, image, temperature=number if tau is None else tau, gather=gather, reduction=reduction
         )
     with_cosines = may_be_differentiated(image, text, tau)
-    return _clip_loss(image, text, tau, number, with_cosines, reduction, across.name_of(group), gather)
+    return _clip_loss(image, text, tau, number, with_cosines, reduction, distributed.name_of(group), gather)
 
 
 def _temperature(temperature, logit_scale, device: torch.device) -> tuple[float, Tensor | None]:
@@ -95,7 +95,7 @@ def _value(image, text, tau, temperature, with_cosines, reduction, group, gather
         parts = []
         for rows, columns, *own in _both_ways(u, losses, shift, inverse_sum):
             no_mean = rows.new_empty(0, rows.shape[1])
-            parts.append(across.add_negatives(rows, columns, *own, no_mean, temperature, tau, group, gather)[:3])
+            parts.append(distributed.add_negatives(rows, columns, *own, no_mean, temperature, tau, group, gather)[:3])
         losses, shift, inverse_sum = map(torch.cat, zip(*parts))
     return reference.reduced(losses, reduction), losses, shift, inverse_sum, u, scale, cosines
 
@@ -108,8 +108,8 @@ def _gradient(
     dz, dtau = _backward(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau)
     if group is not None:
         (v, w, *of_images), (_, _, *of_texts) = _both_ways(u, grad * inverse_sum, shift)
-        dv, along_images = across.weighted_negatives(v, w, of_images, of_texts, temperature, tau, group, gather)
-        dw, along_texts = across.weighted_negatives(w, v, of_texts, of_images, temperature, tau, group, gather)
+        dv, along_images = distributed.weighted_negatives(v, w, of_images, of_texts, temperature, tau, group, gather)
+        dw, along_texts = distributed.weighted_negatives(w, v, of_texts, of_images, temperature, tau, group, gather)
         du = torch.cat([dv, dw])
         dz += reference.project(du, u.to(du.dtype), scale).to(dz.dtype)
         dtau = dtau + (along_images + along_texts) / 2  # a pair counts from both sides
@@ -124,7 +124,7 @@ def _both_ways(u: Tensor, *own: Tensor):
 
 
 def _formula(image, text, tau, temperature, with_cosines, reduction, group, gather):
-    across.check_alone("clip_loss", group)
+    distributed.check_alone("clip_loss", group)
     exact = torch.promote_types(image.dtype, torch.float32)
     return reference_image_text.clip_loss(
         image.to(exact), text.to(exact), temperature if tau is None else tau, reduction=reduction

@@ -14,7 +14,7 @@ from torch import Tensor
 from sslfast import _C
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import ema as cpu
-from sslfast.kernels.pairs import pair_table
+from sslfast.kernels.pair_table import pair_table
 from sslfast.ops.checks import FLOATS, as_int, as_number, check_dense
 from sslfast.ops.registry import define_op, lazily
 

@@ -8,7 +8,7 @@ from torch.distributed import ProcessGroup
 
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import info_nce as cpu
-from sslfast.ops import across, agreement
+from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import check_embeddings, check_queue, check_reduction, check_temperature, promoted
 from sslfast.ops.layout import require
@@ -72,18 +72,20 @@ def info_nce(
     check_queue("info_nce", queue, query)
     number, tau = check_temperature("info_nce", temperature, query.device)
     check_reduction("info_nce", reduction)
-    group = across.find_group("info_nce", group, gather)
+    group = distributed.find_group("info_nce", group, gather)
     if group is not None:
         if queue is not None:
             raise ValueError("info_nce: group must be None with a queue, which already holds the keys of every rank")
         if check_ranks:
-            agreement.check_ranks(
+            agreement.check_ranks_agree(
                 "info_nce", group, query, temperature=number if tau is None else tau, gather=gather, reduction=reduction
             )
     if queue is not None:
         queue = queue.to(query.dtype).contiguous()
     with_mean, with_cosines = may_be_differentiated(query, tau), may_be_differentiated(key)
-    return _info_nce(query, key, tau, queue, number, with_mean, with_cosines, reduction, across.name_of(group), gather)
+    return _info_nce(
+        query, key, tau, queue, number, with_mean, with_cosines, reduction, distributed.name_of(group), gather
+    )
 
 
 def _value(query, key, tau, queue, temperature, with_mean, with_cosines, reduction, group, gather):
@@ -91,7 +93,7 @@ def _value(query, key, tau, queue, temperature, with_mean, with_cosines, reducti
     losses, shift, inverse_sum, mean, u, scale, cosines = outputs
     if group is not None:
         q, k = u.chunk(2)
-        losses, shift, inverse_sum, mean = across.add_negatives(
+        losses, shift, inverse_sum, mean = distributed.add_negatives(
             q, k, losses, shift, inverse_sum, mean, temperature, tau, group, gather
         )
     return reference.reduced(losses, reduction), losses, shift, inverse_sum, mean, u, scale, cosines
@@ -111,13 +113,13 @@ def _gradient(
     if group is not None and wanted[1]:
         q, k = u.chunk(2)
         own = [grad * inverse_sum, shift]
-        du, _ = across.weighted_negatives(k, q, [], own, temperature, tau, group, gather)
+        du, _ = distributed.weighted_negatives(k, q, [], own, temperature, tau, group, gather)
         dkey += reference.project(du, k.to(du.dtype), scale[n:]).to(dkey.dtype)
     return dquery, dkey, None if tau is None else dtau.to(tau.dtype)
 
 
 def _formula(query, key, tau, queue, temperature, with_mean, with_cosines, reduction, group, gather):
-    across.check_alone("info_nce", group)
+    distributed.check_alone("info_nce", group)
     exact = torch.promote_types(query.dtype, torch.float32)
     query, key, queue = (None if x is None else x.to(exact) for x in (query, key, queue))
     return reference.info_nce(query, key, queue, temperature if tau is None else tau, reduction=reduction)

@@ -8,7 +8,7 @@ from torch.distributed import ProcessGroup
 
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import nt_xent as cpu
-from sslfast.ops import across, agreement
+from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import check_embeddings, check_reduction, check_temperature, promoted
 from sslfast.ops.registry import USE_REFERENCE, define_op, lazily
@@ -63,20 +63,20 @@ def nt_xent(
     check_embeddings("nt_xent", z1=z1, z2=z2)
     number, tau = check_temperature("nt_xent", temperature, z1.device)
     check_reduction("nt_xent", reduction)
-    group = across.find_group("nt_xent", group, gather)
+    group = distributed.find_group("nt_xent", group, gather)
     if group is not None and check_ranks:
-        agreement.check_ranks(
+        agreement.check_ranks_agree(
             "nt_xent", group, z1, temperature=number if tau is None else tau, gather=gather, reduction=reduction
         )
     with_cosines = may_be_differentiated(z1, z2, tau)
-    return _nt_xent(z1, z2, tau, number, with_cosines, reduction, across.name_of(group), gather)
+    return _nt_xent(z1, z2, tau, number, with_cosines, reduction, distributed.name_of(group), gather)
 
 
 def _value(z1, z2, tau, temperature, with_cosines, reduction, group, gather):
     losses, shift, inverse_sum, u, scale, cosines = _forward(z1, z2, temperature, tau, with_cosines)
     if group is not None:
         no_mean = u.new_empty(0, u.shape[1])
-        losses, shift, inverse_sum, _ = across.add_negatives(
+        losses, shift, inverse_sum, _ = distributed.add_negatives(
             u, u, losses, shift, inverse_sum, no_mean, temperature, tau, group, gather
         )
     return reference.reduced(losses, reduction), losses, shift, inverse_sum, u, scale, cosines
@@ -90,14 +90,14 @@ def _gradient(
     dz, dtau = _backward(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau)
     if group is not None:
         own = [grad * inverse_sum, shift]
-        du, radial = across.weighted_negatives(u, u, own, own, temperature, tau, group, gather)
+        du, radial = distributed.weighted_negatives(u, u, own, own, temperature, tau, group, gather)
         dz += reference.project(du, u.to(du.dtype), scale).to(dz.dtype)
         dtau = dtau + radial / 2  # a pair of views counts from both sides
     return *dz.chunk(2), None if tau is None else dtau.to(tau.dtype)
 
 
 def _formula(z1, z2, tau, temperature, with_cosines, reduction, group, gather):
-    across.check_alone("nt_xent", group)
+    distributed.check_alone("nt_xent", group)
     exact = torch.promote_types(z1.dtype, torch.float32)
     return reference.nt_xent(z1.to(exact), z2.to(exact), temperature if tau is None else tau, reduction=reduction)
 

@@ -32,6 +32,6 @@ def embedding_statistics(embeddings: Tensor) -> tuple[Tensor, Tensor]:
     return std, torch.where(values.sum() > 0, rank, 0)
 
 
-def collapsed(std: float, effective_rank: float, least_std: float = 0.1) -> bool:
+def collapsed(std: float, effective_rank: float, collapse_std: float = 0.1) -> bool:
     """Whether embeddings of these statistics have collapsed to a point or to a line."""
-    return std < least_std or effective_rank < LEAST_RANK
+    return std < collapse_std or effective_rank < LEAST_RANK

@@ -14,9 +14,9 @@ from train.toys import assert_resumes_exactly
 
 from sslfast.data import normalization
 from sslfast.methods import Jigsaw
+from sslfast.methods.image_tiles import cut
 from sslfast.methods.jigsaw import normalize_tiles
 from sslfast.methods.permutations import greedy_permutations, load_permutations
-from sslfast.methods.tiles import cut
 from sslfast.models import build_backbone
 from sslfast.recipes import RECIPES
 from sslfast.train import pretrain

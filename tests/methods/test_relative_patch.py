@@ -11,8 +11,8 @@ from train.toys import assert_resumes_exactly
 
 from sslfast.data import normalization
 from sslfast.methods import RelativePatch
+from sslfast.methods.image_tiles import cut
 from sslfast.methods.relative_patch import PLACES, drop_colors, project_colors
-from sslfast.methods.tiles import cut
 from sslfast.models import build_backbone
 from sslfast.recipes import RECIPES
 from sslfast.train import pretrain

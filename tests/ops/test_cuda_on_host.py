@@ -16,7 +16,7 @@ from ema_pairs import HALVES_AND_SINGLE, KINDS
 
 from sslfast import ops
 from sslfast.kernels.cuda.ema import chunk_map
-from sslfast.kernels.pairs import pair_table
+from sslfast.kernels.pair_table import pair_table
 
 ROOT = Path(__file__).parents[2]
 KERNELS, HOST = ROOT / "csrc" / "cuda", ROOT / "tests" / "cuda_on_host"

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from sslfast.methods.tiles import TileConfig, TileCutter, cut
+from sslfast.methods.image_tiles import TileConfig, TileCutter, cut
 from sslfast.models import build_backbone
 
 CONFIG = TileConfig(data="photos", tile_size=8, gap=5, jitter=2)

@@ -67,7 +67,7 @@ def _add_negatives(
     loss, top, total, weighted = losses.double(), shift.double(), 1 / inverse_sum.double(), mean
     weighted = weighted * total[: len(mean), None]
     temperatures = [] if tau is None else [tau.detach().reshape(1)]
-    for block, *theirs in others([columns, *temperatures], _group_named(group), gather):
+    for block, *theirs in other_ranks([columns, *temperatures], _group_named(group), gather):
         part = negatives.forward(rows, block, False, temperature, tau, len(mean) > 0)
         part_shift, part_sum, part_weighted = (x.double() for x in part)
         ratio = torch.log(part_sum / total) + (part_shift - top) / t
@@ -100,7 +100,7 @@ def _weighted_negatives(
     """
     t = temperature if tau is None else tau
     du = torch.zeros(rows.shape, dtype=torch.promote_types(rows.dtype, torch.float32), device=rows.device)
-    for block, *factors in others([columns, *column], _group_named(group), gather):
+    for block, *factors in other_ranks([columns, *column], _group_named(group), gather):
         row_factors, column_factors = row or (None, None), factors or (None, None)
         du += negatives.backward(rows, block, False, *row_factors, *column_factors, temperature, tau)
     du /= t
@@ -112,7 +112,7 @@ def _fake_weighted(rows, *_):
     return du, du.new_empty(())
 
 
-def others(tensors: Sequence[Tensor], group: ProcessGroup, gather: str) -> Iterator[list[Tensor]]:
+def other_ranks(tensors: Sequence[Tensor], group: ProcessGroup, gather: str) -> Iterator[list[Tensor]]:
     """The same tensors of every other rank, by distance; with "ring" one rank's at a time, the next under way."""
     size, rank = dist.get_world_size(group), dist.get_rank(group)
     held = _packed(tensors)
