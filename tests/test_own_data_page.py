@@ -28,7 +28,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(blocks) == 5
     for language, block in blocks:
         if language:
-            found = {"Path": Path}
+            found = {}
             exec(block, found)
             assert len(found["features"]) == len(found["labels"]) == 24
             continue
