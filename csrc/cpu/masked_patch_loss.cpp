@@ -14,32 +14,38 @@ struct Statistics {
     float mean, rstd;
 };
 
-// The sum of f(x), in as many parts as the adders work on at once; so few numbers of each part round little.
-template <typename F>
-SSLFAST_INLINE double sum(const float* x, int64_t size, F f) {
-    constexpr int64_t kSums = 4;
-    Part sums[kSums] = {}, y;
+// Sums over the numbers of an array, which f(x, sums) adds to and may change on the way. It gets as many x as a register holds, or
+// one. Of each sum there are as many parts as the adders work on at once, so few numbers of each that they round little.
+template <int kCount, typename F>
+SSLFAST_INLINE void add_up(float* x, int64_t size, double (&totals)[kCount], const F& f) {
+    constexpr int64_t kParts = 4;
+    Part parts[kParts][kCount] = {}, y;
     int64_t i = 0;
-    for (; i + kSums * kWidth <= size; i += kSums * kWidth)
-        for (int64_t s = 0; s < kSums; ++s) {
-            std::memcpy(&y, x + i + s * kWidth, sizeof y);
-            sums[s] += f(y);
+    for (; i + kParts * kWidth <= size; i += kParts * kWidth)
+        for (int64_t p = 0; p < kParts; ++p) {
+            std::memcpy(&y, x + i + p * kWidth, sizeof y);
+            f(y, parts[p]);
+            std::memcpy(x + i + p * kWidth, &y, sizeof y);
         }
-    const Part all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    double total = 0;
-    for (int64_t lane = 0; lane < kWidth; ++lane) total += all[lane];
-    for (; i < size; ++i) total += f(x[i]);
-    return total;
+    for (int64_t s = 0; s < kCount; ++s) {
+        const Part all = (parts[0][s] + parts[1][s]) + (parts[2][s] + parts[3][s]);
+        totals[s] = 0;
+        for (int64_t lane = 0; lane < kWidth; ++lane) totals[s] += all[lane];
+    }
+    for (; i < size; ++i) f(x[i], totals);
 }
 
 // By deviations from a first mean, which x becomes: nothing cancels, and their own mean corrects it.
 Statistics center(float* x, int64_t size, float* mean) {
-    const auto itself = [](const auto& y) { return y; };
-    const float about = float(sum(x, size, itself) / double(size));
-#pragma omp simd
-    for (int64_t i = 0; i < size; ++i) x[i] -= about;
-    const double first = sum(x, size, itself), second = sum(x, size, [](const auto& y) { return y * y; });
-    const double shift = first / double(size), variance = (second - first * shift) / double(size - 1);
+    double total[1], moments[2];
+    add_up(x, size, total, [](const auto& y, auto& sums) { sums[0] += y; });
+    const float about = float(total[0] / double(size));
+    add_up(x, size, moments, [&](auto& y, auto& sums) {
+        y -= about;
+        sums[0] += y;
+        sums[1] += y * y;
+    });
+    const double shift = moments[0] / double(size), variance = (moments[1] - moments[0] * shift) / double(size - 1);
     *mean = float(about + shift);
     return {float(shift), float(1 / std::sqrt(variance + kEps))};
 }
@@ -51,7 +57,9 @@ double squared_error(const void* pred, int type, float* x, int64_t size, Statist
 #pragma omp simd
         for (int64_t i = 0; i < size; ++i) x[i] = to_float(from[i]) - (x[i] - t.mean) * t.rstd;
     });
-    return sum(x, size, [](const auto& y) { return y * y; });
+    double total[1];
+    add_up(x, size, total, [](const auto& y, auto& sums) { sums[0] += y * y; });
+    return total[0];
 }
 
 template <typename T>
@@ -71,13 +79,11 @@ void scaled_error(const void* pred, int type, const float* x, int64_t size, Stat
     }
 }
 
-// The memory of the next masked patch behind `row`.
-void prefetch_next(const Prediction& pred, const Images& images, int64_t row, int64_t rows, int64_t bytes) {
-    do ++row;
-    while (row < rows && !pred.mask[row]);
-    if (row == rows) return;
-    prefetch_patch(images, row / images.patches(), row % images.patches());
-    prefetch(static_cast<const char*>(pred.data) + row * bytes, bytes);
+// Patches that a thread takes at a time: whole rows of an image, as memory likes it, as long as there are tasks for all.
+int64_t at_once(const Images& images) {
+    constexpr int64_t kTasks = 64;
+    const int64_t across = images.width / images.patch_size, down = images.height / images.patch_size;
+    return across * std::clamp<int64_t>(down * images.batch / kTasks, 1, down);
 }
 
 }  // namespace
@@ -90,12 +96,12 @@ void masked_patch_loss(const Prediction& pred, const Images& images, float* mean
 #pragma omp parallel if (rows * bytes > kSerialBytes)
     {
         std::vector<float> target(size);
-#pragma omp for schedule(dynamic, rows_at_once(bytes))
+#pragma omp for schedule(dynamic, at_once(images))
         for (int64_t row = 0; row < rows; ++row) {
+            prefetch_below(images, row / images.patches(), row % images.patches());
             Statistics t{0, 0};
             float middle = 0;
             if (pred.mask[row]) {
-                prefetch_next(pred, images, row, rows, bytes);
                 read_patch(images, row / images.patches(), row % images.patches(), target.data());
                 t = mean ? center(target.data(), size, &middle) : Statistics{0, 1};
                 const char* from = static_cast<const char*>(pred.data) + row * bytes;
@@ -121,14 +127,14 @@ void masked_patch_loss_backward(const Prediction& pred, const Images& images, co
     {
         std::vector<float> target(size);
         std::vector<char> line(streamed ? bytes : 0);
-#pragma omp for schedule(dynamic, rows_at_once(bytes))
+#pragma omp for schedule(dynamic, at_once(images))
         for (int64_t row = 0; row < rows; ++row) {
+            prefetch_below(images, row / images.patches(), row % images.patches());
             char* to = static_cast<char*>(dpred) + row * bytes;
             if (!pred.mask[row]) {
                 put(streamed, to, nullptr, bytes);
                 continue;
             }
-            prefetch_next(pred, images, row, rows, bytes);
             read_patch(images, row / images.patches(), row % images.patches(), target.data());
             const Statistics t = mean ? Statistics{mean[row], rstd[row]} : Statistics{0, 1};
             const char* from = static_cast<const char*>(pred.data) + row * bytes;

@@ -59,6 +59,17 @@ void prefetch_patch(const Images& images, int64_t b, int64_t l) {
         for (int64_t c = 0; c < planes; ++c) prefetch(line + size * c * images.stride_c, size * p * images.stride_w);
 }
 
+void prefetch_below(const Images& images, int64_t b, int64_t l) {
+    const int64_t p = images.patch_size, across = images.width / p, size = kSizes[images.type];
+    const int64_t planes = images.stride_c == 1 ? 1 : images.channels, lines = planes * p;
+    const int64_t top = (l / across + 1) * p, part = l % across;
+    if (top + p > images.height) return;
+    const char* image = static_cast<const char*>(images.data) + size * b * images.stride_b;
+    for (int64_t line = lines * part / across; line < lines * (part + 1) / across; ++line)
+        prefetch(image + size * (line / p * images.stride_c + (top + line % p) * images.stride_h),
+                 size * images.width * images.stride_w);
+}
+
 void store_row(const float* row, int64_t size, int type, void* out) {
     switch (type) {
         case kFloat: return round<float>(row, size, out);

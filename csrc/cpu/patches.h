@@ -25,6 +25,9 @@ void read_patch(const Images& images, int64_t b, int64_t l, float* out);
 // Asks for the memory of patch l of image b: its lines lie too far apart for the processor to guess.
 void prefetch_patch(const Images& images, int64_t b, int64_t l);
 
+// Asks for a part of the row of patches below that of patch l: called for all patches of a row, for the whole of it.
+void prefetch_below(const Images& images, int64_t b, int64_t l);
+
 // A row of floats, rounded to `type`.
 void store_row(const float* row, int64_t size, int type, void* out);
 

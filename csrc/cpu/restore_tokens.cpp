@@ -4,6 +4,7 @@
 
 #include "common/simd.h"
 #include "cpu/rows.h"
+#include "cpu/stream.h"
 
 namespace sslfast::cpu {
 namespace {
@@ -46,20 +47,31 @@ void restore_tokens(const void* visible, int type, const int64_t* restore, const
                     int64_t batch, int64_t tokens, int64_t kept, int64_t dim, void* out) {
     const int64_t bytes = dim * kSizes[type];
     const std::vector<float> zero(pos ? 0 : dim, -0.0f);  // changes nothing when added
-#pragma omp parallel for schedule(dynamic, rows_at_once(bytes)) if (batch * tokens * bytes > kSerialBytes)
-    for (int64_t row = 0; row < batch * tokens; ++row) {
-        const bool masked = restore[row] >= kept;
-        const char* from = static_cast<const char*>(visible) + (row / tokens * kept + restore[row]) * bytes;
-        const float* at = pos ? pos + row % tokens * dim : zero.data();
-        add_row(masked ? static_cast<const void*>(mask_token) : from, masked, type, at, dim,
-                static_cast<char*>(out) + row * bytes);
+    const bool streamed = batch * tokens * bytes >= kStreamBytes;
+#pragma omp parallel if (batch * tokens * bytes > kSerialBytes)
+    {
+        std::vector<char> line(streamed ? bytes : 0);
+#pragma omp for schedule(dynamic, rows_at_once(bytes))
+        for (int64_t row = 0; row < batch * tokens; ++row) {
+            const bool masked = restore[row] >= kept;
+            const char* from = static_cast<const char*>(visible) + (row / tokens * kept + restore[row]) * bytes;
+            const float* at = pos ? pos + row % tokens * dim : zero.data();
+            char* to = static_cast<char*>(out) + row * bytes;
+            add_row(masked ? static_cast<const void*>(mask_token) : from, masked, type, at, dim,
+                    streamed ? line.data() : to);
+            if (streamed) stream(to, line.data(), bytes);
+        }
+        end_streams();
     }
 }
 
 bool restore_tokens_backward(const void* grad, int type, const int64_t* restore, int64_t batch, int64_t tokens,
                              int64_t kept, int64_t dim, void* dvisible, float* dmask, float* dpos) {
-    if (inverse_of(restore, batch, tokens, kept).empty()) return false;
+    const std::vector<int32_t> source = inverse_of(restore, batch, tokens, kept);
+    if (source.empty()) return false;
     const int64_t bytes = dim * kSizes[type];
+    for (int64_t row = 0; row < batch * kept; ++row)
+        if (source[row] < 0) std::memset(static_cast<char*>(dvisible) + row * bytes, 0, bytes);
     // Token by token where the sums over images are wanted, else in the order of memory.
     const int64_t rows = batch * tokens, parts = std::min(kParts, dpos ? tokens : rows);
     std::vector<double> masked(parts * dim, 0.0);

@@ -26,7 +26,7 @@ def forward(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_embed: Ten
 def backward(grad: Tensor, restore: Tensor, num_visible: int, with_pos: bool) -> tuple[Tensor, Tensor, Tensor]:
     grad, restore = grad.contiguous(), restore.contiguous()
     batch, num_tokens, dim = grad.shape
-    dvisible = empty(batch, num_visible, dim, dtype=grad.dtype).zero_()  # `restore` may leave some out
+    dvisible = empty(batch, num_visible, dim, dtype=grad.dtype)
     dmask_token = empty(dim, dtype=torch.float32)
     dpos = empty(num_tokens if with_pos else 0, dim, dtype=torch.float32)
     distinct = _C.restore_tokens_backward(
