@@ -1,4 +1,7 @@
-"""Builds the modules of sslfast._C from csrc/ with CMake and Ninja; everything declarative is in pyproject.toml."""
+"""Builds the modules of sslfast._C from csrc/ with CMake and Ninja; everything declarative is in pyproject.toml.
+
+SSLFAST_NO_EXTENSION=1, or a machine without a C++ compiler, gives a package without them: the reference serves the CPU.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,10 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+KERNELS = ROOT / "sslfast" / "kernels"  # a link to the folder at the top, which archives and copies may lose
+if not KERNELS.is_dir():
+    KERNELS.unlink(missing_ok=True)
+    KERNELS.symlink_to(Path("..") / "kernels", target_is_directory=True)
 
 
 def tool(name: str) -> str:
@@ -21,6 +28,15 @@ def tool(name: str) -> str:
     if not found:
         raise RuntimeError(f"building sslfast needs {name}: pip install {name}")
     return found
+
+
+def why_no_extension() -> str | None:
+    """Why the C++ core is left out, or None if it is built."""
+    if os.environ.get("SSLFAST_NO_EXTENSION") == "1":
+        return "SSLFAST_NO_EXTENSION=1"
+    if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+        return "no C++ compiler was found (c++, g++, clang++, or what CXX names)"
+    return None
 
 
 class CMakeBuild(build_ext):
@@ -44,18 +60,16 @@ class CMakeBuild(build_ext):
         subprocess.check_call([cmake, "--build", str(build)])
 
 
-# The `kernels` folder is installed as `sslfast.kernels`.
-PACKAGES = find_packages(include=["sslfast*"]) + ["sslfast.kernels"]
-PACKAGES += [f"sslfast.kernels.{name}" for name in find_packages("kernels")]
-
 # CMake decides which of them there are: by the architecture, the compiler, and whether it finds nvcc.
 NAMES = ("baseline", "avx2", "avx512", "avx512_bf16", "cuda")
 MODULES = [Extension(f"sslfast._C.{name}", sources=[], optional=True) for name in NAMES]
+if reason := why_no_extension():
+    print(f"sslfast: WARNING: {reason}: built without its C++ core, CPUs are served by plain PyTorch", file=sys.stderr)
 
 setup(
-    packages=PACKAGES,
-    package_dir={"sslfast.kernels": "kernels"},
-    package_data={"sslfast": ["templates/*.j2", "methods/*.txt"]},
-    ext_modules=MODULES,
+    packages=find_packages(include=["sslfast*"]),
+    package_dir={"": "."},  # an editable installation is this folder on the path, which type checkers follow
+    package_data={"sslfast": ["py.typed", "_C/*.pyi", "templates/*.j2", "methods/*.txt"]},
+    ext_modules=[] if reason else MODULES,
     cmdclass={"build_ext": CMakeBuild},
 )

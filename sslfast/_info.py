@@ -62,8 +62,11 @@ def backends(op: str) -> dict[str, str]:
     """Which kernel serves `op` on which device, as this process is set up."""
     if registry.USE_REFERENCE:
         return {"cpu": "reference (SSLFAST_REFERENCE=1)", "cuda": "reference (SSLFAST_REFERENCE=1)"}
+    kernels = registry.IMPLS[op]
     return {
-        device: registry.IMPLS[op][device].__module__.removeprefix("sslfast.kernels.").partition(".")[0]
+        device: "reference"
+        if kernels[device] is kernels["reference"]
+        else kernels[device].__module__.removeprefix("sslfast.kernels.").partition(".")[0]
         for device in ("cpu", "cuda")
     }
 
@@ -75,8 +78,7 @@ def info() -> str:
     lines += ["devices"] + [f"  {device}" for device in devices()]
     lines += [
         "CPU C++ kernels",
-        f"  {_C.loaded}, the best of {', '.join(_C.INSTRUCTION_SETS)}",
-        "  OpenMP: " + ("as many threads as torch" if _C.has_openmp else "not found at build time, one thread"),
+        *_core(),
         "CUDA C++ kernels",
         "  compiled in" if _C.has_cuda else "  not compiled (no nvcc at build time)",
     ]
@@ -86,3 +88,12 @@ def info() -> str:
         served = backends(op)
         lines.append(f"  {op:{width - 2}}{served['cpu']:12}{served['cuda']}")
     return "\n".join(lines)
+
+
+def _core() -> list[str]:
+    if not _C.has_core:
+        return ["  not compiled (no C++ compiler at build time, or SSLFAST_NO_EXTENSION=1): the reference serves"]
+    return [
+        f"  {_C.loaded}, the best of {', '.join(_C.INSTRUCTION_SETS)}",
+        "  OpenMP: " + ("as many threads as torch" if _C.has_openmp else "not found at build time, one thread"),
+    ]

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from sslfast import _C
+ROOT = str(Path(__file__).parents[1])
+if ROOT in sys.path:  # `python -m pytest` puts the checkout first, where it would hide an installed wheel
+    sys.path.remove(ROOT)
+    sys.path.append(ROOT)
+
+from sslfast import _C  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import types
+import zipfile
 from importlib import import_module
 from pathlib import Path
 
@@ -68,6 +73,62 @@ def test_modules_show_python_their_initialisation_and_the_linker_nothing_else():
 def test_cuda_kernels_are_in_the_module():
     assert _C.has_cuda
     assert _C.cuda.ema_update
+
+
+@pytest.mark.parametrize("stub", ["__init__", *["cuda"] * _C.has_cuda])
+def test_the_stubs_have_every_function_and_as_many_arguments(stub):
+    module = _C.cuda if stub == "cuda" else _C.baseline
+    tree = ast.parse(Path(_C.__file__).with_name(f"{stub}.pyi").read_text())
+    declared = {node.name: len(node.args.posonlyargs) for node in tree.body if isinstance(node, ast.FunctionDef)}
+    found = {
+        name: len(re.findall(r"\barg\d+: ", function.__doc__))
+        for name, function in vars(module).items()
+        if isinstance(function, types.BuiltinFunctionType)
+    }
+    assert found
+    assert declared == found | ({"load": 0} if stub == "__init__" else {})
+
+
+WITHOUT_CORE = """
+import sys, warnings
+import torch
+with warnings.catch_warnings(record=True) as said:
+    from sslfast import _C, ops
+    from sslfast._info import info
+assert _C.__file__.startswith(sys.argv[1])
+z = torch.randn(8, 200, requires_grad=True)
+torch.compile(ops.nt_xent, backend="aot_eager")(z, z.flip(0)).backward()
+assert z.grad.isfinite().all()
+target = torch.zeros(3)
+ops.ema_update_([target], [torch.ones(3)], 0.5)
+assert target.eq(0.5).all()
+print(*(warning.message for warning in said), info())
+"""
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_package_is_built_without_its_core_and_works(tmp_path):
+    site = tmp_path / "site"
+    command = ["setup.py", "-q", "egg_info", "--egg-base", tmp_path, "build", "--build-base", tmp_path / "build"]
+    command += ["bdist_wheel", "--dist-dir", tmp_path]
+    environment = {key: value for key, value in os.environ.items() if key != "CXX"}
+    options = {"check": True, "capture_output": True, "text": True}
+    built = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment | {"PATH": ""}, **options)
+    assert "no C++ compiler was found" in built.stderr
+    (wheel,) = tmp_path.glob("sslfast-*-py3-none-any.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+
+    run = [sys.executable, "-W", "default", "-c", WITHOUT_CORE, site]
+    shown = subprocess.run(run, cwd=tmp_path, env=environment | {"PYTHONPATH": str(site)}, **options).stdout
+    assert shown.count("sslfast was built without its C++ core") == 1
+    assert "not compiled (no C++ compiler at build time, or SSLFAST_NO_EXTENSION=1)" in shown
+    assert re.search(r"nt_xent_forward +reference", shown)
+
+    wanted = environment | {"SSLFAST_NO_EXTENSION": "1"}
+    shown = subprocess.run(run, cwd=tmp_path, env=wanted | {"PYTHONPATH": str(site)}, **options).stdout
+    assert "was built without its C++ core" not in shown
+    said = subprocess.run([sys.executable, "setup.py", "--version"], cwd=ROOT, env=wanted, **options).stderr
+    assert "SSLFAST_NO_EXTENSION=1: built without its C++ core" in said
 
 
 @pytest.mark.slow

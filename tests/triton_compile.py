@@ -30,7 +30,6 @@ class Launch(NamedTuple):
 
 
 class Usage(NamedTuple):
-    stack: int  # bytes of a thread
     spilled: int  # bytes of registers that a thread stores to memory and loads back
     shared: int  # bytes of a block
     serialized: bool  # the tensor core waits for each of its instructions
@@ -71,15 +70,15 @@ def compile_for(launch: Launch, capability: int) -> Usage:
     with redirect_stdout(log), knobs.nvidia.scope(), knobs.compilation.scope():
         knobs.nvidia.dump_ptxas_log, knobs.compilation.always_compile = True, True
         compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log.getvalue())
-    assert frames, f"no report of the assembler: {log.getvalue()}"
-    stack, stores, loads = (sum(map(int, column)) for column in zip(*frames))
-    return Usage(stack, stores + loads, compiled.metadata.shared, "C7515" in log.getvalue())
+    # The size of the stack frame tells nothing: newer assemblers reserve 8 bytes where no register is spilled.
+    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log.getvalue())
+    assert spills, f"no report of the assembler: {log.getvalue()}"
+    return Usage(sum(int(x) for pair in spills for x in pair), compiled.metadata.shared, "C7515" in log.getvalue())
 
 
 def assert_fits(launch: Launch, capability: int, spills: bool = False, shared: int | None = None) -> None:
     """The kernel spills no register, keeps the tensor cores busy, and has the shared memory that it needs."""
     name, usage, limit = launch.kernel.__name__, compile_for(launch, capability), shared or SHARED_MEMORY[capability]
-    assert spills or usage.stack == usage.spilled == 0, f"{name} spills: {usage}"
+    assert spills or usage.spilled == 0, f"{name} spills: {usage}"
     assert not usage.serialized, f"{name}: wgmma instructions are serialized (C7515)"
     assert usage.shared <= limit, f"{name} needs {usage.shared} bytes of shared memory, and may have {limit}"

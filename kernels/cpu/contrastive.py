@@ -9,7 +9,8 @@ from sslfast import _C
 from sslfast.kernels.cpu.memory import empty
 from sslfast.kernels.pair_table import TYPES
 
-KEPT_TILES = 2**26 // (4 * _C.tile**2)  # 64 MiB of cosines are kept for the backward pass, others are computed again
+TILE = _C.tile if _C.has_core else 1  # rows and columns; without the core nothing is kept
+KEPT_TILES = 2**26 // (4 * TILE**2)  # 64 MiB of cosines are kept for the backward pass, others are computed again
 KEPT_FROM = 192  # columns from which computing cosines takes longer than keeping them
 
 
@@ -32,13 +33,13 @@ def cosines(x: Tensor, tiles: int, wanted: bool) -> int:
     has_kernel = x.device.type == "cpu" and x.dtype in TYPES
     if not wanted or not has_kernel or x.shape[1] < KEPT_FROM:
         return 0
-    return torch.sym_min(tiles, KEPT_TILES) * _C.tile**2
+    return torch.sym_min(tiles, KEPT_TILES) * TILE**2
 
 
 def kept(cosines: Tensor) -> _C.Kept:
-    return _C.Kept(cosines.data_ptr(), len(cosines) // _C.tile**2)
+    return _C.Kept(cosines.data_ptr(), len(cosines) // TILE**2)
 
 
 def blocks(count: int) -> int:
     """Rows and columns of tiles that so many rows make."""
-    return (count + _C.tile - 1) // _C.tile
+    return (count + TILE - 1) // TILE

@@ -11,7 +11,7 @@ from sslfast.kernels.cpu import clip_loss as cpu
 from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import check_embeddings, check_reduction, check_scalar, check_temperature, promoted
-from sslfast.ops.registry import USE_REFERENCE, define_op, lazily
+from sslfast.ops.registry import HAS_CPU_KERNELS, define_op, lazily
 
 TEMPERATURE = 0.07
 
@@ -151,7 +151,7 @@ def _fake_forward(image, text, temperature, tau, with_cosines):
     losses, shift, inverse_sum, scale = (
         image.new_empty(2 * n, dtype=torch.promote_types(image.dtype, torch.float32)) for _ in range(4)
     )
-    cosines = image.new_empty(cpu.cosines(image, with_cosines and not USE_REFERENCE), dtype=torch.float32)
+    cosines = image.new_empty(cpu.cosines(image, with_cosines and HAS_CPU_KERNELS), dtype=torch.float32)
     return losses, shift, inverse_sum, image.new_empty(2 * n, d), scale, cosines
 
 

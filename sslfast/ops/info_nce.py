@@ -12,7 +12,7 @@ from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import check_embeddings, check_queue, check_reduction, check_temperature, promoted
 from sslfast.ops.layout import require
-from sslfast.ops.registry import USE_REFERENCE, define_op, lazily
+from sslfast.ops.registry import HAS_CPU_KERNELS, define_op, lazily
 
 
 def info_nce(
@@ -149,7 +149,7 @@ def _fake_forward(query, key, queue, temperature, tau, with_mean, with_cosines):
         query.new_empty(shape, dtype=torch.promote_types(query.dtype, torch.float32))
         for shape in (n, n, n, (n if with_mean else 0, d), 2 * n)
     )
-    kept = cpu.cosines(query, queue, with_cosines and not USE_REFERENCE)
+    kept = cpu.cosines(query, queue, with_cosines and HAS_CPU_KERNELS)
     cosines = query.new_empty(kept, dtype=torch.float32)
     return losses, shift, inverse_sum, mean, query.new_empty(2 * n, d), scale, cosines
 

@@ -11,7 +11,7 @@ from sslfast.kernels.cpu import nt_xent as cpu
 from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import check_embeddings, check_reduction, check_temperature, promoted
-from sslfast.ops.registry import USE_REFERENCE, define_op, lazily
+from sslfast.ops.registry import HAS_CPU_KERNELS, define_op, lazily
 
 
 def nt_xent(
@@ -120,7 +120,7 @@ def _fake_forward(z1, z2, temperature, tau, with_cosines):
     losses, shift, inverse_sum, scale = (
         z1.new_empty(2 * n, dtype=torch.promote_types(z1.dtype, torch.float32)) for _ in range(4)
     )
-    cosines = z1.new_empty(cpu.cosines(z1, with_cosines and not USE_REFERENCE), dtype=torch.float32)
+    cosines = z1.new_empty(cpu.cosines(z1, with_cosines and HAS_CPU_KERNELS), dtype=torch.float32)
     return losses, shift, inverse_sum, z1.new_empty(2 * n, d), scale, cosines
 
 

@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from sslfast import _C
 from sslfast.ops.layout import layout_check
 
 LIB = torch.library.Library("sslfast", "DEF")
 IMPLS: dict[str, dict[str, Callable]] = {}  # op -> {"reference": f, "cpu": f, "cuda": f}; tests and benchmarks iterate
 
 USE_REFERENCE = os.environ.get("SSLFAST_REFERENCE") == "1"
+HAS_CPU_KERNELS = _C.has_core and not USE_REFERENCE
 
 
 def define_op(
@@ -33,12 +35,15 @@ def define_op(
     Args:
         schema: name and signature, as `torch.library.Library.define` takes it.
         fake: shapes and dtypes of the outputs, for tracing.
-        reference: plain PyTorch, for float64, devices without a kernel, and everything when SSLFAST_REFERENCE=1.
+        reference: plain PyTorch, for float64, devices without a kernel, CPUs of a package that was built without its
+            C++ core, and everything when SSLFAST_REFERENCE=1.
         cpu, cuda: the kernels.
         layout: of the tensors, as `layout_check` takes it; checked before any kernel takes their addresses.
         requires: what else must hold, a function of all arguments that raises.
     """
     name = schema.partition("(")[0]
+    if not _C.has_core:
+        cpu = reference
     IMPLS[name] = {"reference": reference, "cpu": cpu, "cuda": cuda}
     LIB.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     op = getattr(torch.ops.sslfast, name).default
