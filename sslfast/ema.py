@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sslfast import ops
-from sslfast.ops.checks import FLOATS, as_int, as_number
+from sslfast.ops.checks import FLOATS, as_int, as_number, check_module
 
 SCHEDULES = ("cosine", None)
 BUFFERS = ("copy", "average", "ignore")
@@ -56,7 +56,8 @@ class EMA(nn.Module):
     Raises:
         TypeError, ValueError: an argument has the wrong type or range, total_steps is missing, the model is sharded, it
             cannot be copied, or the teacher is the model.
-        RuntimeError: in `update`, a tensor of the model is new, missing, or of another shape or device; there is none.
+        RuntimeError: in `update`, a tensor of the model is new, missing, or of another shape or device, or float64 or
+            complex where the average is not; there is no model.
 
     Sources: He et al. 2020, https://arxiv.org/abs/1911.05722 (parameters); Grill et al. 2020, "Bootstrap Your Own
     Latent", https://arxiv.org/abs/2006.07733 (schedule)
@@ -101,8 +102,7 @@ class EMA(nn.Module):
         Raises:
             TypeError: model is no module. RuntimeError: its tensors are not those of the average.
         """
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"EMA: model must be a module, got {type(model).__name__}")
+        check_module("EMA", "model", model)
         model = _unwrapped(model)
         for _ in _aligned(self.module, model):
             pass
@@ -185,7 +185,7 @@ class EMA(nn.Module):
 def _aligned(average: nn.Module, model: nn.Module) -> Iterator[tuple[Tensor, Tensor, bool]]:
     """(tensor of the average, of the model, whether a buffer), by names; full names would take four times as long.
 
-    Raises RuntimeError where a tensor is in one of them only, or of another shape or device.
+    Raises RuntimeError where a tensor is in one of them only, or of another shape, device or family of dtypes.
     """
     seen: set[nn.Module] = set()
     modules = [(average, model)]
@@ -209,6 +209,8 @@ def _aligned(average: nn.Module, model: nn.Module) -> Iterator[tuple[Tensor, Ten
                     _refuse(average, mine, [name], f"is {tuple(target.shape)} here, {tuple(source.shape)} there")
                 if target.device != source.device:
                     _refuse(average, mine, [name], f"is on {target.device} here, on {source.device} there")
+                if target.dtype is not source.dtype and _family(target.dtype) != _family(source.dtype):
+                    _refuse(average, mine, [name], f"is {target.dtype} here, {source.dtype} there")
                 yield target, source, kind == "_buffers"
 
 
@@ -230,6 +232,11 @@ def _taken_over(teacher: nn.Module, model: nn.Module) -> nn.Module:
     for target, source, _ in _aligned(teacher, model):
         target.copy_(source)
     return teacher.train(model.training)
+
+
+def _family(dtype: torch.dtype) -> tuple[bool, bool, bool]:
+    """Equal for the dtypes that can be averaged with each other; float64 stands alone."""
+    return dtype.is_floating_point, dtype.is_complex, dtype in (torch.float64, torch.complex128)
 
 
 def _real(x: Tensor) -> Tensor:
@@ -259,8 +266,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _check(model, momentum, schedule, total_steps, buffers, dtype, teacher) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"EMA: model must be a module, got {type(model).__name__}")
+    check_module("EMA", "model", model)
     if teacher is not None and (not isinstance(teacher, nn.Module) or teacher is model):
         raise TypeError(f"EMA: teacher must be another module, or None, got {type(teacher).__name__}")
     as_number("EMA", "momentum", momentum)

@@ -322,6 +322,11 @@ def test_a_model_that_is_another_one_now_is_refused_by_name():
     refused(lambda model: model[3].register_parameter("bias", None), r"3\.bias is None in one of them")
     refused(lambda model: model.__setitem__(3, nn.Linear(96, 6)), r"3\.weight is \(5, 96\) here, \(6, 96\) there")
     refused(lambda model: model[3].to("meta"), r"3\.weight is on cpu here, on meta there")
+    refused(lambda model: model[3].double(), r"3\.weight is torch\.float32 here, torch\.float64 there")
+    weight = nn.Parameter(torch.ones(5, 96, dtype=torch.complex64))
+    refused(
+        lambda model: setattr(model[3], "weight", weight), r"3\.weight is torch\.float32 here, torch\.complex64 there"
+    )
 
 
 def test_modules_are_matched_by_name():

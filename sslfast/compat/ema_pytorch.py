@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sslfast.compat.averaging import average_
+from sslfast.ops.checks import as_int, as_number, check_module
 
 
 class EMA(nn.Module):
@@ -37,7 +38,8 @@ class EMA(nn.Module):
         update_model_with_ema_every, update_model_with_ema_beta, move_ema_to_online_device, lazy_init_ema: not served.
 
     Raises:
-        ValueError: an argument that is not served is given.
+        TypeError: model is no module, or a number none. ValueError: update_every is below 1; an argument that is not
+            served is given.
     """
 
     initted: Tensor
@@ -67,6 +69,12 @@ class EMA(nn.Module):
         lazy_init_ema: bool = False,
     ) -> None:
         super().__init__()
+        check_module("EMA", "model", model)
+        for name, value in (("beta", beta), ("inv_gamma", inv_gamma), ("power", power), ("min_value", min_value)):
+            as_number("EMA", name, value)
+        as_int("EMA", "update_after_step", update_after_step)
+        if as_int("EMA", "update_every", update_every) < 1:
+            raise ValueError(f"EMA: update_every must be at least 1, got {update_every}")
         unserved = {
             "update_model_with_ema_every": update_model_with_ema_every,
             "update_model_with_ema_beta": update_model_with_ema_beta,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sslfast import ops
 from sslfast.kernels import reference
 from sslfast.key_queue import KeyQueue
-from sslfast.ops.checks import as_int, as_number, check_dense, check_temperature
+from sslfast.ops.checks import as_int, as_number, check_dense, check_module, check_temperature
 from sslfast.ops.distributed import find_group
 from sslfast.ops.ema import HALVES
 
@@ -134,9 +134,8 @@ def update_momentum(model: nn.Module, model_ema: nn.Module, m: float) -> None:
     Raises:
         TypeError, ValueError: no modules; the parameters differ in number, shape or device; m is out of range.
     """
-    for name, x in (("model", model), ("model_ema", model_ema)):
-        if not isinstance(x, nn.Module):
-            raise TypeError(f"update_momentum: {name} must be a module, got {type(x).__name__}")
+    check_module("update_momentum", "model", model)
+    check_module("update_momentum", "model_ema", model_ema)
     targets, sources = list(model_ema.parameters()), list(model.parameters())
     drawn = any(target.dtype in HALVES for target in targets)
     ops.ema_update_(targets, sources, m, step=int(torch.randint(2**62, (), device="cpu")) if drawn else None)
@@ -147,7 +146,11 @@ def get_at_index(tokens: Tensor, index: Tensor) -> Tensor:
 
     On CUDA the entries of a row must be distinct where a gradient is wanted.
     """
-    return ops.gather_tokens(tokens, index) if index.shape[1] else tokens[:, :0]
+    check_dense("get_at_index", "tokens", tokens, " (B, L, D)")
+    check_dense("get_at_index", "index", index, " (B, K)")
+    if (tokens.dim(), index.dim()) == (3, 2) and index.shape == (len(tokens), 0):
+        return tokens[:, :0]
+    return ops.gather_tokens(tokens, index)
 
 
 def random_token_mask(
@@ -165,9 +168,15 @@ def random_token_mask(
         device: of the result.
 
     Raises:
-        TypeError, ValueError: as `ops.random_patch_mask` does.
+        TypeError, ValueError: size is not two ints from 0 on, mask_ratio is not in [0, 1], or L is too large.
     """
-    batch, length = size
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise TypeError(f"random_token_mask: size must be (B, L), got {size!r}")
+    batch, length = (as_int("random_token_mask", "size", x, "two ints") for x in size)
+    if min(batch, length) < 0:
+        raise ValueError(f"random_token_mask: size must not be negative, got {tuple(size)}")
+    if not 0 <= as_number("random_token_mask", "mask_ratio", mask_ratio) <= 1:
+        raise ValueError(f"random_token_mask: mask_ratio must be in [0, 1], got {mask_ratio}")
     num_keep = int((length - (not mask_class_token)) * (1 - mask_ratio))
     if length and not mask_class_token:
         num_keep = max(1, num_keep + 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sslfast import ops
-from sslfast.ops.checks import check_temperature
+from sslfast.ops.checks import check_dense, check_temperature
 
 
 class NTXentLoss(nn.Module):
@@ -48,14 +48,16 @@ class NTXentLoss(nn.Module):
         _refuse("NTXentLoss", {"indices_tuple": indices_tuple})
         if labels is None or (ref_emb is not None and ref_labels is None):
             raise ValueError("NTXentLoss: labels must be given, and ref_labels with ref_emb")
+        _check_labelled("embeddings", embeddings, "labels", labels)
         if ref_emb is None:
             order = labels.argsort(stable=True)
             first, second = order[: len(order) // 2 * 2].view(-1, 2).T
             self._check(labels[first], labels[second], len(labels) == 2 * len(first))
-            return self.symmetric(embeddings.index_select(0, first), embeddings.index_select(0, second))
+            return self.symmetric(_rows(embeddings, first), _rows(embeddings, second))
+        _check_labelled("ref_emb", ref_emb, "ref_labels", ref_labels)
         first, second = labels.argsort(), ref_labels.argsort()
         self._check(labels[first], ref_labels[second], len(labels) == len(ref_labels))
-        return self.one_way(embeddings.index_select(0, first), ref_emb.index_select(0, second))
+        return self.one_way(_rows(embeddings, first), _rows(ref_emb, second))
 
     def symmetric(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
         """Row i of both are one example; all 2N rows are anchors."""
@@ -97,6 +99,22 @@ class SelfSupervisedLoss(nn.Module):
     def forward(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
         """embeddings, ref_emb: (N, D), row i of both of one example."""
         return (self.loss.symmetric if self.symmetric else self.loss.one_way)(embeddings, ref_emb)
+
+
+def _check_labelled(name: str, embeddings: Tensor, labels_name: str, labels: Tensor) -> None:
+    check_dense("NTXentLoss", name, embeddings, " (N, D)")
+    check_dense("NTXentLoss", labels_name, labels, " (N,)")
+    if labels.is_complex() or labels.is_quantized or labels.is_meta:
+        raise TypeError(f"NTXentLoss: {labels_name} must be real numbers, got {labels.dtype} on {labels.device}")
+    if embeddings.dim() != 2 or labels.shape != embeddings.shape[:1]:
+        raise ValueError(
+            f"NTXentLoss: {labels_name} must be (N,) for {name} (N, D), got shapes {tuple(labels.shape)} and "
+            f"{tuple(embeddings.shape)}"
+        )
+
+
+def _rows(x: Tensor, order: Tensor) -> Tensor:
+    return x.index_select(0, order.to(x.device))
 
 
 def _refuse(loss: str, arguments: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sslfast import ops
 from sslfast.grad_cache import GradCache
+from sslfast.ops.checks import as_number, check_module
 
 DIRECTIONS = {("query_to_doc",), ("query_to_doc", "doc_to_query")}
 
@@ -45,7 +46,8 @@ class MultipleNegativesRankingLoss(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if not scale > 0:
+        check_module(name, "model", model)
+        if not as_number(name, "scale", scale) > 0:
             raise ValueError(f"{name}: scale must be positive, got {scale}")
         directions = tuple(directions)
         both = len(directions) == 2

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sslfast.compat.averaging import average_
+from sslfast.ops.checks import as_int, as_number, check_module
 from sslfast.ops.ema import HALVES
 
 
@@ -31,6 +32,7 @@ class ModelEmaV3(nn.Module):
         exclude_buffers: copy floating-point buffers, too, instead of averaging them.
 
     Raises:
+        TypeError: model is no module, or a number none.
         ValueError: stochastic_rounding is False and the average has bfloat16 tensors; the seed is out of range.
     """
 
@@ -51,6 +53,11 @@ class ModelEmaV3(nn.Module):
         exclude_buffers: bool = False,
     ) -> None:
         super().__init__()
+        check_module("ModelEmaV3", "model", model)
+        for name, value in (("decay", decay), ("min_decay", min_decay), ("warmup_gamma", warmup_gamma),
+                            ("warmup_power", warmup_power)):  # fmt: skip
+            as_number("ModelEmaV3", name, value)
+        as_int("ModelEmaV3", "update_after_step", update_after_step)
         self.module = copy.deepcopy(model).eval().to(device=device, dtype=dtype)
         self.decay, self.min_decay, self.update_after_step = decay, min_decay, update_after_step
         self.use_warmup, self.warmup_gamma, self.warmup_power = use_warmup, warmup_gamma, warmup_power
@@ -60,7 +67,7 @@ class ModelEmaV3(nn.Module):
                 "ModelEmaV3: stochastic_rounding must be True for bfloat16 and float16 averages, which cannot move "
                 "otherwise; dtype=torch.float32 rounds nothing"
             )
-        if not 0 <= stochastic_rounding_seed < 2**30:
+        if not 0 <= as_int("ModelEmaV3", "stochastic_rounding_seed", stochastic_rounding_seed) < 2**30:
             raise ValueError(
                 f"ModelEmaV3: stochastic_rounding_seed must be from 0 on and below 2^30, got {stochastic_rounding_seed}"
             )

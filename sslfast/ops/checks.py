@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -42,6 +42,11 @@ def check_dense(op: str, name: str, x: Any, wanted: str) -> None:
     if x.layout != torch.strided or x.is_nested:
         kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.")
         raise TypeError(f"{op}: {name} must be a dense tensor{wanted}, got a {kind} one")
+
+
+def check_module(op: str, name: str, x: Any) -> None:
+    if not isinstance(x, nn.Module):
+        raise TypeError(f"{op}: {name} must be a module, got {type(x).__name__}")
 
 
 def promoted(*xs: Any) -> tuple[Any, ...]:
