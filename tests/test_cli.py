@@ -33,7 +33,10 @@ def test_pretrain_evaluate_report(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (config["method"], config["batch_size"], config["backbone"]) == ("simclr", 128, "resnet20")
 
     assert main(["evaluate", str(run), "--protocol", "knn", "--k", "5", "--device", "cpu"]) == 0
-    assert re.search(r"knn on digits +\d+\.\d\d%", capsys.readouterr().out)
+    shown = capsys.readouterr().out
+    assert re.search(r"knn on digits +\d+\.\d\d%", shown)
+    assert re.search(r"\nrandom init +\d+\.\d\d% ± \d+\.\d\d% over seeds\n", shown)
+    assert re.search(r"\nkNN on digits: .* than .* random init \(", shown)
     results = json.loads((run / "results.json").read_text())
     assert results["knn"]["k"] == 5
     assert main(["evaluate", str(run), "--max-iter", "3", "--limit", "200", "--device", "cpu"]) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -23,6 +24,7 @@ from sslfast.evaluate.run import Run
 from sslfast.evaluate.task import Task, choose_device
 
 LOGGER = logging.getLogger("sslfast")
+RANDOM_INITS = 3  # untrained networks whose accuracies are averaged, of the run's seed and the next ones
 MOST_CLASSES, MOST_CONFUSED = 100, 20  # classes up to which results.json has an accuracy each, a confusion matrix
 # Of an entry, what says nothing about its baselines.
 OWN = ("method", "weights_sha256", "init_from", "epoch", "epochs", "step")
@@ -96,16 +98,17 @@ class Evaluation:
         """The entry of RUN/results.json, which is written; see `evaluate`."""
         settings = settings_of(protocol, options)
         needs, task = PROTOCOLS[protocol].needs, self.task
-        if needs != "method" and not (task.train.labelled and task.test.labelled):
-            raise ValueError(f"{self.data} has no labels, which {protocol} needs: judge on others by data (--data)")
+        if needs != "method":
+            self._check_labels(protocol)
         judge = partial(PROTOCOLS[protocol].judge, task=task, **settings)
         if needs == "method":
             self._check_channels()
-            network, untrained = self.run.method(), {"random_init": self.run.initial_method()}
+            network, untrained, others = self.run.method(), {"random_init": self.run.initial_method()}, []
             judge = partial(judge, task=replace(task, batch_size=self.run.config["batch_size"]))
         else:
             network = self._backbone
             untrained = self._untrained if needs == "features" else {"random_init": self._untrained["random_init"]}
+            others = self._others if needs == "features" else []
         name = protocol if self.data == self.run.config["data"] else f"{protocol}@{self.data}"
         about = self._about(network, untrained["random_init"]) | {"settings": settings}
         source, taken = self._taken(name, about) if needs != "method" else (None, None)
@@ -117,6 +120,8 @@ class Evaluation:
         else:
             LOGGER.info("%s: its baselines, %s", protocol, ", ".join(untrained))
             baselines = {key: judge(other) for key, other in untrained.items()}
+            if others:
+                baselines["random_init"] = _averaged([baselines["random_init"], *map(judge, others)])
         predictions = found.pop("predictions", None)
         for baseline in baselines.values():
             baseline.pop("predictions", None)
@@ -153,6 +158,15 @@ class Evaluation:
             LOGGER.info("%s: none of %d runs has the same baselines", name, len(self.baselines_from))
         return None, None
 
+    def _check_labels(self, protocol: str) -> None:
+        """Refuse examples that there is nothing to tell apart in."""
+        task = self.task
+        if not (task.train.labelled and task.test.labelled):
+            raise ValueError(f"{self.data} has no labels, which {protocol} needs: judge on others by data (--data)")
+        if len(found := task.train.labels[task.indices(task.train)].unique()) < 2:
+            only = task.train.classes[int(found[0])]
+            raise ValueError(f"{protocol} needs training examples of two classes or more, and all are of {only}")
+
     def _check_channels(self) -> None:
         """Refuse images that the method's views cannot be made of."""
         if self.run.settings.modality != "images" or self.data == self.run.config["data"]:
@@ -172,6 +186,12 @@ class Evaluation:
     def _untrained(self) -> dict[str, nn.Module]:
         initial = self.run.initial_backbone().to(memory_format=torch.channels_last)
         return {**self.run.modality.baselines(), "random_init": initial}
+
+    @cached_property
+    def _others(self) -> list[nn.Module]:
+        """Untrained networks of other seeds: one alone may be many points off."""
+        seeds = [(self.run.config["seed"] + k) % 2**63 for k in range(1, RANDOM_INITS)]
+        return [self.run.initial_backbone(seed).to(memory_format=torch.channels_last) for seed in seeds]
 
     def _about(self, network: nn.Module, initial: nn.Module) -> dict[str, Any]:
         """On what, of what, and by what: all that an entry needs besides the settings to be got again."""
@@ -204,8 +224,8 @@ def evaluate(run: str | Path | Run, protocol: str = "linear", **options: Any) ->
         evaluate("runs/simclr", "knn", data="cifar100", k=20)
 
     The baselines are the same protocol on the backbone as the run's seed initialises it, and where a protocol needs
-    features only, on raw pixels (of at most 32 x 32) or, for text, on a bag of words. There is no choosing among
-    epochs: what is judged is the end of the run.
+    features only, the mean over that and the next two seeds, and on raw pixels (of at most 32 x 32) or, for text, on a
+    bag of words. There is no choosing among epochs: what is judged is the end of the run.
 
     Args:
         run: the run folder.
@@ -239,6 +259,14 @@ def standard_result(run: str | Path, protocol: str) -> dict[str, Any] | None:
         return None
     terms = {"limit": None, "seed": entry["run_seed"], "epoch": entry["epochs"], "settings": settings_of(protocol, {})}
     return entry if terms.items() <= entry.items() else None
+
+
+def _averaged(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """One result of several untrained networks: the first one's, with the mean accuracy, and all in "inits"."""
+    accuracies = [one["accuracy"] for one in found]
+    inits = {"std": statistics.stdev(accuracies), "accuracies": accuracies}
+    converged = {"converged": all(one["converged"] for one in found)} if "converged" in found[0] else {}
+    return {**found[0], **converged, "accuracy": statistics.fmean(accuracies), "inits": inits}
 
 
 def _baselines_of(source: Run, name: str, about: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -83,21 +83,11 @@ def few_shot_finetune(
     return {**_repeat(accuracy, task.train.labels[indices], task, shots, draws), "features": network.num_features}
 
 
-def draw_shots(labels: Tensor, shots: int, *, seed: int, classes: Sequence[str]) -> Tensor:
-    """`shots` examples of each class, (classes · shots,) indices of `labels`; a larger draw holds the smaller ones.
-
-    Raises:
-        ValueError: a class has fewer; the message names it.
-    """
+def draw_shots(labels: Tensor, shots: int, *, seed: int, classes: int) -> Tensor:
+    """`shots` examples of each class, (classes · shots,) indices of `labels`; a larger draw holds the smaller ones."""
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(labels), generator=generator)
-    drawn = []
-    for k, name in enumerate(classes):
-        mates = shuffled[labels[shuffled] == k]
-        if len(mates) < shots:
-            raise ValueError(f"shots must be at most {len(mates)}, the training examples of class {name}, got {shots}")
-        drawn.append(mates[:shots])
-    return torch.cat(drawn)
+    return torch.cat([shuffled[labels[shuffled] == k][:shots] for k in range(classes)])
 
 
 def _repeat(
@@ -107,16 +97,22 @@ def _repeat(
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     classes = task.train.classes
+    counts = torch.bincount(labels, minlength=len(classes))
+    fewest, least = int(counts.min()), classes[int(counts.argmin())]
     if shots is None:
-        fewest = int(torch.bincount(labels, minlength=len(classes)).min())
         shots = [n for n in SHOTS if n <= fewest] or SHOTS[:1]
     if not shots or min(shots) < 1:
         raise ValueError(f"shots must be numbers of at least 1, got {list(shots)}")
+    if max(shots) > fewest:
+        left = "" if task.limit is None else f" among the {task.limit} that limit leaves"
+        raise ValueError(
+            f"shots must be at most {fewest}, the training examples of class {least}{left}, got {max(shots)}"
+        )
     found = {}
     for n in sorted(set(shots)):
         # Seeds of different draws shall share no stream with those of a neighbouring seed.
         seeds = [(task.seed * 10_007 + draw) % 2**63 for draw in range(draws)]
-        accuracies = [accuracy(draw_shots(labels, n, seed=seed, classes=classes), seed) for seed in seeds]
+        accuracies = [accuracy(draw_shots(labels, n, seed=seed, classes=len(classes)), seed) for seed in seeds]
         std = statistics.stdev(accuracies) if draws > 1 else 0.0
         found[str(n)] = {"mean": statistics.fmean(accuracies), "std": std, "accuracies": accuracies}
     last = found[str(max(shots))]

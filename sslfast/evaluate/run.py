@@ -125,13 +125,13 @@ class Run:
             raise ValueError(f"{self.folder / CHECKPOINT} does not fit {self.config['backbone']}: {error}") from error
         return backbone.eval()
 
-    def initial_backbone(self) -> nn.Module:
-        """The backbone as the seed initialises it, in eval mode on the CPU.
+    def initial_backbone(self, seed: int | None = None) -> nn.Module:
+        """The backbone as a seed, the run's if None, initialises it, in eval mode on the CPU.
 
-        Training began with the same weights to the bit, unless it took others by `init_from`.
+        Training began with the run's to the bit, unless it took other weights by `init_from`.
         """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config["seed"])
+            torch.manual_seed(self.config["seed"] if seed is None else seed)
             return self.modality.build_backbone().eval()
 
     def method(self) -> Method:

@@ -15,10 +15,11 @@ from sslfast.evaluate.results import read_results
 from sslfast.evaluate.run import Run
 from sslfast.report.figures import TEN
 from sslfast.report.names import BASELINES, METHOD_NAMES, PROTOCOL_NAMES, headline
+from sslfast.report.verdict import spread_of
 
 PICTURES = (".png", ".svg", ".pdf")
 FIELDS = ("run", "method", "backbone", "trained_on", "epoch", "protocol", "data", "metric", "value", "std",
-          *BASELINES, "train_examples", "test_examples", "seed", "run_seed")  # fmt: skip
+          *BASELINES, "random_init_std", "C", "train_examples", "test_examples", "seed", "run_seed")  # fmt: skip
 NOTHING = "–"
 INK = "#1c2126"
 
@@ -77,6 +78,7 @@ class Comparison:
                         "metric": metric,
                         "value": result[metric],
                         **{name: result["baselines"].get(name, "") for name in BASELINES},
+                        "random_init_std": "" if (spread := spread_of(result, "random_init")) is None else spread,
                     }
                 )
         return found
@@ -123,14 +125,16 @@ class Comparison:
         return rows
 
     def _cell(self, result: dict[str, Any] | None, column: tuple[str, str]) -> str:
-        """As 55.5% ± 0.3 (35.4%)*: the value, its deviation, random init's, a star for other terms."""
+        """As 55.5% ± 0.3 (35.4% ± 2.1)*: the value, its deviation, random init's, a star for other terms."""
         if result is None:
             return NOTHING
         metric = result.get("metric", "accuracy")
         text = headline(metric, result[metric])
         text += f" ± {100 * result['std']:.1f}" if "std" in result else ""
         if "random_init" in result["baselines"]:
-            text += f" ({headline(metric, result['baselines']['random_init'])})"
+            spread = spread_of(result, "random_init")
+            deviation = "" if spread is None else f" ± {100 * spread:.1f}"
+            text += f" ({headline(metric, result['baselines']['random_init'])}{deviation})"
         return text + ("" if _terms(result) == self.usual[column] else "*")
 
     def _notes(self) -> list[str]:
@@ -144,7 +148,7 @@ class Comparison:
             usual = self.usual[column]
             for label, terms in ((label, _terms(result)) for label, result in there.items()):
                 names = [name for name in {**usual, **terms} if terms.get(name) != usual.get(name)]
-                other = [f"{name} {terms.get(name)}, not {usual.get(name)}" for name in names]
+                other = [f"{name} {_word(terms.get(name))}, not {_word(usual.get(name))}" for name in names]
                 notes += [f"* {self._title(column)}, {label}: {'; '.join(other)}."] if other else []
         return notes
 
@@ -194,6 +198,10 @@ def _terms(result: dict[str, Any]) -> dict[str, Any]:
     if result["limit"] is not None or result["protocol"] not in ("linear", "knn"):
         names.append("seed")
     return {name: result[name] for name in names} | result["settings"]
+
+
+def _word(value: Any) -> str:
+    return "the default" if value is None else str(value)
 
 
 def _most(terms: list[dict[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sslfast.report.illustrations import illustrations
 from sslfast.report.material import Material, Unavailable
 from sslfast.report.names import BASELINES, METHOD_NAMES, PROTOCOL_NAMES, headline
 from sslfast.report.sections import SECTIONS, Section
+from sslfast.report.verdict import spread_of, verdict
 
 FILE = "report.html"
 
@@ -57,6 +58,7 @@ def build(
         title=_title(material.config),
         folder=run.resolve().name,
         facts=_facts(material.run),
+        verdicts=[said for result in material.results.values() if (said := verdict(result))],
         results=[_accuracies(name, result) for name, result in material.results.items()],
         command=_command(run, [name for name in PROTOCOLS if name not in material.results]),
         sections={title: section for title, section in sections.items() if section},
@@ -148,6 +150,8 @@ def _notes(protocol: str, metric: str, result: dict[str, Any]) -> list[str]:
     notes.append(f"{result.get('examples', result['test_examples'])} test examples")
     details = {"this run": result, **{BASELINES.get(k, k): v for k, v in result.get("baseline_details", {}).items()}}
     notes += [f"{who} not converged" for who, detail in details.items() if detail.get("converged") is False]
+    if (spread := spread_of(result, "random_init")) is not None:
+        notes.append(f"random init ± {100 * spread:.1f} over seeds")
     if "baselines_from" in result:
         notes.append(f"baselines of {Path(result['baselines_from']).name}")
     if result.get("epoch") != result.get("epochs"):

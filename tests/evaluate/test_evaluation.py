@@ -28,7 +28,7 @@ def test_features_are_computed_once_for_all_protocols(run, extractions):
     evaluation = Evaluation(run, limit=100)
     for protocol in ("knn", "linear", "few-shot"):
         evaluation.judge(protocol)
-    assert extractions == [100] * 6  # two splits of three networks
+    assert extractions == [100] * 10  # two splits: the run, pixels, three seeds of random init
     assert list(read_results(run)) == ["knn", "linear", "few-shot"]
     entry = read_results(run)["knn"]
     assert evaluate(run, "knn", limit=100) == entry
@@ -69,7 +69,7 @@ def test_baselines_of_another_run_are_taken_if_they_are_the_same(run, tmp_path, 
         evaluate(other, "knn", limit=100, k=5, baselines_from=run)
     extractions.clear()
     assert "baselines_from" not in evaluate(other, "knn", limit=99, baselines_from=[run])  # none of several fits
-    assert len(extractions) == 6
+    assert len(extractions) == 10
     third = shutil.copytree(run, tmp_path / "third")
     assert evaluate(third, "knn", limit=99, baselines_from=[run, other])["baselines_from"] == str(other)
     with pytest.raises(ValueError, match="has no result of linear"):

@@ -12,14 +12,11 @@ from sslfast.evaluate.few_shot import draw_shots
 
 def test_draws_have_n_of_each_class_and_hold_the_smaller_draws():
     labels = torch.randint(4, (200,), generator=torch.Generator().manual_seed(0))
-    names = ["a", "b", "c", "d"]
-    few, more, other = (draw_shots(labels, n, seed=seed, classes=names) for n, seed in ((3, 0), (7, 0), (7, 1)))
+    few, more, other = (draw_shots(labels, n, seed=seed, classes=4) for n, seed in ((3, 0), (7, 0), (7, 1)))
     assert labels[more].bincount().tolist() == [7] * 4
     assert len(set(more.tolist())) == 28
     assert set(few.tolist()) < set(more.tolist())
     assert set(more.tolist()) != set(other.tolist())
-    with pytest.raises(ValueError, match="shots must be at most 0, the training examples of class e, got 1"):
-        draw_shots(labels, 1, seed=0, classes=[*names, "e"])
 
 
 def test_a_run_beside_its_baselines_on_the_same_draws(run):
@@ -32,8 +29,8 @@ def test_a_run_beside_its_baselines_on_the_same_draws(run):
     inputs = Run(run).modality.inputs
     pixels, others = (inputs(split.images).flatten(1) for split in (train, test))
     for draw, found in enumerate(result["baseline_details"]["pixels"]["shots"]["10"]["accuracies"]):
-        chosen = draw_shots(train.labels, 10, seed=3 * 10_007 + draw, classes=train.classes)
-        wanted = linear_probe(pixels[chosen], train.labels[chosen], others, test.labels)
+        chosen = draw_shots(train.labels, 10, seed=3 * 10_007 + draw, classes=10)
+        wanted = linear_probe(pixels[chosen], train.labels[chosen], others, test.labels, C=0.1)
         assert found == wanted["accuracy"]
 
 

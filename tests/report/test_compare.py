@@ -34,7 +34,7 @@ def runs(tmp_path):
     loss = {"metric": "loss", "loss": 1.25, "baselines": {"random_init": 4.5}}
     results = {
         "one": {
-            "linear": result("linear", 0.912),
+            "linear": result("linear", 0.912, C=10.0, baseline_details={"random_init": {"inits": {"std": 0.021}}}),
             "knn": result("knn", 0.8),
             "pretext": result("pretext", 0, **loss),
         },
@@ -64,7 +64,9 @@ def test_table_has_a_row_a_run_and_a_dash_for_what_is_not_there(runs):
         "resnet20",
         "7",
         "91.2%",
-        "(50.0%)",
+        "(50.0%",
+        "±",
+        "2.1)",
         "80.0%",
         "(50.0%)",
         "1.25",
@@ -102,7 +104,7 @@ def test_a_star_marks_other_settings_and_a_seed_that_decides_something(tmp_path)
     assert "*" not in a + b
     assert [line.count("*") for line in rest[:2]] == [1, 1]
     stars = [line for line in rest if line.startswith("*")]
-    assert stars == ["* Linear probe, weak: C 1e-05, not 0.1.", "* Few-shot, linear, other: seed 7, not 0."]
+    assert stars == ["* Linear probe, weak: C 1e-05, not the default.", "* Few-shot, linear, other: seed 7, not 0."]
 
 
 def test_the_epochs_are_those_of_the_weights_judged(tmp_path):
@@ -124,6 +126,7 @@ def test_files_are_written_by_their_ending(runs, tmp_path):
     assert main(["compare", *map(str, runs), "--output", *map(str, names)]) == 0
     rows = list(csv.DictReader(names[0].open()))
     assert [(row["run"], row["protocol"], row["value"]) for row in rows[:1]] == [("one", "linear", "0.912")]
+    assert [(row["C"], row["random_init_std"]) for row in rows[:2]] == [("10.0", "0.021"), ("", "")]
     assert len(rows) == 6
     assert rows[4]["std"] == "0.031"
     assert rows[2]["metric"] == "loss"

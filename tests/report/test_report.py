@@ -16,6 +16,7 @@ from sslfast.evaluate import evaluate
 from sslfast.report import build, figures, sections
 from sslfast.report.material import Material
 from sslfast.report.page import _accuracies
+from sslfast.report.verdict import verdict
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 REFERENCES = {"src", "href", "xlink:href", "srcset", "data", "poster", "action"}
@@ -96,6 +97,8 @@ def test_headline_is_the_results_beside_both_baselines(evaluated):
             assert f"{100 * accuracy:.1f}%" in page.text
     assert "random init" in page.text
     assert "raw pixels" in page.text
+    said = [verdict(result) for result in results.values()]
+    assert page.text.index(said[0]) < page.text.index(said[1]) < page.text.index("backbone")
     assert re.search(
         r"Also possible:\s+sslfast evaluate .* --protocol few-shot few-shot-finetune finetune pretext\n", page.text
     )
