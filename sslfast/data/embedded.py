@@ -33,7 +33,7 @@ def load_photos(split: str, seed: int) -> TensorImages:
     within one tile, so training and test crops share no pixel.
     """
     images, labels = [], []
-    for label, photo in enumerate(_photographs().values()):
+    for label, photo in enumerate(photographs().values()):
         draw = np.random.default_rng([seed, label, split == "test"])
         tiles = _tiles(photo.shape[0], photo.shape[1], split)
         for tile in draw.integers(len(tiles), size=CROPS[split]):
@@ -41,7 +41,7 @@ def load_photos(split: str, seed: int) -> TensorImages:
             images.append(photo[top : top + CROP, left : left + CROP])
             labels.append(label)
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return TensorImages(stacked, torch.tensor(labels), list(_photographs()))
+    return TensorImages(stacked, torch.tensor(labels), list(photographs()))
 
 
 def _tiles(height: int, width: int, split: str) -> list[tuple[int, int]]:
@@ -54,7 +54,7 @@ def _tiles(height: int, width: int, split: str) -> list[tuple[int, int]]:
     ]
 
 
-def _photographs() -> dict[str, np.ndarray]:
+def photographs() -> dict[str, np.ndarray]:
     """Name -> (H, W, 3) uint8; those of scikit-image are in its wheel, not among its downloads."""
     skimage = require("skimage.data", extra="train")
     sample = require("sklearn.datasets", extra="train").load_sample_image

@@ -57,7 +57,7 @@ def test_train_and_test_crops_share_no_pixel(monkeypatch: pytest.MonkeyPatch) ->
 
     number = np.arange(300 * 450).reshape(300, 450)
     photo = np.stack([number // 65536, number // 256 % 256, number % 256], axis=2).astype(np.uint8)
-    monkeypatch.setattr(embedded, "_photographs", lambda: {"numbered": photo})
+    monkeypatch.setattr(embedded, "photographs", lambda: {"numbered": photo})
     seen = {}
     for split in ("train", "test"):
         red, green, blue = embedded.load_photos(split, 0).images.long().unbind(1)
