@@ -109,7 +109,7 @@ def ways_to_make_views(fused: Views) -> dict[str, Views]:
 def endless(training: Training) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     config, epoch = training.config, 0
     while True:
-        order = epoch_order(len(training.train_set), seed=config.seed, epoch=epoch)
+        order = epoch_order(training.train_set, seed=config.seed, epoch=epoch)
         options = {"device": training.fabric.device, "order": order, "drop_last": True, "workers": config.workers}
         yield from batches(training.train_set, config.batch_size, **options)
         epoch += 1

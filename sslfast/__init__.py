@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         report,
         train,
     )
-    from sslfast.api import embed, load_backbone, pretrain
+    from sslfast.api import embed, give, load_backbone, pretrain
     from sslfast.ema import EMA
     from sslfast.grad_cache import GradCache
     from sslfast.key_queue import KeyQueue
@@ -36,6 +36,7 @@ _HOMES = {
     "GradCache": "grad_cache",
     "KeyQueue": "key_queue",
     "embed": "api",
+    "give": "api",
     "load_backbone": "api",
     "pretrain": "api",
 }
@@ -50,6 +51,7 @@ __all__ = [
     "data",
     "embed",
     "evaluate",
+    "give",
     "kernels",
     "load_backbone",
     "losses",

@@ -1,4 +1,4 @@
-"""The training layer from Python: `sslfast.pretrain`, `sslfast.embed` and `sslfast.load_backbone`.
+"""The training layer from Python: `sslfast.pretrain`, `embed`, `give` and `load_backbone`.
 
 `sslfast.evaluate` is the package of that name, which can be called.
 """
@@ -13,11 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from sslfast import train
+from sslfast.augment import Preset
 from sslfast.config import PretrainConfig
+from sslfast.data import located
+from sslfast.data.given import name_of
 from sslfast.evaluate import Run, extract_features
 from sslfast.evaluate.run import EXPORTED
 from sslfast.evaluate.task import choose_device
+from sslfast.methods import Method, register
 from sslfast.models import load_backbone as load_image_backbone
+from sslfast.models.own import backbone_name
 from sslfast.models.text import WEIGHTS as TEXT_WEIGHTS
 from sslfast.models.text import load_text_backbone
 from sslfast.recipes import recipe_for
@@ -40,8 +45,11 @@ class Embedding(NamedTuple):
 
 
 def pretrain(
-    method: str | PretrainConfig,
+    method: str | PretrainConfig | type[Method],
     *,
+    data: Any = None,
+    backbone: Any = None,
+    preset: str | Preset | None = None,
     output: str | Path | None = None,
     resume: train.Resume = False,
     init_from: str | Path | None = None,
@@ -51,17 +59,29 @@ def pretrain(
 ) -> Run:
     """Train a network without labels, and return its run.
 
-        run = sslfast.pretrain("simclr", data="photos", epochs=5)
+        run = sslfast.pretrain("simclr", data=dataset, backbone="timm:resnet18@pretrained", epochs=5)
 
     Args:
-        method: a method, which takes the recipe for `data`; a recipe by its own name; or a method's `Config`.
+        method: a method, which takes the recipe for `data`; a recipe by its own name; a method's `Config`; or a class
+            of one's own.
+        data: a name as on the command line (photos, folder:PATH, wds:SHARDS, module:name); a dataset of torch or of
+            Hugging Face, or arrays, of images with or without labels; or a pair of them, for training and testing.
+        backbone: a name (`models.build_backbone`), `timm:NAME@pretrained`, a run to begin with, or a module.
+        preset: a name, or a `Preset` of one's own.
         output: the run folder; runs/NAME of the recipe if None.
         resume, init_from, overwrite, download: see `train.pretrain`.
-        settings: fields of the method's `Config` to change, `data`, `backbone` and `preset` among them.
+        settings: fields of the method's `Config` to change.
+
+    The run remembers what it was given by import paths where there are such. A dataset or a module that has none must
+    be passed again, by `give`, in a process that evaluates, reports or resumes the run.
 
     Raises:
         TypeError: there is no such field, or it has another type. And what `train.pretrain` raises.
     """
+    given = (("data", data, name_of), ("backbone", backbone, backbone_name), ("preset", preset, str))
+    settings |= {field: name(value) for field, value, name in given if value is not None}
+    if isinstance(method, type):
+        method = register(method).Config.method
     if isinstance(method, PretrainConfig):
         name, config = method.method, method
     else:
@@ -75,9 +95,21 @@ def pretrain(
     return Run(folder)
 
 
+def give(thing: Any) -> str:
+    """Pass a dataset or a network again that a run was given in another process; returns the run's name for it.
+
+        sslfast.give(dataset)
+        sslfast.evaluate("runs/simclr")
+
+    Raises:
+        TypeError, ValueError: it is neither.
+    """
+    return backbone_name(thing) if isinstance(thing, nn.Module) else name_of(thing)
+
+
 def embed(
     run: Run | str | Path,
-    data: str | None = None,
+    data: Any = None,
     *,
     split: str = "test",
     device: torch.device | str | None = None,
@@ -90,7 +122,7 @@ def embed(
     features, labels, names, classes = sslfast.embed(run, "folder:birds")
     """
     run = Run(Path(run))
-    examples = run.modality.load(split, data=data, download=download)
+    examples = run.modality.load(split, data=None if data is None else located(data), download=download)
     features, labels = extract_features(
         run.backbone(),
         examples,

@@ -130,7 +130,8 @@ class PretrainConfig:
             TypeError: there is no such field, or it has another type. ValueError: a field is out of its range.
         """
         fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        fields.pop("method", None)
+        for name in ("method", "method_class"):  # which is the class, and where it is to be found
+            fields.pop(name, None)
         return cls(**fields)
 
 
@@ -143,17 +144,20 @@ class ImageConfig(PretrainConfig):
     """Whether the backbone is given the images' luma, one channel, instead of their colours."""
 
     data: str = "digits"
-    """Images to train on: digits, photos, cifar10, cifar100, stl10, stl10-unlabeled or folder:PATH."""
+    """Images to train on: digits, photos, cifar10, cifar100, stl10, stl10-unlabeled, folder:PATH, wds:SHARDS (tar
+    files), or module:name, a dataset of torch or Hugging Face or a function that returns one for "train" and "test"."""
     data_root: str | None = None
     """Folder of the downloaded sets; the data sets' own default if not given."""
     image_size: int = 32
     """Side of the augmented views, in pixels."""
     preset: str = "simclr-cifar"
-    """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v1, moco-v2, simsiam, byol, mae or mnist-like."""
+    """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v1, moco-v2, simsiam, byol, mae, mnist-like, module:name, or
+    JSON of values that `Preset` has, '{"crop_scale": [0.5, 1.0]}'."""
     strength: float = 1.0
     """Scales the augmentation: 0 is none, 1 the published one."""
     backbone: str = "resnet20"
-    """Network to train: resnet20, vit_tiny_patch4 and its like, or any name of timm.list_models()."""
+    """Network to train: resnet20, vit_tiny_patch4 and its like, any name of timm.list_models(), or module:name, a
+    module or what makes one. timm:NAME@pretrained, or the folder of a run, begins with the weights that are there."""
     source_size: int | None = None
     """Shorter side, in pixels, to which larger images of a folder are shrunk before views are cut from them; twice
     image_size if not given."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
+from sslfast._outside import is_outside, outside
+from sslfast._words import nearest
 from sslfast.ops.view_params import INTERPOLATIONS, MODES, STEPS
 
 
@@ -74,6 +78,11 @@ class Preset:
         chance = dict.fromkeys(STEPS[:4], self.jitter) | dict.fromkeys(STEPS[4:], 1)
         return tuple(name for name in STEPS if chance[name] > 0 and getattr(self, name) > 0)
 
+    def __str__(self) -> str:
+        """What `preset` reads: JSON of the values that are not the defaults."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return json.dumps({name: value for name, value in own.items() if value != getattr(Preset(), name)})
+
     def scaled(self, strength: float) -> Preset:
         """The same with its jitter and its crop made weaker (< 1) or stronger (> 1).
 
@@ -135,10 +144,38 @@ PAIRS: dict[str, tuple[str, str]] = {"byol": ("byol-1", "byol-2")}
 """Presets whose two views are drawn from two distributions."""
 
 
-def preset(name: str) -> Preset:
-    """The preset of that name in `PRESETS`. Raises ValueError for another name."""
-    if name in PAIRS:
-        raise ValueError(f"preset {name!r} is a pair, {' and '.join(PAIRS[name])}: ViewSampler.pair makes both views")
-    if name not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join([*PRESETS, *PAIRS])}, got {name!r}")
-    return PRESETS[name]
+def preset(name: str | Preset) -> Preset:
+    """The preset of that name: in `PRESETS`, an import path or an entry point; or of its values, as `str(preset)` has.
+
+        preset('{"crop_scale": [0.5, 1.0], "blur": 0.2}')
+
+    Raises:
+        ValueError: there is none of that name, or a value is out of its range. TypeError: it has no such value.
+    """
+    found: Any = name
+    if isinstance(name, str):
+        if name in PAIRS:
+            pair = " and ".join(PAIRS[name])
+            raise ValueError(f"preset {name!r} is a pair, {pair}: ViewSampler.pair makes both views")
+        if name in PRESETS:
+            return PRESETS[name]
+        if name.startswith("{"):
+            return _from_json(name)
+        if not is_outside("presets", name):
+            hint = nearest(name, [*PRESETS, *PAIRS])
+            raise ValueError(f"preset must be one of {', '.join([*PRESETS, *PAIRS])}, got {name!r}{hint}")
+        found = outside("presets", name)
+    if not isinstance(found, Preset):
+        raise TypeError(f"preset must be a name or a Preset, got {type(found).__name__}")
+    return found
+
+
+def _from_json(text: str) -> Preset:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"preset {text!r} is no JSON: {error}") from error
+    known = {field.name for field in fields(Preset)}
+    if unknown := [name for name in values if name not in known]:
+        raise TypeError(f"preset has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    return Preset(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

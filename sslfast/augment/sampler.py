@@ -35,10 +35,7 @@ class ViewSampler:
     """
 
     def __init__(self, preset: str | Preset, size: int | tuple[int, int], *, strength: float = 1.0) -> None:
-        chosen = presets.preset(preset) if isinstance(preset, str) else preset
-        if not isinstance(chosen, Preset):
-            raise TypeError(f"preset must be a name or a Preset, got {type(preset).__name__}")
-        self.preset = chosen.scaled(strength)
+        self.preset = presets.preset(preset).scaled(strength)
         self.size = view_size(size)
         self.steps = self.preset.steps
         window = int(self.preset.blur_window * self.size[0])

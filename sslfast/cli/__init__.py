@@ -8,7 +8,9 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 
+from sslfast._outside import import_module
 from sslfast._version import __version__
+from sslfast._words import nearest
 from sslfast.cli.parse import UsageError
 
 USAGE = """usage: sslfast COMMAND [OPTIONS]
@@ -23,9 +25,11 @@ commands:
   calibrate NAME  train at several strengths of the augmentation, and show which suits
   show-views      draw views of images by a preset, and what was done to each
   recipes         list the recipes
+  new-method NAME write a method of your own to begin with, and its test
   info            versions, devices, and what serves each op
 
 options:
+  --import MODULE import a module first, which registers methods of your own
   -h, --help      show this message; sslfast COMMAND --help explains a command
   --version       show the version
 """
@@ -51,7 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[0] == "--version":
             print(f"sslfast {__version__}")
             return 0
-        return _command(arguments[0])(arguments[1:])
+        modules, arguments = _imports(arguments)
+        command = _command(arguments[0])
+        for module in modules:
+            import_module(module)
+        return command(arguments[1:])
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
     except (UsageError, ValueError, TypeError, ImportError) as error:
@@ -80,14 +88,32 @@ COMMANDS = {
     "compare": "compare:compare",
     "calibrate": "calibrate:calibrate",
     "show-views": "show_views:show_views",
+    "new-method": "new_method:new_method",
     "recipes": "lists:recipes",
     "info": "lists:info",
 }
 
 
+def _imports(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The modules that `--import` names, anywhere, and the other arguments."""
+    modules, others = [], []
+    words = iter(arguments)
+    for word in words:
+        if word == "--import" or word.startswith("--import="):
+            module = word.partition("=")[2] or next(words, "")
+            if not module or module.startswith("-"):
+                raise UsageError("--import wants the name of a module")
+            modules.append(module)
+        else:
+            others.append(word)
+    if not others:
+        raise UsageError("--import wants a command besides")
+    return modules, others
+
+
 def _command(name: str) -> Callable[[Sequence[str]], int]:
     if name not in COMMANDS:
-        raise UsageError(f"unknown command {name!r}; there are {', '.join(COMMANDS)}")
+        raise UsageError(f"unknown command {name!r}{nearest(name, COMMANDS)}; there are {', '.join(COMMANDS)}")
     if sys.stderr.isatty():
         print(f"sslfast {__version__}: {name}", file=sys.stderr, flush=True)
     module, function = COMMANDS[name].split(":")

@@ -23,6 +23,8 @@ Train a network without labels, and leave everything in the run folder.
 NAME is a method, which takes the recipe for its --data, or a recipe by its own name:
 {recipes}
 
+A method of your own is module:Class, or a name that a module registers which --import MODULE brings.
+
 sslfast pretrain NAME --help explains every option of NAME with its default.
 """
 
@@ -37,7 +39,7 @@ class RunOptions:
     """Continue the run in that folder from its last checkpoint; give the same options as before. Without a value it is
     yes; auto begins a run that is not there, so that one command does for a job that is stopped and started again."""
     init_from: Path | None = None
-    """Begin with the weights of this checkpoint, or of this exported backbone (.safetensors)."""
+    """Begin with the weights of this run, of what it exported, or of this checkpoint or file (.safetensors)."""
     overwrite: bool = False
     """Remove an earlier run in that folder first."""
     download: bool = False

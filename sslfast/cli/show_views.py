@@ -21,7 +21,8 @@ class ShowViews:
     """What to draw."""
 
     data: str
-    """Images to take: digits, photos, cifar10, cifar100, stl10, stl10-unlabeled or folder:PATH."""
+    """Images to take: digits, photos, cifar10, cifar100, stl10, stl10-unlabeled, folder:PATH, wds:SHARDS or
+    module:name."""
     preset: str = "simclr"
     """Augmentation: simclr, simclr-tf, simclr-cifar, moco-v1, moco-v2, simsiam, byol (by turns), mae, mnist-like."""
     strength: float = 1.0

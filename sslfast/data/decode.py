@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,43 @@ def read(path: Path, source_size: int | None = None) -> Tensor:
     return image if source_size is None else shrunk(image, source_size)
 
 
+def from_object(image: Any) -> Tensor:
+    """A picture of Python as `read` gives a file's: PIL's, an array, a tensor, a path, or a dict with its "bytes".
+
+    Raises:
+        TypeError: it is something else. ValueError: its shape or its values are not an image's. Unreadable: see `read`.
+    """
+    if isinstance(image, dict) and (content := image.get("bytes")):
+        return from_bytes(content, Path(image.get("path") or "bytes"))
+    if isinstance(image, dict) and image.get("path"):
+        image = image["path"]
+    if isinstance(image, str | Path):
+        return read(Path(image))
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().numpy()
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    if hasattr(image, "getexif"):
+        return _from_pillow(image)
+    raise TypeError(f"an image must be PIL's, an array, a tensor or a path, got {type(image).__name__}")
+
+
+def from_bytes(content: bytes, path: Path) -> Tensor:
+    """The image that a file of this content would be; `path` is what errors call it.
+
+    Raises:
+        Unreadable: see `read`.
+    """
+    pillow = require("PIL.Image", extra="train")
+    try:
+        if content.startswith(b"\x93NUMPY"):
+            return _from_array(np.load(io.BytesIO(content), allow_pickle=False))
+        with pillow.open(io.BytesIO(content)) as image:
+            return _from_pillow(image)
+    except Exception as error:  # decoders raise what they like
+        raise Unreadable(path, _line(error)) from error
+
+
 def shrunk(image: Tensor, source_size: int) -> Tensor:
     """See `read`."""
     height, width = image.shape[1:]
@@ -83,11 +121,11 @@ def _decoded(path: Path) -> Tensor:
             return _from_array(pixels)
     except Exception as error:  # decoders raise what they like
         raise Unreadable(path, _line(error)) from error
-    io = require("torchvision.io", extra="train")
+    vision = require("torchvision.io", extra="train")
     try:
-        content = io.read_file(str(path))
+        content = vision.read_file(str(path))
         if bytes(content[8:12].tolist()) != b"WEBP":  # which it does not turn upright
-            image = io.decode_image(content, mode=io.ImageReadMode.RGB, apply_exif_orientation=True)
+            image = vision.decode_image(content, mode=vision.ImageReadMode.RGB, apply_exif_orientation=True)
             if image.dtype == torch.uint8 and image.dim() == 3:
                 return image
     except (RuntimeError, UnicodeError):

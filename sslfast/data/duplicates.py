@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 Groups = dict[str, list[str]]
 
@@ -28,13 +29,18 @@ def hold_out(root: Path, classes: Groups, seed: int) -> tuple[Groups, Groups, in
     held_out: set[str] = set()
     for paths in classes.values():
         own = [path for path in paths if path not in first]
-        order = torch.randperm(len(own), generator=torch.Generator().manual_seed(seed)).tolist()
-        held_out.update(own[i] for i in order[: round(len(own) / 5)])
+        held_out.update(own[i] for i in a_fifth(torch.arange(len(own)), seed).tolist())
     parts: tuple[Groups, Groups] = {}, {}
     for name, paths in classes.items():
         for part, wanted in zip(parts, (False, True)):
             part[name] = [path for path in paths if (first.get(path, path) in held_out) == wanted]
     return *parts, len(first)
+
+
+def a_fifth(members: Tensor, seed: int) -> Tensor:
+    """A fifth of the members of a class (n,), drawn by `seed`."""
+    order = torch.randperm(len(members), generator=torch.Generator().manual_seed(seed))
+    return members[order[: round(len(members) / 5)]]
 
 
 def _first_copies(root: Path, paths: list[str]) -> dict[str, str]:

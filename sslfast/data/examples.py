@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +39,10 @@ class ExampleSet:
     def labelled(self) -> bool:
         """Whether there is anything to tell apart."""
         return bool(self.classes)
+
+    def order(self, random: np.random.Generator) -> Tensor:
+        """The order in which an epoch visits the examples, (N,) int64: a permutation drawn from `random`."""
+        return torch.from_numpy(random.permutation(len(self)))
 
     def title(self, kind: str, index: int) -> str:
         """What an example is called in a picture: `kind`, its number, and its class if it has one."""

@@ -47,7 +47,11 @@ def load_folder(
             none can.
         OSError: a directory cannot be read.
     """
-    files = list_folder(folder, split, source_size=source_size, seed=seed, skip_corrupt=skip_corrupt)
+    return settled(list_folder(folder, split, source_size=source_size, seed=seed, skip_corrupt=skip_corrupt))
+
+
+def settled(files: FolderImages) -> ImageSet:
+    """The same images, in memory if there is room for all of them; the notes say what they are like."""
     looked_at = samples(files)
     images = _in_memory(files) if len(files) * _place(looked_at) <= IN_MEMORY else files
     images.notes = (*files.notes, _about(looked_at))
@@ -90,7 +94,7 @@ def _tried(files: FolderImages, places: Sequence[int]) -> Iterator[Tensor | Unre
         except Unreadable as error:
             return error
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(files.threads or os.cpu_count()) as pool:
         try:
             yield from pool.map(attempt, places)
         finally:

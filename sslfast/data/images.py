@@ -63,6 +63,9 @@ class TensorImages(ImageSet):
 class FolderImages(ImageSet):
     """A set that is read from its files batch by batch, by `decode.read`.
 
+    Attributes:
+        threads: that may read at once; None for as many as there are cores.
+
     With `skip_corrupt`, the next readable image of its class takes the place of one that cannot be read.
 
     Args:
@@ -70,6 +73,8 @@ class FolderImages(ImageSet):
         source_size: to which longer sides are shrunk.
         channels, dtype: of every image.
     """
+
+    threads: int | None = None
 
     def __init__(
         self,

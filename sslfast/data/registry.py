@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sslfast._outside import is_outside
 from sslfast.data.documents import FILE
 from sslfast.data.embedded import load_digits, load_photos
-from sslfast.data.folder import list_folder, load_folder, samples
-from sslfast.data.images import ImageSet
+from sslfast.data.folder import list_folder, samples, settled
+from sslfast.data.given import list_given, name_of
+from sslfast.data.images import FolderImages, ImageSet
+from sslfast.data.shards import WDS, list_shards
 from sslfast.data.statistics import statistics
 from sslfast.data.torchvision_sets import load_torchvision
 
@@ -49,6 +52,7 @@ DATASETS: dict[str, Dataset] = {
         (0.229, 0.224, 0.225),
     ),
 }
+OWN = f"{WDS}SHARDS or an import path module:name"  # data that are somebody's own, besides a folder
 
 
 def load_images(
@@ -64,8 +68,9 @@ def load_images(
     """A split of a dataset; the same arguments give the same images in the same order.
 
     Args:
-        name: digits, photos, cifar10, cifar100, stl10, stl10-unlabeled (which has no test split), or folder:PATH (see
-            `folder.load_folder`).
+        name: digits, photos, cifar10, cifar100, stl10, stl10-unlabeled (which has no test split), folder:PATH (see
+            `folder.load_folder`), wds:SHARDS (see `shards.list_shards`), or what stands for a dataset in Python (see
+            `given.list_given`).
         split: train or test.
         root: where the files of cifar10, cifar100, stl10 and stl10-unlabeled are, or are downloaded to; ./data if None.
         download: fetch them if they are not there.
@@ -81,8 +86,8 @@ def load_images(
     _look_up(name)
     if split not in SPLITS:
         raise ValueError(f"split must be {' or '.join(SPLITS)}, got {split!r}")
-    if name.startswith(FOLDER):
-        return load_folder(_path(name), split, source_size=source_size, seed=seed, skip_corrupt=skip_corrupt)
+    if is_own(name):
+        return settled(list_own(name, split, source_size=source_size, seed=seed, skip_corrupt=skip_corrupt))
     if name == "digits":
         return load_digits(split, seed)
     if name == "photos":
@@ -99,19 +104,37 @@ def normalization(name: str, *, gray: bool = False) -> tuple[tuple[float, ...], 
     return _of_luma(*dataset[1:]) if gray and len(dataset.mean) == 3 else dataset[1:]
 
 
-def folder_normalization(name: str, **options: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) of a folder's training images: ImageNet's for 8 bits and three channels, else their own.
+def is_own(name: str) -> bool:
+    """Whether the images are somebody's own: a folder, shards, or a dataset in Python."""
+    return name not in DATASETS and (name.startswith((FOLDER, WDS)) or is_outside("data", name))
+
+
+def list_own(name: str, split: str, *, skip_corrupt: bool = False, **options: Any) -> FolderImages:
+    """A split of one's own images, none of which is held in memory.
 
     Args:
         options: those of `list_folder`.
     """
-    images = list_folder(_path(name), "train", **options)
+    if name.startswith(FOLDER):
+        return list_folder(_path(name), split, skip_corrupt=skip_corrupt, **options)
+    if name.startswith(WDS):
+        return list_shards(name.removeprefix(WDS), split, skip_corrupt=skip_corrupt, **options)
+    return list_given(name, split, **options)
+
+
+def own_normalization(name: str, **options: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of one's own training images: ImageNet's for 8 bits and three channels, else their own.
+
+    Args:
+        options: those of `list_own`.
+    """
+    images = list_own(name, "train", **options)
     return normalization(name) if (images.channels, images.dtype) == (3, torch.uint8) else statistics(images)
 
 
 def glance(name: str) -> tuple[int, int]:
-    """How many training images a folder has, and the median of the shorter sides of a few of them, in pixels."""
-    images = list_folder(_path(name), "train", source_size=WHOLE, skip_corrupt=True)
+    """How many training images of one's own there are, and the median of the shorter sides of a few, in pixels."""
+    images = list_own(name, "train", source_size=WHOLE, skip_corrupt=True)
     sides = sorted(min(image.shape[1:]) for image in samples(images))
     return len(images), sides[len(sides) // 2]
 
@@ -127,17 +150,18 @@ def _path(name: str) -> Path:
 
 
 def _look_up(name: str) -> Dataset:
-    key = FOLDER + "PATH" if name.startswith(FOLDER) and name != FOLDER else name
+    key = FOLDER + "PATH" if is_own(name) and name not in (FOLDER, WDS) else name
     if key not in DATASETS:
         meant = f"; did you mean {FOLDER}{name}?" if name and Path(name).expanduser().is_dir() else ""
-        raise ValueError(f"data must be one of {', '.join(DATASETS)}, got {name!r}{meant}")
+        raise ValueError(f"data must be one of {', '.join(DATASETS)}, {OWN}, got {name!r}{meant}")
     return DATASETS[key]
 
 
-def located(name: str) -> str:
-    """The name of a data set, of text too, with the path that is in it absolute."""
+def located(data: Any) -> str:
+    """The name of a data set, of text too, with the path that is in it absolute; see `given.name_of` for an object."""
+    name = name_of(data)
     kind, colon, path = name.partition(":")
-    if f"{kind}:" not in (FOLDER, FILE) or not path:
+    if f"{kind}:" not in (FOLDER, WDS, FILE) or not path:
         return name
     return kind + colon + os.path.abspath(os.path.expanduser(path))
 

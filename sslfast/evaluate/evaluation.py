@@ -38,8 +38,9 @@ class Evaluation:
 
     Args:
         run: the run folder. Its exported backbone is taken, or its last checkpoint if it has not finished.
-        data: another data set to train and test the classifiers on; the run's own if None. Its images are brought to
-            the network's input size and channels and normalised as in training.
+        data: another data set to train and test the classifiers on, by its name or as `sslfast.pretrain` takes it; the
+            run's own if None. Its images are brought to the network's input size and channels and normalised as in
+            training.
         data_root: folder of the downloaded sets.
         download: fetch the images if they are not there.
         device: where networks compute; CUDA if there is a device, else the CPU.
@@ -63,7 +64,7 @@ class Evaluation:
         self,
         run: str | Path | Run,
         *,
-        data: str | None = None,
+        data: Any = None,
         data_root: str | Path | None = None,
         download: bool = False,
         device: torch.device | str | None = None,
@@ -75,7 +76,7 @@ class Evaluation:
         baselines_from: str | Path | Sequence[str | Path] | None = None,
     ) -> None:
         self.run = run = Run(Path(run))
-        self.data = located(data) if data else run.config["data"]
+        self.data = run.config["data"] if data is None else located(data)
         self._must_fit = isinstance(baselines_from, str | Path)
         sources = [baselines_from] if self._must_fit else baselines_from or ()
         self.baselines_from = [Run(Path(source)) for source in sources]

@@ -13,7 +13,7 @@ from torch import nn
 
 from sslfast.checkpoint import CHECKPOINT, load_last
 from sslfast.config import PretrainConfig
-from sslfast.methods import METHODS, Method
+from sslfast.methods import Method, method_named
 from sslfast.modality import Modality, modality_of
 
 EXPORTED = "exported"
@@ -87,13 +87,22 @@ class Run:
         Raises:
             ValueError: there is no such method here, or a field does not fit it.
         """
-        name = self.config["method"]
-        if name not in METHODS:
-            raise ValueError(f"{self.folder / 'config.json'} names the method {name!r}; there are {', '.join(METHODS)}")
         try:
-            return METHODS[name].Config.from_dict(self.config)
+            return self.method_class.Config.from_dict(self.config)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.folder / 'config.json'} does not fit {name}: {error}") from error
+            raise ValueError(f"{self.folder / 'config.json'} does not fit {self.config['method']}: {error}") from error
+
+    @cached_property
+    def method_class(self) -> type[Method]:
+        """The method, which is imported if it is somebody's own.
+
+        Raises:
+            ValueError: there is no such method here. ImportError: its module is not there.
+        """
+        try:
+            return method_named(self.config["method"], self.config.get("method_class"))
+        except (ValueError, ImportError) as error:
+            raise type(error)(f"{self.folder / 'config.json'} names a method that is not here: {error}") from error
 
     @cached_property
     def modality(self) -> Modality:
@@ -141,7 +150,7 @@ class Run:
             FileNotFoundError: there is no checkpoint. ValueError: it is damaged or of another network.
         """
         state = self._checkpoint()["method"]
-        method = METHODS[self.config["method"]](self.modality.build_backbone(), self.settings)
+        method = self.method_class(self.modality.build_backbone(), self.settings)
         try:
             method.load_state_dict(state)
         except RuntimeError as error:
@@ -152,7 +161,7 @@ class Run:
         """The whole method as the seed initialises it, in eval mode on the CPU; see `initial_backbone`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
-            return METHODS[self.config["method"]](self.modality.build_backbone(), self.settings).eval()
+            return self.method_class(self.modality.build_backbone(), self.settings).eval()
 
     def _checkpoint(self) -> dict[str, Any]:
         if not (self.folder / CHECKPOINT.parent).is_dir():

@@ -12,28 +12,12 @@ from sslfast.methods.mae import MAE
 from sslfast.methods.mlm import MLM
 from sslfast.methods.moco import MoCo
 from sslfast.methods.nsp import NSP
+from sslfast.methods.registry import METHODS, method_named, register
 from sslfast.methods.relative_patch import RelativePatch
 from sslfast.methods.rotation import Rotation
 from sslfast.methods.simclr import SimCLR
 from sslfast.methods.simsiam import SimSiam
 from sslfast.methods.sop import SOP
-
-METHODS: dict[str, type[Method]] = {
-    "simclr": SimCLR,
-    "moco": MoCo,
-    "byol": BYOL,
-    "simsiam": SimSiam,
-    "mae": MAE,
-    "rotation": Rotation,
-    "jigsaw": Jigsaw,
-    "relative-patch": RelativePatch,
-    "colorization": Colorization,
-    "inpainting": Inpainting,
-    "mlm": MLM,
-    "clm": CLM,
-    "sop": SOP,
-    "nsp": NSP,
-}
 
 __all__ = [
     "BYOL",
@@ -53,4 +37,6 @@ __all__ = [
     "Rotation",
     "SimCLR",
     "SimSiam",
+    "method_named",
+    "register",
 ]

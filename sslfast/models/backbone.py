@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-
-import torch
 from torch import nn
 
 from sslfast._extras import require
+from sslfast._outside import is_outside
+from sslfast._words import nearest
+from sslfast.models.input_size import check_input_size
+from sslfast.models.own import own_backbone
 from sslfast.models.resnet import resnet20, small_image_stem
 from sslfast.models.vit import NAME, build_vit
 
+TIMM = "timm:"
 SMALL = 64  # px: up to here a ResNet gets the 3x3 stem
 
 
@@ -19,7 +21,8 @@ def build_backbone(name: str, *, in_channels: int = 3, image_size: int = 32) -> 
 
     Args:
         name: `resnet20` (He et al.'s for 32 px images); `vit_SIZE_patchP`, SIZE micro, tiny, small, base or large, P
-            the side of a patch in pixels (`build_vit`); or any name of `timm.list_models()`.
+            the side of a patch in pixels (`build_vit`); any name of `timm.list_models()`, with `timm:` before it or
+            not; or what leads to a network of somebody's own (`own_backbone`).
         in_channels: channels of the images, 1 for grayscale.
         image_size: side of the (square) images in pixels. A ResNet for images up to 64 px gets a 3x3 stride-1 stem
             and no max-pool (SimCLR, appendix B.9); a vision transformer gets position embeddings for this size.
@@ -40,10 +43,12 @@ def build_backbone(name: str, *, in_channels: int = 3, image_size: int = 32) -> 
     if NAME.fullmatch(name):
         return build_vit(name, in_channels=in_channels, image_size=image_size)
     timm = require("timm", extra="train")
+    if not name.startswith(TIMM) and is_outside("backbones", name):
+        return own_backbone(name, in_channels=in_channels, image_size=image_size)
+    name = name.removeprefix(TIMM)
     # A name like "hf-hub:…" would make timm look for weights in the network.
     if ":" in name or not timm.is_model(name):
-        close = difflib.get_close_matches(name, ["resnet20", *timm.list_models()], n=4)
-        hint = f"; close names: {', '.join(close)}" if close else "; timm.list_models() has the names"
+        hint = nearest(name, ["resnet20", *timm.list_models()], most=4) or "; timm.list_models() has the names"
         raise ValueError(f"unknown backbone {name!r}{hint}")
 
     options = {"pretrained": False, "num_classes": 0, "in_chans": in_channels}
@@ -59,28 +64,3 @@ def build_backbone(name: str, *, in_channels: int = 3, image_size: int = 32) -> 
     model.num_features = getattr(model, "head_hidden_size", model.num_features)
     check_input_size(model, name, in_channels, image_size)
     return model
-
-
-def check_input_size(
-    backbone: nn.Module, name: str, in_channels: int, size: int, *, option: str = "image_size"
-) -> None:
-    """Refuse images that a backbone, which is called `name`, cannot take: a small one may end before the network does.
-
-    Raises:
-        ValueError: their side, `size` pixels, does not suit; the message calls it `option`.
-    """
-    training = backbone.training
-    backbone.eval()
-    try:
-        with torch.no_grad():
-            try:  # shapes only: that takes no time, but not every network can
-                found = [*backbone.named_parameters(), *backbone.named_buffers()]
-                one = torch.empty(1, in_channels, size, size, device="meta")
-                torch.func.functional_call(backbone, {key: tensor.to("meta") for key, tensor in found}, (one,))
-            except (RuntimeError, NotImplementedError):
-                backbone(torch.zeros(1, in_channels, size, size))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"backbone {name!r} cannot take {option} {size}: {reason}") from error
-    finally:
-        backbone.train(training)

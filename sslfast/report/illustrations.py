@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from sslfast.data import batches
-from sslfast.methods import METHODS, Method, Panel
+from sslfast.methods import Method, Panel
 from sslfast.report.material import Material, Unavailable
 from sslfast.report.pictures import Tile, tile
 from sslfast.report.sections import Section
@@ -26,7 +26,7 @@ class Word:
 
 def illustrations(material: Material) -> Section | None:
     """Some test examples as the trained method sees them: `Method.illustrate`."""
-    if METHODS[material.config["method"]].illustrate is Method.illustrate:
+    if material.run.method_class.illustrate is Method.illustrate:
         return None
     try:
         method = material.run.method().to(material.device)

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 
 from sslfast._extras import require
 from sslfast.augment import ViewSampler
-from sslfast.methods import METHODS
 from sslfast.ops import augment
 from sslfast.report import figures
 from sslfast.report.material import Material, Unavailable
@@ -87,7 +86,7 @@ def _curve(name: str, epochs: Sequence[float], values: Sequence[float], material
 
 def views(material: Material) -> Section | None:
     """Some training images, each beside two views of it as the run augments them."""
-    if not METHODS[material.config["method"]].pairs:
+    if not material.run.method_class.pairs:
         return None
     preset, strength, size = (material.config[key] for key in ("preset", "strength", "image_size"))
     chosen = material.spread(material.train, torch.arange(len(material.train)), PAIRS)

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from sslfast._extras import require
 from sslfast.config import PretrainConfig
+from sslfast.data import ExampleSet
 
 # fabric's name of a precision where it is another one; the weights of bf16-true are converted by the loop.
 ARITHMETIC = {"32": "32-true", "bf16-true": "bf16-mixed"}
@@ -88,6 +89,6 @@ def view_generator(seed: int, rank: int, device: torch.device) -> torch.Generato
     return torch.Generator(device).manual_seed(mixed)
 
 
-def epoch_order(images: int, *, seed: int, epoch: int) -> torch.Tensor:
-    """The order in which an epoch visits the images, (images,) int64: a permutation that depends on (seed, epoch)."""
-    return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(images))
+def epoch_order(examples: ExampleSet, *, seed: int, epoch: int) -> torch.Tensor:
+    """The order in which an epoch visits the examples, (N,) int64: a permutation that depends on (seed, epoch)."""
+    return examples.order(np.random.default_rng([seed, epoch]))

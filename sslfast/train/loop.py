@@ -19,7 +19,7 @@ from sslfast.data import batches, normalization, normalization_of
 from sslfast.evaluate.knn import knn
 from sslfast.evaluate.task import Task
 from sslfast.grad_cache import GradCache
-from sslfast.methods import METHODS
+from sslfast.methods import method_named
 from sslfast.methods.contrastive import Contrastive
 from sslfast.modality import modality_of
 from sslfast.schedule import scaled_learning_rate, warmup_cosine
@@ -96,7 +96,7 @@ class Training:
         torch.backends.cudnn.benchmark = not config.deterministic
         # The backbone comes first after the seed: evaluation builds the same one as its random baseline.
         seed_everything(config.seed)
-        self.method = METHODS[config.method](self.modality.build_backbone(), config)
+        self.method = method_named(config.method)(self.modality.build_backbone(), config)
         self.method.to(memory_format=torch.channels_last)  # what convolutions are fastest in, on CPUs too
         if config.sync_batchnorm and fabric.world_size > 1 and fabric.device.type == "cuda":
             self.method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.method)
@@ -156,7 +156,7 @@ class Training:
 
     def _train_epoch(self, stop: StopRequest) -> None:
         config = self.config
-        order = epoch_order(len(self.train_set), seed=config.seed, epoch=self.epoch)
+        order = epoch_order(self.train_set, seed=config.seed, epoch=self.epoch)
         loader = batches(
             self.train_set,
             config.batch_size,

@@ -13,16 +13,18 @@ from sslfast._memory import saying_what_fits
 from sslfast.checkpoint import CHECKPOINT
 from sslfast.config import ImageConfig, PretrainConfig, differences
 from sslfast.data import located, normalization
-from sslfast.data.registry import FOLDER, ROOT, folder_normalization
+from sslfast.data.registry import ROOT, is_own, own_normalization
 from sslfast.data.torchvision_sets import FILES as DOWNLOADED
 from sslfast.evaluate import Run
 from sslfast.evaluate.features import fingerprint
-from sslfast.methods import METHODS
+from sslfast.methods import method_named
+from sslfast.methods.registry import path_of_own
 from sslfast.train.folder import Resume, beginning, clear_folder, clear_temporary, write_config, write_environment
 from sslfast.train.launch import launch
 from sslfast.train.lock import RunLock
 from sslfast.train.loop import Summary, Training
-from sslfast.train.state import initialise, restore_state
+from sslfast.train.start import initialise, start_of
+from sslfast.train.state import restore_state
 
 Result = TypeVar("Result")
 
@@ -37,14 +39,15 @@ def pretrain(
     download: bool = False,
     command: str | None = None,
 ) -> Summary | None:
-    """Train `METHODS[config.method]` and leave everything in the folder `run`.
+    """Train the method of `config` and leave everything in the folder `run`.
 
     Args:
         config: the method's `Config`.
         run: the run folder; it must be empty or not there, unless `resume` or `overwrite`.
         resume: continue from run/checkpoints/last.ckpt, with the same bits as if it had never stopped. "auto": begin if
             nothing is there to continue, and take the checkpoint before if the last one is damaged.
-        init_from: begin with the weights of a checkpoint, or those of an exported backbone (.safetensors).
+        init_from: begin with the weights of a run, of what it exported, of a checkpoint, or of a .safetensors file. A
+            `config.backbone` that is such a folder, or `timm:NAME@pretrained`, does the same (`start.start_of`).
         overwrite: remove the earlier run that is in `run`.
         download: fetch the images if they are not there.
         command: how the run was started, or resumed, for its environment.json.
@@ -61,10 +64,10 @@ def pretrain(
         Interrupted: SIGINT or SIGTERM; the checkpoint is written.
     """
     run = Path(run)
-    if config.method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {config.method!r}")
+    method = method_named(config.method)
     if (resume and overwrite) or (resume is True and init_from):
         raise ValueError("resume continues a run as it is: it goes with neither init_from nor overwrite")
+    config, init_from = start_of(config, init_from)
     config = _settled(config)
     fabric = launch(config)
     with ExitStack() as stack:
@@ -72,24 +75,25 @@ def pretrain(
         begin = on_main(fabric, lambda: beginning(run, config, resume=resume, overwrite=overwrite))
         training = Training(fabric, config, run, resume=begin == "resume", download=download, lock=lock)
         begun: dict[str, str] | None = None
-        found: Path | None = None
+        note: str | None = None
         if begin == "resume":
-            found = restore_state(training, fall_back=resume == "auto")
+            note = _fell_back(run, restore_state(training, fall_back=resume == "auto"))
         elif init_from:
-            initialise(training, Path(init_from))
+            note = initialise(training, init_from)
             # By the SHA-256 that results.json of the run it came from has.
-            begun = {"path": str(init_from), "weights_sha256": fingerprint(training.method.backbone)}
+            begun = {"path": init_from, "weights_sha256": fingerprint(training.method.backbone)}
         if fabric.is_global_zero:
             clear_temporary(run)
             if begin == "new":
                 clear_folder(run)
-            write_config(run, config.to_dict())
+            path = path_of_own(method)
+            write_config(run, config.to_dict() | ({"method_class": path} if path else {}))
             training.modality.save(run)
             devices = {"device": fabric.device, "processes": fabric.world_size}
             write_environment(run, **devices, command=command, init_from=begun, resume=begin == "resume")
         fabric.barrier()
         with saying_what_fits(_smaller(config)):
-            return training.fit(warning=_fell_back(run, found))
+            return training.fit(warning=note)
 
 
 def on_main(fabric: Any, decide: Callable[[], Result], *, send: bool = True) -> Result | None:
@@ -121,10 +125,10 @@ def _located(config: PretrainConfig) -> PretrainConfig:
 def _settled(config: PretrainConfig) -> PretrainConfig:
     """The configuration with what it leaves to the data: where they are, and a folder's mean and standard deviation."""
     config = _located(config)
-    if not isinstance(config, ImageConfig) or config.mean or not config.data.startswith(FOLDER):
+    if not isinstance(config, ImageConfig) or config.mean or not is_own(config.data):
         return config
     options = {"source_size": config.source_side, "skip_corrupt": config.skip_corrupt}
-    mean, std = folder_normalization(config.data, **options)
+    mean, std = own_normalization(config.data, **options)
     usual = (mean, std) == normalization(config.data)  # which the configuration need not say
     return config if usual else replace(config, mean=mean, std=std)
 
@@ -140,8 +144,8 @@ def _smaller(config: PretrainConfig) -> str:
     )
 
 
-def _fell_back(run: Path, found: Path | None) -> str | None:
-    if found in (None, run / CHECKPOINT):
+def _fell_back(run: Path, found: Path) -> str | None:
+    if found == run / CHECKPOINT:
         return None
     return f"{CHECKPOINT} is damaged or gone: continuing from {found.relative_to(run)}"
 
@@ -154,9 +158,10 @@ def ensure_trained(
     Raises:
         ValueError: a run of other settings is there; names them. And what `pretrain` raises.
     """
-    run, config = Path(run), _settled(config)
+    given, run = config, Path(run)
+    config = _settled(start_of(given, None)[0])
     if (run / CHECKPOINT).is_file() and Run(run).finished:
         if changed := differences(Run(run).settings.to_dict(), config.to_dict()):
             raise ValueError(f"{run} was trained with other settings: {', '.join(changed)}; choose another folder")
         return
-    pretrain(config, run, resume="auto", download=download, command=command)
+    pretrain(given, run, resume="auto", download=download, command=command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sslfast.checkpoint import CHECKPOINT, add_checkpoint, load_checkpoint, load_last, newest_whole
+from sslfast.checkpoint import CHECKPOINT, add_checkpoint, load_last, newest_whole
 from sslfast.config import differences
 from sslfast.data import FolderImages
 from sslfast.train.rng import rng_state
@@ -84,21 +84,3 @@ def restore_state(training: Training, *, fall_back: bool = False) -> Path:
     training.rng = state["rng"][training.fabric.global_rank]
     training.saved = training.step if path == run / CHECKPOINT else None
     return path
-
-
-def initialise(training: Training, path: Path) -> None:
-    """Take the weights, and nothing else, of a checkpoint or of an exported backbone.
-
-    Raises:
-        FileNotFoundError: it is not there. ValueError: it is damaged, or its weights are of another network.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path} to initialise from")
-    method = training.method
-    try:
-        if path.suffix == ".safetensors":
-            method.backbone.load_state_dict(training.modality.read_weights(path))
-        else:
-            method.load_state_dict(load_checkpoint(path)["method"])
-    except RuntimeError as error:
-        raise ValueError(f"the weights of {path} do not fit {training.config.backbone}: {error}") from error

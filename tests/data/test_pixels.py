@@ -16,7 +16,7 @@ from PIL import Image
 from sslfast.augment import ViewSampler
 from sslfast.data import folder, load_images
 from sslfast.data.decode import Unreadable, converted, read
-from sslfast.data.registry import folder_normalization
+from sslfast.data.registry import own_normalization
 from sslfast.modality.images import to_inputs
 
 RNG = np.random.default_rng(0)
@@ -134,15 +134,15 @@ def test_one_set_has_one_kind_of_pixels(tmp_path: Path) -> None:
 
 def test_the_normalisation_is_the_datas_own_where_imagenet_has_none(tmp_path: Path) -> None:
     write(tmp_path / "8" / "0.png", np.full((9, 12, 3), 100, dtype=np.uint8))
-    assert folder_normalization(f"folder:{tmp_path / '8'}")[0] == (0.485, 0.456, 0.406)
+    assert own_normalization(f"folder:{tmp_path / '8'}")[0] == (0.485, 0.456, 0.406)
     deep = (DEEP // 16).astype(np.uint16)  # 12 bits of 16
     write(tmp_path / "16" / "0.png", deep)
     write(tmp_path / "16" / "1.png", deep.T.copy())
-    mean, std = folder_normalization(f"folder:{tmp_path / '16'}")
+    mean, std = own_normalization(f"folder:{tmp_path / '16'}")
     assert mean == pytest.approx([deep.mean() / 65535] * 3, abs=1e-6)
     assert std == pytest.approx([deep.std() / 65535] * 3, abs=1e-6)
     write(tmp_path / "c" / "0.npy", np.zeros((5, 9, 12), dtype=np.uint8))
-    assert folder_normalization(f"folder:{tmp_path / 'c'}") == ((0.0,) * 5, (1.5e-5,) * 5)
+    assert own_normalization(f"folder:{tmp_path / 'c'}") == ((0.0,) * 5, (1.5e-5,) * 5)
 
 
 def test_views_are_cut_from_the_whole_image(tmp_path: Path) -> None:

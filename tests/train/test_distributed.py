@@ -45,7 +45,7 @@ def test_two_processes_contrast_the_images_of_both(passes: int, tmp_path: Path) 
     # The same step by hand: each pass through a copy of the network, whose BatchNorm sees it alone; one loss of all.
     start = training(config, tmp_path).method
     images = load_images("digits", "train")
-    order = epoch_order(len(images), seed=0, epoch=0)
+    order = epoch_order(images, seed=0, epoch=0)
     copies, embeddings = [], []
     for rank in range(2):
         generator = view_generator(0, rank, torch.device("cpu"))

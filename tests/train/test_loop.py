@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from toys import TINY, Collapsing, toy_config, training
 
 from sslfast.checkpoint import load_checkpoint
-from sslfast.data import batches, load_images, normalization
+from sslfast.data import ExampleSet, batches, load_images, normalization
 from sslfast.evaluate import Run, extract_features, knn_accuracy
 from sslfast.evaluate.features import fingerprint
 from sslfast.methods import METHODS, MoCo, SimCLR
@@ -21,7 +21,7 @@ from sslfast.train import pretrain
 from sslfast.train.launch import epoch_order, view_generator
 from sslfast.train.log import RunLog
 from sslfast.train.loop import Training
-from sslfast.train.state import initialise
+from sslfast.train.start import initialise
 
 
 def metrics(run: Path, key: str = "loss") -> list[dict[str, float]]:
@@ -67,10 +67,11 @@ def test_training_starts_from_the_network_that_evaluation_rebuilds(tmp_path: Pat
 
 
 def test_order_of_an_epoch_depends_on_seed_and_epoch() -> None:
-    orders = {key: epoch_order(1000, seed=key[0], epoch=key[1]) for key in [(0, 0), (0, 1), (1, 0)]}
+    examples = ExampleSet(torch.zeros(1000, dtype=torch.int64), [])
+    orders = {key: epoch_order(examples, seed=key[0], epoch=key[1]) for key in [(0, 0), (0, 1), (1, 0)]}
     assert all(torch.equal(order.sort().values, torch.arange(1000)) for order in orders.values())
     assert len({tuple(order.tolist()) for order in orders.values()}) == 3
-    assert torch.equal(orders[0, 1], epoch_order(1000, seed=0, epoch=1))
+    assert torch.equal(orders[0, 1], epoch_order(examples, seed=0, epoch=1))
 
 
 def test_ranks_augment_independently() -> None:

@@ -1,0 +1,242 @@
+"""Datasets that are Python objects: torch's, those of Hugging Face, arrays and lists of images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslfast._outside import keep, outside, path_of
+from sslfast.data.decode import Unreadable, converted, from_object, shrunk
+from sslfast.data.duplicates import a_fifth
+from sslfast.data.examples import NO_LABELS
+from sslfast.data.images import FolderImages
+
+IMAGE = ("image", "img", "pixel_values", "jpg", "png")  # columns, the first that there is
+LABEL = ("label", "labels", "fine_label", "target", "cls")
+TEST = ("test", "validation", "val")
+LOOKED_AT = 4  # examples that make up a digest
+
+
+class Source:
+    """One split of such a dataset: images and, where it has them, labels.
+
+    Args:
+        items: has a length and, by number, examples: an image; (image, label, …); a mapping with a column of IMAGE and
+            perhaps one of LABEL.
+        labels: of all examples, if `items` has images only.
+
+    Raises:
+        TypeError: it has no length, or its examples are something else. ValueError: it is empty.
+    """
+
+    def __init__(self, items: Any, labels: Any = None) -> None:
+        if not hasattr(items, "__getitem__") or not hasattr(items, "__len__"):
+            raise TypeError(
+                f"data must have a length and examples by number, which {type(items).__name__} has not: write a stream "
+                "to tar shards, and give wds:SHARDS"
+            )
+        if len(items) == 0:
+            raise ValueError(f"data is empty: {type(items).__name__} of no examples")
+        self.items, self._labels = items, labels
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def image(self, index: int) -> Tensor:
+        """(C, H, W), see `decode.from_object`."""
+        return from_object(self._parts(index)[0])
+
+    def labelled(self) -> tuple[Tensor, list[str]]:
+        """A label (N,) int64 for every example, all 0 without labels, and the classes' names, none without labels."""
+        values = self._values()
+        if values is None:
+            return torch.zeros(len(self), dtype=torch.int64), []
+        values = [value.item() if isinstance(value, Tensor | np.generic) else value for value in values]
+        known = self._names()
+        if known and all(isinstance(value, int) and 0 <= value < len(known) for value in values):
+            return torch.tensor(values), [str(name) for name in known]
+        if not all(isinstance(value, int | str) for value in values):
+            kinds = sorted({type(value).__name__ for value in values if not isinstance(value, int | str)})
+            raise TypeError(f"labels of data must be integers or names, got {', '.join(kinds)}")
+        classes = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+        number = {value: k for k, value in enumerate(classes)}
+        return torch.tensor([number[value] for value in values]), [str(value) for value in classes]
+
+    def _parts(self, index: int) -> tuple[Any, Any]:
+        item = self.items[index]
+        if isinstance(item, Mapping):
+            image = next((item[name] for name in IMAGE if name in item), None)
+            if image is None:
+                raise TypeError(f"an example of data must have one of {', '.join(IMAGE)}, got {', '.join(item)}")
+            return image, next((item[name] for name in LABEL if name in item), None)
+        if isinstance(item, tuple | list):
+            return item[0], item[1] if len(item) > 1 else None
+        return item, None
+
+    def _values(self) -> Sequence[Any] | None:
+        if self._labels is not None:
+            return list(self._labels)
+        columns = getattr(self.items, "column_names", None)  # Hugging Face's, which would decode the images too
+        if columns is not None:
+            column = next((name for name in LABEL if name in columns), None)
+            return None if column is None else list(self.items[column])
+        targets = getattr(self.items, "targets", None)  # torchvision's
+        if targets is not None and len(targets) == len(self):
+            return list(targets)
+        if self._parts(0)[1] is None:
+            return None
+        return [self._parts(index)[1] for index in range(len(self))]
+
+    def _names(self) -> Sequence[str]:
+        features = getattr(self.items, "features", None)
+        if isinstance(features, Mapping):
+            return next((features[name].names for name in LABEL if hasattr(features.get(name), "names")), [])
+        return getattr(self.items, "classes", None) or []
+
+
+def sources(data: Any) -> tuple[Source, Source | None]:
+    """The training split, and the test split if it has one: of a pair, or of a mapping, as Hugging Face's DatasetDict.
+
+    (images, labels) with a label each is one split, and a function is asked for "train" and "test".
+
+    Raises:
+        TypeError, ValueError: it is no such thing.
+    """
+    if callable(data) and not hasattr(data, "__getitem__"):
+        found = data("train"), data("test")
+        if found[0] is None:
+            raise TypeError(f"data must return a dataset for 'train', {getattr(data, '__name__', data)} returned None")
+        return _source(found[0]), None if found[1] is None else _source(found[1])
+    if isinstance(data, Mapping) and "train" in data:
+        test = next((data[name] for name in TEST if name in data), None)
+        return _source(data["train"]), None if test is None else _source(test)
+    if isinstance(data, tuple) and len(data) == 2 and not _with_labels(data):
+        return _source(data[0]), _source(data[1])
+    return _source(data), None
+
+
+def _source(data: Any) -> Source:
+    if isinstance(data, tuple) and len(data) == 2 and _with_labels(data):
+        if len(data[0]) != len(data[1]):
+            raise ValueError(f"data must have a label for each of the {len(data[0])} images, got {len(data[1])}")
+        return Source(*data)
+    return Source(data)
+
+
+def _with_labels(pair: tuple[Any, Any]) -> bool:
+    """Whether it is (images, labels): the second holds a number or a name for each."""
+    second = pair[1]
+    if isinstance(second, Tensor | np.ndarray):
+        return second.ndim == 1
+    return isinstance(second, list) and bool(second) and isinstance(second[0], int | str | np.integer)
+
+
+def name_of(data: Any) -> str:
+    """The name by which `outside("data", …)` finds this object again: its import path, or one for this process.
+
+    The latter is the same in every process that is given the same: its type, its length and a few of its examples.
+
+    Raises:
+        TypeError, ValueError: it is no dataset, see `sources`; or an example is another one every time it is read.
+    """
+    if isinstance(data, str):
+        return data
+    if path := path_of(data):
+        return path
+    digest = hashlib.sha256()
+    for source in filter(None, sources(data)):
+        digest.update(str(len(source)).encode())
+        for index in np.linspace(0, len(source) - 1, min(LOOKED_AT, len(source))).round().astype(int).tolist():
+            first, again = (source.image(index) for _ in range(2))
+            if not torch.equal(first, again):
+                raise ValueError(
+                    f"data must give the same example every time, but {type(data).__name__} changes number {index}: "
+                    "leave random transforms to preset"
+                )
+            digest.update(first.numpy().tobytes())
+    return keep(data, digest.hexdigest())
+
+
+class GivenImages(FolderImages):
+    """Some examples of a source, read when they are due, as a folder's images are from their files."""
+
+    threads = 1  # nobody knows whether somebody's code may run in several
+
+    def __init__(
+        self, source: Source, places: Sequence[int], labels: Tensor, classes: Sequence[str], source_size: int
+    ) -> None:
+        self.source = source
+        first = source.image(places[0])
+        super().__init__(
+            [Path(str(place)) for place in places],
+            labels,
+            classes,
+            source_size,
+            channels=len(first),
+            dtype=first.dtype,
+        )
+
+    def load(self, path: Path) -> Tensor:
+        try:
+            image = shrunk(self.source.image(int(str(path))), self.source_size)
+            return converted(image, self.channels, self.dtype)
+        except (ValueError, TypeError) as error:
+            raise Unreadable(path, str(error)) from error
+
+
+def list_given(name: str, split: str | None, *, source_size: int, seed: int = 0) -> GivenImages:
+    """A split of a dataset in Python; without a test split it is a fifth of every class, drawn by `seed`.
+
+    Args:
+        name: what `name_of` returned, an import path or an entry point of the group `sslfast.data`.
+        split: train, test, or None for all that the training split was drawn from.
+
+    Raises:
+        ValueError: there is no test split, or the object is not there. TypeError: it is no dataset.
+    """
+    train, test = sources(outside("data", name))
+    notes: tuple[str, ...] = ()
+    if test is not None:
+        source = test if split == "test" else train
+        labels, classes = source.labelled()
+        places = torch.arange(len(source))
+    else:
+        source = train
+        labels, classes = source.labelled()
+        places, note = split_off(labels, classes, split, seed, name)
+        notes = (note,) if note else ()
+    images = GivenImages(source, places.tolist(), labels[places], classes, source_size)
+    kinds = f"{len(classes)} classes" if classes else NO_LABELS
+    images.notes = (f"{name}: {len(places)} images; {kinds}", *notes)
+    return images
+
+
+def split_off(
+    labels: Tensor, classes: Sequence[str], split: str | None, seed: int, name: str
+) -> tuple[Tensor, str | None]:
+    """The places of a split of examples that come in one: a fifth of every class is held out; and a note of that.
+
+    Raises:
+        ValueError: they have no labels, so that there is no test split.
+    """
+    if split is None:
+        return torch.arange(len(labels)), None
+    if not classes:
+        if split == "test":
+            raise ValueError(
+                f"{name} has no labels and no test split: judge the network on others that have (evaluate --data)"
+            )
+        return torch.arange(len(labels)), None
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        held_out[a_fifth((labels == label).nonzero().flatten(), seed)] = True
+    places = (held_out if split == "test" else ~held_out).nonzero().flatten()
+    if not len(places):
+        raise ValueError(f"{name} has too few images a class to leave a fifth for the test split")
+    return places, "a fifth of every class is held out for testing"
