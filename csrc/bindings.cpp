@@ -75,16 +75,29 @@ void bind(py::module_& m) {
                                       at<float>(inverse_sum), mean, kept, n, tau, in_batch, dquery, dkey);
     }, nogil);
     m.def("negatives_forward", [](const cpu::Rows& rows, int64_t count, const cpu::Rows& columns, int64_t column_count,
-                                  bool skip_diagonal, double tau, address shift, address sum,
-                                  const cpu::Rows* weighted) {
-        cpu::negatives_forward(rows, count, columns, column_count, skip_diagonal, tau, at<float>(shift),
-                               at<float>(sum), weighted);
+                                  bool skip_diagonal, address row_ids, address column_ids, double tau, address shift,
+                                  address sum, const cpu::Rows* weighted) {
+        cpu::negatives_forward(rows, count, columns, column_count, skip_diagonal, at<int32_t>(row_ids),
+                               at<int32_t>(column_ids), tau, at<float>(shift), at<float>(sum), weighted);
     }, nogil);
     m.def("negatives_backward", [](const cpu::Rows& rows, int64_t count, const cpu::Rows& columns, int64_t column_count,
-                                   bool skip_diagonal, address row_factor, address row_shift, address column_factor,
-                                   address column_shift, double tau, const cpu::Rows& out) {
-        cpu::negatives_backward(rows, count, columns, column_count, skip_diagonal, at<float>(row_factor),
-                                at<float>(row_shift), at<float>(column_factor), at<float>(column_shift), tau, out);
+                                   bool skip_diagonal, address row_ids, address column_ids, address row_factor,
+                                   address row_shift, address column_factor, address column_shift, double tau,
+                                   const cpu::Rows& out) {
+        cpu::negatives_backward(rows, count, columns, column_count, skip_diagonal, at<int32_t>(row_ids),
+                                at<int32_t>(column_ids), at<float>(row_factor), at<float>(row_shift),
+                                at<float>(column_factor), at<float>(column_shift), tau, out);
+    }, nogil);
+    m.def("negatives_among_forward", [](const cpu::Rows& rows, int64_t count, address ids, address labels, double tau,
+                                        address shift, address sum, address positive, const cpu::Kept& kept) {
+        cpu::negatives_among_forward(rows, count, at<int32_t>(ids), at<int32_t>(labels), tau, at<float>(shift),
+                                     at<float>(sum), at<float>(positive), kept);
+    }, nogil);
+    m.def("negatives_among_backward", [](const cpu::Rows& rows, int64_t count, address ids, address labels,
+                                         address factor, address shift, address pull, const cpu::Kept& kept, double tau,
+                                         const cpu::Rows& out) {
+        cpu::negatives_among_backward(rows, count, at<int32_t>(ids), at<int32_t>(labels), at<float>(factor),
+                                      at<float>(shift), at<float>(pull), kept, tau, out);
     }, nogil);
 
     m.def("negative_cosine_similarity", [](address p, address z, int type, int64_t rows, int64_t dim, address loss) {

@@ -100,11 +100,7 @@ def info_nce_forward(
     q, k = u.chunk(2)
     negatives = k if queue is None else queue
     shift, total, weighted = negatives_forward(q, negatives, queue is None, temperature, with_mean)
-    positive = (q * k).sum(dim=1)
-    largest = torch.maximum(shift, positive)
-    rest = total * torch.exp((shift - largest) / temperature)
-    losses = torch.logaddexp(torch.log(rest) - (positive - largest) / temperature, torch.zeros_like(rest))
-    inverse_sum = 1 / (rest + torch.exp((positive - largest) / temperature))
+    losses, largest, inverse_sum = with_positive(shift, total, (q * k).sum(dim=1), temperature)
     mean = weighted * (torch.exp((shift - largest) / temperature) * inverse_sum)[: len(weighted), None]
     return losses, largest, inverse_sum, mean, u, scale
 
@@ -144,16 +140,50 @@ def project(du: Tensor, u: Tensor, scale: Tensor) -> Tensor:
     return (du - radial[:, None] * u) * scale[:, None]
 
 
+# --- sup_con: supervised contrastive learning (Khosla et al. 2020, https://arxiv.org/abs/2004.11362, equation 2) ---
+
+
+def sup_con(z: Tensor, labels: Tensor, temperature: float | Tensor = 0.1, *, reduction: str = "mean") -> Tensor:
+    """loss_i = −Σ_{p∈P(i)} s(i, p)/|P(i)| + log Σ_{j≠i} exp s(i, j), P(i) the other rows of i's label; 0 if none."""
+    u, _ = normalize(z)
+    itself = torch.eye(len(u), dtype=torch.bool, device=u.device)
+    log_p = torch.log_softmax((u @ u.T / temperature).masked_fill(itself, float("-inf")), dim=1)
+    positive = (labels[:, None] == labels) & ~itself
+    count = positive.sum(dim=1)
+    losses = -torch.where(positive, log_p, 0).sum(dim=1) / count.clamp_min(1)
+    losses = torch.where(count > 0, losses, 0)
+    return losses.sum() / (count > 0).sum().clamp_min(1) if reduction == "mean" else reduced(losses, reduction)
+
+
+def with_positive(
+    shift: Tensor, total: Tensor, positive: Tensor, temperature: float | Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses log(1 + Σ_j E_ij/exp((positive_i − shift_i)/τ)), exact also where they are tiny, from the sums over the
+    negatives; the shift and 1/sum of the softmax that has the positive too."""
+    largest = torch.maximum(shift, positive)
+    rest = total * torch.exp((shift - largest) / temperature)
+    losses = torch.logaddexp(torch.log(rest) - (positive - largest) / temperature, torch.zeros_like(rest))
+    return losses, largest, 1 / (rest + torch.exp((positive - largest) / temperature))
+
+
 # --- negatives: the streaming softmax that the contrastive losses share; rows and columns have unit length ---
 
 
 def negatives_forward(
-    rows: Tensor, columns: Tensor, skip_diagonal: bool, temperature: float | Tensor, with_weighted: bool
+    rows: Tensor,
+    columns: Tensor,
+    skip_diagonal: bool,
+    temperature: float | Tensor,
+    with_weighted: bool,
+    row_ids: Tensor | None = None,
+    column_ids: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """E_ij = exp((rows_i·columns_j − shift_i)/τ): shift (R,), Σ_j E_ij (R,) and Σ_j E_ij columns_j (R, D) or (0, D)."""
+    """E_ij = exp((rows_i·columns_j − shift_i)/τ): shift (R,), Σ_j E_ij (R,) and Σ_j E_ij columns_j (R, D) or (0, D).
+
+    E is zero where i is j, if skip_diagonal, and where both have the same id, if they have ids.
+    """
     cosine = rows @ columns.T
-    if skip_diagonal:
-        cosine = cosine.fill_diagonal_(float("-inf"))
+    cosine = cosine.masked_fill(_omitted(cosine, skip_diagonal, row_ids, column_ids), float("-inf"))
     shift = cosine.amax(dim=1).clamp_min(-2)  # finite without any negative
     e = torch.exp((cosine - shift[:, None]) / temperature)
     return shift, e.sum(dim=1), e @ columns if with_weighted else rows.new_empty(0, rows.shape[1])
@@ -168,6 +198,8 @@ def negatives_backward(
     column_factor: Tensor | None,
     column_shift: Tensor | None,
     temperature: float | Tensor,
+    row_ids: Tensor | None = None,
+    column_ids: Tensor | None = None,
 ) -> Tensor:
     """Σ_j W_ij columns_j (R, D), W_ij = exp((c_ij − row_shift_i)/τ)·row_factor_i + the same with column_…_j."""
     cosine = rows @ columns.T
@@ -176,7 +208,15 @@ def negatives_backward(
         w = w + torch.exp((cosine - row_shift[:, None]) / temperature) * row_factor[:, None]
     if column_factor is not None:
         w = w + torch.exp((cosine - column_shift) / temperature) * column_factor
-    return (w.fill_diagonal_(0) if skip_diagonal else w) @ columns
+    return w.masked_fill(_omitted(w, skip_diagonal, row_ids, column_ids), 0) @ columns
+
+
+def _omitted(pairs: Tensor, diagonal: bool, row_ids: Tensor | None, column_ids: Tensor | None) -> Tensor:
+    """Which pairs of rows and columns are no negatives."""
+    omitted = torch.zeros_like(pairs, dtype=torch.bool)
+    if diagonal:
+        omitted.fill_diagonal_(True)
+    return omitted if row_ids is None else omitted | (row_ids[:, None] == column_ids)
 
 
 # --- negative_cosine_similarity: SimSiam's loss (Chen & He 2021, https://arxiv.org/abs/2011.10566, equation 1) ---

@@ -137,6 +137,34 @@ class CLIPLoss(_TemperedLoss):
         return ops.clip_loss(image, text, temperature, logit_scale=logit_scale, **self._options)
 
 
+class SupConLoss(_TemperedLoss):
+    """Supervised contrastive learning: `loss = SupConLoss(temperature=0.1)(z, labels)`; see `ops.sup_con`.
+
+    Args:
+        temperature: positive; the initial value when learnable.
+        learnable: train the temperature; the parameter is its logarithm, so it stays positive.
+        reduction: "mean" over the rows that have a positive, "sum", or "none".
+        group, gather: whose rows to see across processes, and how; as in `ops.sup_con`.
+
+    Raises:
+        TypeError, ValueError: the temperature is not a positive number, or the reduction is unknown.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        learnable: bool = False,
+        reduction: str = "mean",
+        group: ProcessGroup | str | None = None,
+        gather: str = "all",
+    ) -> None:
+        super().__init__(temperature, learnable, reduction, group, gather)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """z: raw projections (N, D); labels: (N,) integers -> 0-dim float32, or (N,) with reduction="none"."""
+        return ops.sup_con(z, labels, self.temperature, **self._options)
+
+
 class NegativeCosineSimilarity(nn.Module):
     """SimSiam's loss: `loss = NegativeCosineSimilarity()(p, z.detach())`; see `ops.negative_cosine_similarity`.
 

@@ -76,6 +76,11 @@ DIFFERENTIABLE: dict[str, Case] = {
         lambda v, w, scale: reference_image_text.clip_loss(v, w, 1 / scale, reduction="none"),
         lambda b, dtype: (_embeddings(b, dtype), []),
     ),
+    "sup_con": Case(
+        lambda z, tau, labels: ops.sup_con(z, labels, tau, reduction="sum"),
+        lambda z, tau, labels: reference.sup_con(z, labels, tau, reduction="sum"),
+        lambda b, dtype: (_embeddings(b, dtype)[::2], [torch.arange(b, device="cpu") % 2]),
+    ),
     "negative_cosine_similarity": Case(
         ops.negative_cosine_similarity,
         reference.negative_cosine_similarity,

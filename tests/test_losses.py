@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sslfast import ops
-from sslfast.losses import CLIPLoss, InfoNCELoss, NegativeCosineSimilarity, NTXentLoss
+from sslfast.losses import CLIPLoss, InfoNCELoss, NegativeCosineSimilarity, NTXentLoss, SupConLoss
 
 Z1, Z2 = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0))
 
@@ -31,6 +31,13 @@ def test_clip_loss_is_the_op():
     assert torch.equal(loss, ops.clip_loss(Z1, Z2, logit_scale=scale))
     loss.backward()
     assert scale.grad != 0
+
+
+def test_sup_con_is_the_op():
+    labels = torch.arange(8) // 2
+    assert torch.equal(SupConLoss()(Z1, labels), ops.sup_con(Z1, labels, 0.1))
+    loss = SupConLoss(0.3, learnable=True, reduction="sum")
+    assert torch.equal(loss(Z1, labels), ops.sup_con(Z1, labels, loss.temperature, reduction="sum"))
 
 
 @pytest.mark.parametrize("loss_class", [NTXentLoss, InfoNCELoss, CLIPLoss])
@@ -63,7 +70,7 @@ def test_says_what_it_is():
         ({"reduction": "x"}, ValueError),
     ],
 )
-@pytest.mark.parametrize("loss_class", [NTXentLoss, InfoNCELoss, CLIPLoss])
+@pytest.mark.parametrize("loss_class", [NTXentLoss, InfoNCELoss, CLIPLoss, SupConLoss])
 def test_bad_arguments(loss_class, arguments, error):
     with pytest.raises(error, match=loss_class.__name__):
         loss_class(**arguments)

@@ -12,6 +12,7 @@ from sslfast.kernels import reference, reference_image_text
 
 NT_XENT_TEMPERATURE = 0.5
 INFO_NCE_TEMPERATURE = 0.07
+SUP_CON_TEMPERATURE = 0.1
 
 
 # --- nt_xent ---
@@ -100,6 +101,22 @@ def clip_loss_eager(image: Tensor, text: Tensor) -> Tensor:
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
+# --- sup_con ---
+
+
+def sup_con_eager(z: Tensor, labels: Tensor) -> Tensor:
+    """SupContrast's steps, with contrast_mode "all" and a base temperature equal to the temperature."""
+    u = F.normalize(z)
+    logits = u @ u.T / SUP_CON_TEMPERATURE
+    logits = logits - logits.max(dim=1, keepdim=True).values.detach()
+    others = 1 - torch.eye(len(u), dtype=u.dtype, device=u.device)
+    positives = (labels[:, None] == labels) * others
+    log_p = logits - (logits.exp() * others).sum(dim=1, keepdim=True).log()
+    count = positives.sum(dim=1)
+    count = torch.where(count < 1e-6, 1, count)
+    return -((positives * log_p).sum(dim=1) / count).mean()
+
+
 # --- negative_cosine_similarity ---
 
 
@@ -117,6 +134,7 @@ EXACT = {
     "nt_xent": lambda z1, z2: reference.nt_xent(z1, z2, NT_XENT_TEMPERATURE),
     "info_nce": lambda query, key, queue=None: reference.info_nce(query, key, queue, INFO_NCE_TEMPERATURE),
     "clip_loss": lambda image, text: reference_image_text.clip_loss(image, text, INFO_NCE_TEMPERATURE),
+    "sup_con": lambda z, labels: reference.sup_con(z, labels, SUP_CON_TEMPERATURE),
     "negative_cosine_similarity": reference.negative_cosine_similarity,
 }
 PEERS = {
@@ -140,6 +158,11 @@ PEERS = {
         "eager": plain(clip_loss_eager),
         "torch.compile": compiled(clip_loss_eager),
         "sslfast": sslfast(lambda image, text: ops.clip_loss(image, text, INFO_NCE_TEMPERATURE), "clip_loss"),
+    },
+    "sup_con": {
+        "eager": plain(sup_con_eager),
+        "torch.compile": compiled(sup_con_eager),
+        "sslfast": sslfast(lambda z, labels: ops.sup_con(z, labels, SUP_CON_TEMPERATURE), "sup_con"),
     },
     "negative_cosine_similarity": {
         "eager": plain(cosine_eager),

@@ -43,7 +43,7 @@ void ChunkSums::weighted(int64_t row, float shift, double factor, const Temperat
 }
 
 ChunkSums negative_sums(const Packed& rows, int64_t count, const Rows& columns, int64_t first_column,
-                        int64_t column_count, bool skip_diagonal, const Temperature& tau, bool with_weighted,
+                        int64_t column_count, const Omitted& omitted, const Temperature& tau, bool with_weighted,
                         const Kept& kept) {
     ChunkSums sums(count, column_count, rows.depth(), with_weighted);
     const int64_t blocks = count_of(count, kTile);
@@ -56,7 +56,7 @@ ChunkSums negative_sums(const Packed& rows, int64_t count, const Rows& columns, 
             const bool fixed = tau.fixed && part.longest <= kLongest;
             const bool rescaled =
                 exponentials_tile(cosines_of(part, rows, i, size),
-                                  negatives_of(skip_diagonal, at, part.count, i, size), tau, fixed,
+                                  omitted.negatives(at, part.count, i, size), tau, fixed,
                                   kept.tile(at / kTile * blocks + i / kTile), tile, totals, rescale);
             if (!with_weighted) return;
             const Strips out = sums.weighted(chunk);

@@ -33,10 +33,10 @@ private:
     Buffer weighted_;
 };
 
-// Of packed `rows` (count) the sums over `columns` (column_count) but, if skip_diagonal, that of its own number. The
-// columns may be of any length. The tile of column block i and row block j is kept as number i * row blocks + j.
+// Of packed `rows` (count) the sums over those of `columns` (column_count) that are not omitted. The columns may
+// be of any length. The tile of column block i and row block j is kept as number i * row blocks + j.
 ChunkSums negative_sums(const Packed& rows, int64_t count, const Rows& columns, int64_t first_column,
-                        int64_t column_count, bool skip_diagonal, const Temperature& tau, bool with_weighted,
+                        int64_t column_count, const Omitted& omitted, const Temperature& tau, bool with_weighted,
                         const Kept& kept);
 
 }  // namespace sslfast::cpu

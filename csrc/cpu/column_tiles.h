@@ -59,8 +59,4 @@ inline Cosines cosines_of(const ColumnTile& columns, const Packed& rows, int64_t
             count,               nullptr};
 }
 
-inline Counted negatives_of(bool skip_diagonal, int64_t first_column, int64_t columns, int64_t first_row, int64_t rows) {
-    return {columns, rows, -Counted::kNone, skip_diagonal ? first_column - first_row : Counted::kNone};
-}
-
 }  // namespace sslfast::cpu

@@ -17,8 +17,8 @@ void info_nce_forward(const Rows& query, const Rows& key, int64_t n, const Rows*
     normalize_rows(query, key, n, unit, scale);
     const Packed q(n, unit.dim);
     pack_rows(unit, 0, n, q);
-    const ChunkSums sums = negative_sums(q, n, queue ? *queue : unit, queue ? 0 : n, queue ? queue_rows : n, !queue, tau,
-                                         mean != nullptr, kept);
+    const ChunkSums sums = negative_sums(q, n, queue ? *queue : unit, queue ? 0 : n, queue ? queue_rows : n,
+                                         Omitted{!queue}, tau, mean != nullptr, kept);
     const int64_t depth = q.depth();
     for_each_task(count_of(n, kPanel), n * depth * (16 + 4 * sums.chunks()), 2 * depth, [&](int64_t task, float* row) {
         for (int64_t i = task * kPanel; i < std::min(n, (task + 1) * kPanel); ++i) {

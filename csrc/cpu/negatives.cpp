@@ -3,16 +3,19 @@
 #include <algorithm>
 
 #include "cpu/column_tiles.h"
+#include "cpu/triangle.h"
 
 namespace sslfast::cpu {
 
 void negatives_forward(const Rows& rows, int64_t count, const Rows& columns, int64_t column_count, bool skip_diagonal,
-                       double temperature, float* shift, float* sum, const Rows* weighted) {
+                       const int32_t* row_ids, const int32_t* column_ids, double temperature, float* shift, float* sum,
+                       const Rows* weighted) {
     const Temperature tau(temperature);
+    const Omitted omitted{skip_diagonal, {row_ids, count}, {column_ids, column_count}};
     const Packed packed(count, rows.dim);
     pack_rows(rows, 0, count, packed);
     const ChunkSums sums =
-        negative_sums(packed, count, columns, 0, column_count, skip_diagonal, tau, weighted != nullptr, {nullptr, 0});
+        negative_sums(packed, count, columns, 0, column_count, omitted, tau, weighted != nullptr, {nullptr, 0});
     for_each_task(count_of(count, kPanel), count * packed.depth() * sums.chunks() * 4, packed.depth(),
                   [&](int64_t task, float* row) {
                       for (int64_t i = task * kPanel; i < std::min(count, (task + 1) * kPanel); ++i) {
@@ -27,9 +30,11 @@ void negatives_forward(const Rows& rows, int64_t count, const Rows& columns, int
 }
 
 void negatives_backward(const Rows& rows, int64_t count, const Rows& columns, int64_t column_count, bool skip_diagonal,
-                        const float* row_factor, const float* row_shift, const float* column_factor,
-                        const float* column_shift, double temperature, const Rows& out) {
+                        const int32_t* row_ids, const int32_t* column_ids, const float* row_factor,
+                        const float* row_shift, const float* column_factor, const float* column_shift,
+                        double temperature, const Rows& out) {
     const Temperature tau(temperature);
+    const Omitted omitted{skip_diagonal, {row_ids, count}, {column_ids, column_count}};
     const Packed packed(count, rows.dim);
     pack_rows(rows, 0, count, packed);
     ChunkSums sums(count, column_count, packed.depth(), true);
@@ -39,7 +44,7 @@ void negatives_backward(const Rows& rows, int64_t count, const Rows& columns, in
         packed, count, columns, 0, column_count, sums, 2,
         [&](int64_t chunk, const ColumnTile& part, int64_t at, int64_t i, int64_t size, float* weights, bool first) {
             if (first) std::fill_n(sums.sums(chunk) + i, kTile, RunningSum{1, 0});
-            weights_tile(cosines_of(part, packed, i, size), negatives_of(skip_diagonal, at, part.count, i, size), tau,
+            weights_tile(cosines_of(part, packed, i, size), omitted.negatives(at, part.count, i, size), tau,
                          tau.fixed, of_columns.from(at), of_rows.from(i), weights);
             sum_rows(weights, part.count, size, false, part.strips, 0, sums.weighted(chunk), i, first);
         });
@@ -50,6 +55,34 @@ void negatives_backward(const Rows& rows, int64_t count, const Rows& columns, in
                           out.write(i, row);
                       }
                   });
+}
+
+void negatives_among_forward(const Rows& rows, int64_t count, const int32_t* ids, const int32_t* labels,
+                             double temperature, float* shift, float* sum, float* positive, const Kept& kept) {
+    const Temperature tau(temperature);
+    const Triangle triangle(rows, count, false, false, ids, labels);
+    const TriangleSums sums(triangle, tau, kept);
+    for (int64_t i = 0; i < count; ++i) {
+        const RunningSum total = sums.total(i);
+        shift[i] = total.maximum, sum[i] = float(total.sum);
+        if (labels) positive[i] = sums.positive(i);
+    }
+}
+
+void negatives_among_backward(const Rows& rows, int64_t count, const int32_t* ids, const int32_t* labels,
+                              const float* factor, const float* shift, const float* pull, const Kept& kept,
+                              double temperature, const Rows& out) {
+    const Temperature tau(temperature);
+    const Triangle triangle(rows, count, false, false, ids, labels);
+    const Buffer sums(triangle.rows() * triangle.depth());
+    const Strips du{triangle.depth(), sums.get()};
+    weighted_triangle(triangle, {factor, nullptr, shift, pull}, tau, kept, du);
+    for_each_task(count_of(count, kPanel), count * du.depth * 4, du.depth, [&](int64_t task, float* row) {
+        for (int64_t i = task * kPanel; i < std::min(count, (task + 1) * kPanel); ++i) {
+            du.get(i, row);
+            out.write(i, row);
+        }
+    });
 }
 
 }  // namespace sslfast::cpu

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <vector>
 
 #include "cpu/packed.h"
 #include "cpu/unit_rows.h"
@@ -22,15 +24,16 @@ struct Cosines {
 };
 
 // Which pairs of a tile count: those of its first rows and columns, with columns behind `low` + the row (for the upper
-// triangle), and not at `skip` + the row.
+// triangle), not at `skip` + the row, and, unless null, of different ids.
 struct Counted {
     static constexpr int64_t kNone = int64_t(1) << 40;
     int64_t rows, columns, low = -kNone, skip = kNone;
+    const int32_t *row_ids = nullptr, *column_ids = nullptr;
 
     // Of the block at (i, j): whether none of its pairs counts, and whether all do.
     bool none(int64_t i, int64_t j) const { return j + kPanel - 1 - i <= low; }
     bool all(int64_t i, int64_t j) const {
-        return i + kRows <= rows && j + kPanel <= columns && j - (i + kRows - 1) > low &&
+        return !row_ids && i + kRows <= rows && j + kPanel <= columns && j - (i + kRows - 1) > low &&
                (skip < j - i - kRows + 1 || skip > j - i + kPanel - 1);
     }
 
@@ -39,8 +42,51 @@ struct Counted {
         Integers column;
         for (int64_t lane = 0; lane < kWidth; ++lane) column[lane] = int32_t(j - i + lane);  // as seen from the row
         const auto near = [](int64_t place) { return int32_t(std::clamp<int64_t>(place, -kTile * 4, kTile * 4)); };
-        const Integers keep = (column > near(low)) & (column != near(skip)) & (column < near(columns - i));
+        Integers keep = (column > near(low)) & (column != near(skip)) & (column < near(columns - i));
+        if (row_ids) {
+            Integers ids;
+            std::memcpy(&ids, column_ids + j, sizeof ids);
+            keep &= ids != row_ids[i];
+        }
         return i < rows ? (keep ? x : cpu::all(otherwise)) : cpu::all(otherwise);
+    }
+};
+
+// The ids of rows, filled up to a whole tile; or none.
+class Ids {
+public:
+    Ids(const int32_t* ids, int64_t count) : ids_(ids ? padded(count, kTile) : 0) {
+        if (ids) std::copy_n(ids, count, ids_.data());
+    }
+    // Of the rows of a tile, or null if it has no pair of one id with those of another: most have none.
+    const int32_t* from(int64_t row, int64_t rows, const Ids& others, int64_t other, int64_t other_rows) const {
+        if (ids_.empty()) return nullptr;
+        for (int64_t i = row; i < row + rows; ++i) {
+            int32_t equal = 0;
+            for (int64_t j = other; j < other + other_rows; ++j) equal |= ids_[i] == others.ids_[j];
+            if (equal) return ids_.data() + row;
+        }
+        return nullptr;
+    }
+    const int32_t* at(int64_t row) const { return ids_.empty() ? nullptr : ids_.data() + row; }
+
+private:
+    std::vector<int32_t> ids_;
+};
+
+// Which pairs of rows and columns are no negatives: those of one number, if `diagonal`, and those of one id, if there are any.
+struct Omitted {
+    bool diagonal;
+    Ids row_ids{nullptr, 0}, column_ids{nullptr, 0};
+
+    // The pairs that count, of a tile that has columns as its rows.
+    Counted negatives(int64_t first_column, int64_t columns, int64_t first_row, int64_t rows) const {
+        return {columns,
+                rows,
+                -Counted::kNone,
+                diagonal ? first_column - first_row : Counted::kNone,
+                column_ids.from(first_column, columns, row_ids, first_row, rows),
+                row_ids.at(first_row)};
     }
 };
 

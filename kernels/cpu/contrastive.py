@@ -19,6 +19,15 @@ def rows(x: Tensor) -> _C.Rows:
     return _C.Rows(x.data_ptr(), TYPES[x.dtype], x.shape[1])
 
 
+def address(x: Tensor | None) -> int:
+    """Of a contiguous vector, 0 of none."""
+    return 0 if x is None else x.data_ptr()
+
+
+def contiguous(*xs: Tensor | None) -> list[Tensor | None]:
+    return [x if x is None else x.contiguous() for x in xs]
+
+
 def value(temperature: float, tau: Tensor | None) -> float:
     """The temperature, whichever holds it."""
     return temperature if tau is None else float(tau)

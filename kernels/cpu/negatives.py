@@ -1,17 +1,26 @@
-"""A softmax that streams over negatives, on the CPU: 2 or, with the weighted sum, 4 R·C·D operations; backward 4."""
+"""A softmax that streams over negatives, on the CPU: 2 or, with the weighted sum, 4 R·C·D operations; backward 4. Of
+rows among themselves R²·D; backward 2 R²·D and, where the cosines are not kept, 1 more."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from sslfast import _C
-from sslfast.kernels.cpu.contrastive import floats, rows, value
+from sslfast.kernels.cpu import contrastive
+from sslfast.kernels.cpu.contrastive import address, contiguous, floats, kept, rows, value
 
 
 def forward(
-    x: Tensor, columns: Tensor, skip_diagonal: bool, temperature: float, tau: Tensor | None, with_weighted: bool
+    x: Tensor,
+    columns: Tensor,
+    skip_diagonal: bool,
+    temperature: float,
+    tau: Tensor | None,
+    with_weighted: bool,
+    row_ids: Tensor | None = None,
+    column_ids: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x, columns = x.contiguous(), columns.contiguous()
+    x, columns, *ids = contiguous(x, columns, row_ids, column_ids)
     count, d = x.shape
     shift, total, weighted = floats(count), floats(count), floats(count if with_weighted else 0, d)
     _C.negatives_forward(
@@ -20,6 +29,7 @@ def forward(
         rows(columns),
         len(columns),
         skip_diagonal,
+        *map(address, ids),
         value(temperature, tau),
         shift.data_ptr(),
         total.data_ptr(),
@@ -38,16 +48,69 @@ def backward(
     column_shift: Tensor | None,
     temperature: float,
     tau: Tensor | None,
+    row_ids: Tensor | None = None,
+    column_ids: Tensor | None = None,
 ) -> Tensor:
-    x, columns, out = x.contiguous(), columns.contiguous(), floats(*x.shape)
-    factors = [f if f is None else f.contiguous() for f in (row_factor, row_shift, column_factor, column_shift)]
+    vectors = (row_ids, column_ids, row_factor, row_shift, column_factor, column_shift)
+    x, columns, *vectors = contiguous(x, columns, *vectors)
+    out = floats(*x.shape)
     _C.negatives_backward(
         rows(x),
         len(x),
         rows(columns),
         len(columns),
         skip_diagonal,
-        *(0 if f is None else f.data_ptr() for f in factors),
+        *map(address, vectors),
+        value(temperature, tau),
+        rows(out),
+    )
+    return out
+
+
+def cosines(x: Tensor, wanted: bool) -> int:
+    """Floats for the cosines among rows that the forward pass keeps."""
+    blocks = contrastive.blocks(x.shape[0])
+    return contrastive.cosines(x, blocks * (blocks + 1) // 2, wanted)
+
+
+def among_forward(
+    x: Tensor, ids: Tensor | None, labels: Tensor | None, temperature: float, tau: Tensor | None, with_cosines: bool
+) -> tuple[Tensor, ...]:
+    x, ids, labels = contiguous(x, ids, labels)
+    shift, total, positive = floats(len(x)), floats(len(x)), floats(0 if labels is None else len(x))
+    room = floats(cosines(x, with_cosines))
+    _C.negatives_among_forward(
+        rows(x),
+        len(x),
+        address(ids),
+        address(labels),
+        value(temperature, tau),
+        shift.data_ptr(),
+        total.data_ptr(),
+        positive.data_ptr(),
+        kept(room),
+    )
+    return shift, total, positive, room
+
+
+def among_backward(
+    x: Tensor,
+    ids: Tensor | None,
+    labels: Tensor | None,
+    factor: Tensor,
+    shift: Tensor,
+    pull: Tensor | None,
+    cosines: Tensor,
+    temperature: float,
+    tau: Tensor | None,
+) -> Tensor:
+    x, ids, labels, factor, shift, pull = contiguous(x, ids, labels, factor, shift, pull)
+    out = floats(*x.shape)
+    _C.negatives_among_backward(
+        rows(x),
+        len(x),
+        *map(address, (ids, labels, factor, shift, pull)),
+        kept(cosines),
         value(temperature, tau),
         rows(out),
     )

@@ -43,7 +43,7 @@ def forward(image: Tensor, text: Tensor, temperature: float, tau: Tensor | None)
             if guarded:
                 for rows, columns, sums in ((v, w, partial[0]), (w, v, partial[1])):
                     streaming_sums[(cdiv(n, plan.rows), groups, 1)](
-                        rows, columns, sums, None, n, n, size, temperature, tau, PLAIN_FROM.value,
+                        rows, columns, None, None, sums, None, n, n, size, temperature, tau, PLAIN_FROM.value,
                         SKIP="self", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned, **plan.options,
                     )  # fmt: skip
             else:

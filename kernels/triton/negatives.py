@@ -14,6 +14,7 @@ import ctypes
 import torch
 from torch import Tensor
 
+from sslfast.kernels.classes import class_sums
 from sslfast.kernels.triton import softmax
 from sslfast.kernels.triton.softmax_kernels import WEIGHT_UNIT
 
@@ -25,16 +26,19 @@ def forward(
     temperature: float,
     tau: Tensor | None,
     with_weighted: bool,
+    row_ids: Tensor | None = None,
+    column_ids: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """E_ij = exp((rows_i·columns_j − shift_i)/τ): shift (R,), Σ_j E_ij (R,) and Σ_j E_ij columns_j (R, D) or (0, D).
 
     rows (R, D), columns (C, D): unit rows of one dtype, contiguous. tau: a 0-dim tensor that replaces temperature.
+    Pairs of one id are left out.
     No exponent of E is above 0 by more than rounding.
     """
     temperature = ctypes.c_float(temperature).value  # as the kernels get it
     with torch.cuda.device_of(rows):
         skip = "self" if skip_diagonal else "none"
-        sums = softmax.streaming_sums(rows, columns, skip, temperature, tau, with_weighted)
+        sums = softmax.streaming_sums(rows, columns, skip, temperature, tau, with_weighted, (row_ids, column_ids))
         _, shift, total, weighted = softmax.combine(sums, None, temperature, tau)
     return shift, total, shift.new_empty(0, rows.shape[1]) if weighted is None else weighted
 
@@ -49,6 +53,8 @@ def backward(
     column_shift: Tensor | None,
     temperature: float,
     tau: Tensor | None,
+    row_ids: Tensor | None = None,
+    column_ids: Tensor | None = None,
 ) -> Tensor:
     """Σ_j W_ij columns_j (R, D), W_ij = exp((c_ij − row_shift_i)/τ)·row_factor_i + the same with column_…_j.
 
@@ -68,7 +74,40 @@ def backward(
                 shift = shift.contiguous()
                 factors += [softmax.relative_factors(factor, shift, None, largest, temperature, tau), shift]
         skip = "self" if skip_diagonal else "none"
-        both = softmax.Factors(*factors)
+        both = softmax.Factors(*factors, row_ids, column_ids)
         du = softmax.weighted_sums(both, rows, columns, skip, temperature, tau, softmax.SPLITS)
         total = du[0] if len(du) == 1 else du.sum(dim=0)
         return total if largest is None else total * torch.where(largest == 0, 1, largest * WEIGHT_UNIT.value)
+
+
+def among_forward(
+    rows: Tensor, ids: Tensor | None, labels: Tensor | None, temperature: float, tau: Tensor | None, with_cosines: bool
+) -> tuple[Tensor, ...]:
+    """Of rows among themselves: shift and sum (R,) over all others that have not its id, and the sum of the cosines
+    with those of its label, a row with the sum of a class; no cosines are kept."""
+    shift, total, _ = forward(rows, rows, True, temperature, tau, False, ids, ids)
+    positive = shift.new_empty(0)
+    if labels is not None:
+        u = rows.to(torch.float32)
+        positive = (u * (class_sums(labels, u, labels) - u)).sum(dim=1)
+    return shift, total, positive, shift.new_empty(0)
+
+
+def among_backward(
+    rows: Tensor,
+    ids: Tensor | None,
+    labels: Tensor | None,
+    factor: Tensor,
+    shift: Tensor,
+    pull: Tensor | None,
+    cosines: Tensor,
+    temperature: float,
+    tau: Tensor | None,
+) -> Tensor:
+    """Σ_j (E_ij·factor_i + E_ji·factor_j) rows_j (R, D), less the sum of (pull_i + pull_j) rows_j over one label."""
+    du = backward(rows, rows, True, factor, shift, factor, shift, temperature, tau, ids, ids)
+    if labels is None:
+        return du
+    u = rows.to(torch.float32)
+    pulled = pull[:, None] * u
+    return du - pull[:, None] * (class_sums(labels, u, labels) - u) - (class_sums(labels, pulled, labels) - pulled)

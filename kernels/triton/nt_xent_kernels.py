@@ -60,7 +60,7 @@ def pair_sums(
                 s = add_product(tl.zeros((BLOCK_M, BLOCK_N), tl.float32), x, y.T) * beta
             else:
                 s = cosines(x_rows, y_rows, i0, j0, M, M, D, BLOCK_M, BLOCK_N, BLOCK_D, MASK_ROWS, MASK_COLUMNS) * beta
-            e = tl.exp2(negatives(s, i0, j0, column, M, SKIP, BLOCK_M, BLOCK_N, MASK_COLUMNS))
+            e = tl.exp2(negatives(s, i0, j0, column, M, M, None, None, SKIP, BLOCK_M, BLOCK_N, MASK_COLUMNS))
             rows = i0 + tl.arange(0, BLOCK_M)
             owned = (rows >= row) & (rows < M)
             # Of "views", no tile with rows of another is in a total that is stored.

@@ -147,9 +147,15 @@ class Sums(NamedTuple):
 
 
 def streaming_sums(
-    rows: Tensor, columns: Tensor, skip: str, temperature: float, tau: Tensor | None, with_weighted: bool
+    rows: Tensor,
+    columns: Tensor,
+    skip: str,
+    temperature: float,
+    tau: Tensor | None,
+    with_weighted: bool,
+    ids: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> Sums:
-    """Sums of exponentials, and of columns weighted by them, over splits of the columns."""
+    """Sums of exponentials, and of columns weighted by them, over splits of the columns; but of pairs of one id."""
     (r, d), c = rows.shape, len(columns)
     schedule = plan("weighted_sums" if with_weighted else "sums", r, c, d, rows.dtype, rows.device)
     owned = schedule.owned if with_weighted else d
@@ -163,7 +169,7 @@ def streaming_sums(
     weighted = partial.new_empty(splits, r, d) if with_weighted else None
     for guarded in variants:
         kernels.streaming_sums[(row_blocks, splits, feature_blocks)](
-            rows, columns, partial, weighted, r, c, width, temperature, tau, plain_from,
+            rows, columns, *ids, partial, weighted, r, c, width, temperature, tau, plain_from,
             SKIP=skip, GUARDED=guarded, WGMMA=schedule.wgmma, BLOCK_F=schedule.owned, **schedule.options,
         )  # fmt: skip
     return Sums(partial, weighted, plain_from)
@@ -199,6 +205,8 @@ class Factors(NamedTuple):
     row_shift: Tensor | None
     column: Tensor | None
     column_shift: Tensor | None
+    row_ids: Tensor | None = None  # pairs of the same id have no weight
+    column_ids: Tensor | None = None
 
 
 def relative_factors(

@@ -33,6 +33,8 @@ WEIGHT_UNIT = tl.constexpr(2.0**-14)  # of the largest factor, see weight_unit
 def streaming_sums(
     rows,
     columns,
+    row_ids,
+    column_ids,
     partial,
     weighted,
     R,
@@ -80,7 +82,7 @@ def streaming_sums(
             c = add_product(tl.zeros((BLOCK_M, BLOCK_N), tl.float32), x, y.T)
         else:
             c = cosines(rows, columns, i0, j0, R, C, D, BLOCK_M, BLOCK_N, BLOCK_D, MASK_ROWS, MASK_COLUMNS)
-        c = negatives(c, i0, j0, column, C, SKIP, BLOCK_M, BLOCK_N, MASK_COLUMNS)
+        c = negatives(c, i0, j0, column, R, C, row_ids, column_ids, SKIP, BLOCK_M, BLOCK_N, MASK_COLUMNS)
         if GUARDED:
             higher = tl.maximum(highest, tl.max(c, axis=1))
             decay = tl.exp2((highest - higher) * beta)
@@ -208,12 +210,12 @@ def _load_vector(vector, start, M, BLOCK: tl.constexpr, MASKED: tl.constexpr):
 
 @triton.jit
 def _weights(
-    c, row_factors, row_shift, column_factors, column_shift, row, column, owned_from, R, C, beta,
+    c, row_factors, row_shift, column_factors, column_shift, row_ids, column_ids, row, column, owned_from, R, C, beta,
     SKIP: tl.constexpr, GUARDED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """A tile of W from its cosines: one exponential a pair, or one a factor where one could overflow."""
-    c = negatives(c, row, column, owned_from, C, SKIP, BLOCK_M, BLOCK_N, MASK_COLUMNS)
+    c = negatives(c, row, column, owned_from, R, C, row_ids, column_ids, SKIP, BLOCK_M, BLOCK_N, MASK_COLUMNS)
     a = _load_vector(row_factors, row, R, BLOCK_M, MASK_ROWS)[:, None]
     b = _load_vector(column_factors, column, C, BLOCK_N, MASK_COLUMNS)[None, :]
     if GUARDED:
@@ -229,28 +231,11 @@ def _weights(
 
 @triton.jit
 def weighted_rows(
-    row_factors,
-    row_shift,
-    column_factors,
-    column_shift,
-    rows,
-    columns,
-    du,
-    R,
-    C,
-    width,
-    temperature,
-    tau,
-    SKIP: tl.constexpr,
-    GUARDED: tl.constexpr,
-    WGMMA: tl.constexpr,
-    D: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    MASK_ROWS: tl.constexpr,
+    row_factors, row_shift, column_factors, column_shift, row_ids, column_ids, rows, columns, du, R, C, width,
+    temperature, tau, SKIP: tl.constexpr, GUARDED: tl.constexpr, WGMMA: tl.constexpr, D: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MASK_ROWS: tl.constexpr,
     MASK_COLUMNS: tl.constexpr,
-):
+):  # fmt: skip
     """du (splits, R, D): a block of rows of W·columns stays in registers while it meets a split of `width` columns."""
     temperature = read_temperature(temperature, tau)
     if (temperature >= PLAIN_FROM) == GUARDED:
@@ -266,7 +251,7 @@ def weighted_rows(
         y = load_tile(columns, j0, 0, C, D, BLOCK_N, BLOCK_D, MASK_COLUMNS)
         c = add_product(tl.zeros((BLOCK_M, BLOCK_N), tl.float32), x, y.T)
         w = _weights(
-            c, row_factors, row_shift, column_factors, column_shift, i0, j0, column, R, C, beta,
+            c, row_factors, row_shift, column_factors, column_shift, row_ids, column_ids, i0, j0, column, R, C, beta,
             SKIP, GUARDED, BLOCK_M, BLOCK_N, MASK_ROWS, MASK_COLUMNS,
         )  # fmt: skip
         total = add_product(total, opaque(w, WGMMA).to(rows.dtype.element_ty), y)
@@ -278,7 +263,8 @@ def weighted_rows(
 
 @triton.jit
 def panel_weights(
-    row_factors, row_shift, column_factors, column_shift, rows, columns, weights, panel, R, C, temperature, tau,
+    row_factors, row_shift, column_factors, column_shift, row_ids, column_ids, rows, columns, weights, panel, R, C,
+    temperature, tau,
     WIDTH: tl.constexpr, SKIP: tl.constexpr, GUARDED: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -295,7 +281,7 @@ def panel_weights(
     j = j0 + tl.arange(0, BLOCK_N)
     c = cosines(rows, columns, i0, j0, R, C, D, BLOCK_M, BLOCK_N, BLOCK_D, MASK_ROWS, MASK_COLUMNS)
     w = _weights(
-        c, row_factors, row_shift, column_factors, column_shift, i0, j0, column, R, C, beta,
+        c, row_factors, row_shift, column_factors, column_shift, row_ids, column_ids, i0, j0, column, R, C, beta,
         SKIP, GUARDED, BLOCK_M, BLOCK_N, MASK_ROWS, MASK_COLUMNS,
     )  # fmt: skip
     out = weights + i.to(tl.int64)[:, None] * WIDTH + (j - panel)[None, :]

@@ -87,13 +87,18 @@ def cosines(
 
 @triton.jit
 def negatives(
-    s, row, column, owned_from, C,
+    s, row, column, owned_from, R, C, row_ids, column_ids,
     SKIP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """A tile s, with -inf in columns of another tile or of none, and in the pairs to skip.
 
     SKIP: "none"; "self", row i with column i; "views", also with its partner i ± C / 2, the other view of its image.
+    With ids, those of the same id too.
     """
+    if row_ids is not None:
+        theirs = tl.load(column_ids + column + tl.arange(0, BLOCK_N), mask=column + tl.arange(0, BLOCK_N) < C, other=0)
+        own = tl.load(row_ids + row + tl.arange(0, BLOCK_M), mask=row + tl.arange(0, BLOCK_M) < R, other=0)
+        s = tl.where(own[:, None] == theirs[None, :], float("-inf"), s)
     apart = column - row
     N = C // 2
     touched = (column != owned_from) | (column + BLOCK_N > C)

@@ -82,6 +82,18 @@ def check_embeddings(op: str, **embeddings: Tensor) -> None:
             raise ValueError(f"{op}: {name} must be on the device of {first_name}, {first.device}, got {z.device}")
 
 
+def check_labels(op: str, name: str, labels: Tensor, z: Tensor) -> Tensor:
+    """Integers (N,), one a row of z, as int64."""
+    check_dense(op, name, labels, " (N,) of integers")
+    if labels.dtype not in INTEGERS:
+        raise TypeError(f"{op}: {name} must be integers, got {labels.dtype}")
+    if labels.shape != z.shape[:1]:
+        raise ValueError(f"{op}: {name} must be ({z.shape[0]},), one a row, got shape {tuple(labels.shape)}")
+    if labels.device != z.device:
+        raise ValueError(f"{op}: {name} must be on {z.device}, as the rows, got {labels.device}")
+    return labels.to(torch.int64).contiguous()
+
+
 def check_queue(op: str, queue: Tensor | None, query: Tensor) -> None:
     """None, or a non-empty float matrix (K, D) that goes with the queries (N, D) and wants no gradient."""
     if queue is None:

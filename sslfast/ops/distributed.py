@@ -41,7 +41,7 @@ def name_of(group: ProcessGroup | None) -> str | None:
     return None if group is None else group.group_name
 
 
-def _group_named(name: str) -> ProcessGroup:
+def group_named(name: str) -> ProcessGroup:
     return dist.distributed_c10d._resolve_process_group(name)
 
 
@@ -67,20 +67,27 @@ def _add_negatives(
     loss, top, total, weighted = losses.double(), shift.double(), 1 / inverse_sum.double(), mean
     weighted = weighted * total[: len(mean), None]
     temperatures = [] if tau is None else [tau.detach().reshape(1)]
-    for block, *theirs in other_ranks([columns, *temperatures], _group_named(group), gather):
+    for block, *theirs in other_ranks([columns, *temperatures], group_named(group), gather):
         part = negatives.forward(rows, block, False, temperature, tau, len(mean) > 0)
         part_shift, part_sum, part_weighted = (x.double() for x in part)
         ratio = torch.log(part_sum / total) + (part_shift - top) / t
         loss = loss + torch.logaddexp(ratio, torch.zeros_like(ratio))
-        higher = torch.maximum(top, part_shift)
-        keep, join = torch.exp((top - higher) / t), torch.exp((part_shift - higher) / t)
-        total, top = total * keep + part_sum * join, higher
+        top, total, keep, join = joined(top, total, part_shift, part_sum, t)
         for temperature_there in theirs:  # where ranks differ in it, the loss is NaN, and from the shift its gradient
             nothing = torch.where(temperature_there == tau, 0.0, float("nan"))
             top, loss = top + nothing, loss + nothing
         weighted = weighted * keep[: len(mean), None] + part_weighted * join[: len(mean), None]
     mean = weighted / total[: len(mean), None]
     return loss.to(losses.dtype), top.to(shift.dtype), (1 / total).to(inverse_sum.dtype), mean.to(losses.dtype)
+
+
+def joined(
+    shift: Tensor, total: Tensor, their_shift: Tensor, their_total: Tensor, t: float | Tensor
+) -> tuple[Tensor, ...]:
+    """Shift and sum of two parts of a softmax, and what turns sums relative to the shift of either into such."""
+    higher = torch.maximum(shift, their_shift)
+    keep, join = torch.exp((shift - higher) / t), torch.exp((their_shift - higher) / t)
+    return higher, total * keep + their_total * join, keep, join
 
 
 def _weighted_negatives(
@@ -100,7 +107,7 @@ def _weighted_negatives(
     """
     t = temperature if tau is None else tau
     du = torch.zeros(rows.shape, dtype=torch.promote_types(rows.dtype, torch.float32), device=rows.device)
-    for block, *factors in other_ranks([columns, *column], _group_named(group), gather):
+    for block, *factors in other_ranks([columns, *column], group_named(group), gather):
         row_factors, column_factors = row or (None, None), factors or (None, None)
         du += negatives.backward(rows, block, False, *row_factors, *column_factors, temperature, tau)
     du /= t
@@ -177,18 +184,18 @@ def _bytes(x: Tensor) -> Tensor:
     return x.contiguous().view(-1).view(torch.uint8)
 
 
-def _everywhere(schema: str, function: Callable, fake: Callable) -> Callable:
+def everywhere(schema: str, function: Callable, fake: Callable) -> Callable:
     """An op that torch.compile does not look into: what it exchanges is not traced."""
     return define_op(schema, fake=fake, reference=function, cpu=function, cuda=function)
 
 
-add_negatives = _everywhere(
+add_negatives = everywhere(
     "add_negatives(Tensor rows, Tensor columns, Tensor losses, Tensor shift, Tensor inverse_sum, Tensor mean,"
     " float temperature, Tensor? tau, str group, str gather) -> (Tensor, Tensor, Tensor, Tensor)",
     _add_negatives,
     lambda rows, columns, *same, **_: tuple(map(torch.empty_like, same[:4])),
 )
-weighted_negatives = _everywhere(
+weighted_negatives = everywhere(
     "weighted_negatives(Tensor rows, Tensor columns, Tensor[] row, Tensor[] column, float temperature, Tensor? tau,"
     " str group, str gather) -> (Tensor du, Tensor dtau)",
     _weighted_negatives,

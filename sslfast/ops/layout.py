@@ -36,9 +36,9 @@ def layout_check(name: str, arguments: Sequence[str], layout: dict[str, str]) ->
         found: dict[str, int] = {}
         device = None
         for i, argument, sizes, dims, allowed, like, exact in rules:
-            x = args[i]
-            if x is None:
+            if i >= len(args) or args[i] is None:  # the dispatcher leaves out what has its default
                 continue
+            x = args[i]
             if dims is not None:
                 shape = x.shape
                 good = len(shape) == len(dims)

@@ -332,6 +332,48 @@ def test_pieces_of_the_negatives_make_the_whole(temperature, small_tiles):
     torch.testing.assert_close(weighted, whole_weighted * back[:, None], rtol=1e-5, atol=1e-6)
 
 
+@runs
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("temperature", [0.01, 0.2])
+def test_pairs_of_one_id_are_left_out(temperature, dtype, small_tiles):
+    rows, columns = unit_rows(37, 40, dtype, 0), unit_rows(60, 40, dtype, 1)
+    ids = [torch.arange(k, dtype=torch.int32, device=DEVICE) // part for k, part in ((37, 2), (60, 3))]
+    exact_rows, exact_columns = rows.double(), columns.double()
+    shift, total, weighted = negatives.forward(rows, columns, False, temperature, None, True, *ids)
+    exact_shift, *exact = reference.negatives_forward(exact_rows, exact_columns, False, temperature, True, *ids)
+    eager_shift, *eager = reference.negatives_forward(rows, columns, False, temperature, True, *ids)
+    for name, actual, low, high in zip(("sum", "mean"), (total, weighted), eager, exact):
+        actual_scale, low_scale = (torch.exp((x.double() - exact_shift) / temperature) for x in (shift, eager_shift))
+        view = (-1,) + (1,) * (actual.dim() - 1)
+        found = (actual.double() * actual_scale.view(view), low.double() * low_scale.view(view))
+        assert_as_accurate(*found, high, name, dtype=dtype)
+    factors = [(1 / (total + 1)).float(), shift.float(), None, None]
+    actual = negatives.backward(rows, columns, False, *factors, temperature, None, *ids)
+    in_dtype, in_double = ([None if x is None else x.to(t) for x in factors] for t in (dtype, torch.float64))
+    eager = reference.negatives_backward(rows, columns, False, *in_dtype, temperature, *ids)
+    exact = reference.negatives_backward(exact_rows, exact_columns, False, *in_double, temperature, *ids)
+    assert_as_accurate(actual, eager, exact, dtype=dtype)
+
+
+@runs
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_among_themselves(dtype, small_tiles):
+    """Positives by the sums of their classes, rows without one among them."""
+    rows = unit_rows(45, 40, dtype, 0)
+    labels = torch.arange(45, dtype=torch.int32, device=DEVICE) % 20
+    shift, total, positive, cosines = negatives.among_forward(rows, None, labels, 0.2, None, True)
+    exact = rows.double()
+    same = (labels[:, None] == labels).fill_diagonal_(False)
+    torch.testing.assert_close(positive.double(), (same * (exact @ exact.T)).sum(dim=1), rtol=1e-5, atol=1e-5)
+    factor, pull = 1 / total, torch.rand(45, dtype=torch.float32).to(DEVICE)
+    actual = negatives.among_backward(rows, None, labels, factor, shift, pull, cosines, 0.2, None)
+    both = (factor.double(), shift.double())
+    expected = reference.negatives_backward(exact, exact, True, *both, *both, 0.2)
+    expected -= (same * (pull[:, None] + pull)).double() @ exact
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(actual.double(), expected, rtol=tolerance, atol=tolerance)
+
+
 # --- the interpreter and the compiler ---
 
 
@@ -357,6 +399,11 @@ def launches(monkeypatch, capability, n, k, d, dtype, temperature=0.2, everythin
         columns = z if queue is None else queue
         factors = losses, losses, columns[:, 0].float(), columns[:, 0].float()
         both, _ = recorded_launches(monkeypatch, negatives.backward, z, columns, False, *factors, number, tau)
+        ids = [torch.empty(len(x), dtype=torch.int32) for x in (z, columns)]
+        without, _ = recorded_launches(monkeypatch, negatives.forward, z, columns, False, number, tau, True, *ids)
+        weights, _ = recorded_launches(monkeypatch, negatives.backward, z, columns, False, *factors, number, tau, *ids)
+    assert_fit(without, capability)
+    assert_fit(weights, capability)
     return forward + backward + bare + both
 
 

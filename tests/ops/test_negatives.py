@@ -11,6 +11,7 @@ from numerics import assert_as_accurate
 
 from sslfast.kernels import reference
 from sslfast.ops import negatives
+from sslfast.ops.registry import IMPLS
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -89,6 +90,55 @@ def weighted_columns(rows, columns, skip, temperature, dtype, device, seed):
         yield actual, eager, exact
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("temperature", [0.01, 0.2])
+def test_pairs_of_one_id_are_left_out(temperature, dtype, device):
+    """In some tiles, in one place only, and nearly everywhere."""
+    x, y = unit_rows(210, 40, device, dtype), unit_rows(300, 40, device, dtype, seed=1)
+    rows = torch.arange(210, dtype=torch.int32, device=device)
+    columns = torch.arange(300, dtype=torch.int32, device=device) + 50
+    columns[:40] = 205
+    for row_ids, column_ids in ((rows, columns), (rows, 150 - columns), (rows // 200, columns // 200)):
+        ids = row_ids, column_ids
+        shift, total, weighted = negatives.forward(x, y, False, temperature, None, True, *ids)
+        exact_shift, *exact = reference.negatives_forward(x.double(), y.double(), False, temperature, True, *ids)
+        scale = torch.exp((shift.double() - exact_shift) / temperature)
+        torch.testing.assert_close(total.double() * scale, exact[0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(weighted.double() * scale[:, None], exact[1], rtol=1e-4, atol=1e-5)
+        factors = [1 / (total + 1), shift]
+        above = reference.negatives_forward(y.float(), x.float(), False, temperature, False)[0]
+        for more in ([None, None], [torch.ones_like(above), above]):
+            actual = negatives.backward(x, y, False, *factors, *more, temperature, None, *ids)
+            factors_ = [z if z is None else z.double() for z in (*factors, *more)]
+            exact = reference.negatives_backward(x.double(), y.double(), False, *factors_, temperature, *ids)
+            torch.testing.assert_close(actual.double(), exact, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("temperature", [0.01, 0.2])
+@pytest.mark.parametrize(("count", "d"), [(1, 8), (97, 40), (400, 200)])
+def test_rows_among_themselves(count, d, temperature, dtype, device):
+    """As the reference's pairs, with and without ids and labels."""
+    x = unit_rows(count, d, device, dtype)
+    numbers = torch.arange(count, dtype=torch.int32, device=device)
+    for ids, labels in ((None, None), (numbers // 3, None), (None, numbers % 7), (numbers // 2, numbers // 2)):
+        shift, total, positive, cosines = negatives.among_forward(x, ids, labels, temperature, None, True)
+        name = "negatives_among_forward"
+        exact_shift, exact_total, exact_positive, _ = IMPLS[name]["reference"](
+            x.double(), ids, labels, temperature, None, True
+        )
+        scale = torch.exp((shift.double() - exact_shift) / temperature)
+        torch.testing.assert_close(total.double() * scale, exact_total, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(positive.double(), exact_positive, rtol=1e-4, atol=1e-4)
+        factor, pull = 1 / (total + 1), torch.rand(count, dtype=torch.float32, device=device)
+        actual = negatives.among_backward(x, ids, labels, factor, shift, pull, cosines, temperature, None)
+        vectors = [v.double() for v in (factor, shift, pull)]
+        exact = IMPLS["negatives_among_backward"]["reference"](
+            x.double(), ids, labels, *vectors, cosines, temperature, None
+        )
+        torch.testing.assert_close(actual.double(), exact, rtol=1e-4, atol=1e-4)
+
+
 def test_tensor_and_number_give_the_same_bits(device):
     x, y = unit_rows(20, 8, device), unit_rows(50, 8, device, seed=1)
     for temperature in (0.01, 0.2):
@@ -106,3 +156,11 @@ def test_opcheck(device):
         torch.library.opcheck(forward, (x, y, skip, 0.5, None, True))
         torch.library.opcheck(backward, (x, y, skip, total, shift, total, shift, 0.5, None))
         torch.library.opcheck(backward, (x, y, skip, None, None, total, shift, 0.5, None))
+        ids = torch.arange(6, dtype=torch.int32, device=device) // 2
+        torch.library.opcheck(forward, (x, y, skip, 0.5, None, True, ids, ids))
+        torch.library.opcheck(backward, (x, y, skip, total, shift, None, None, 0.5, None, ids, ids))
+        among = torch.ops.sslfast.negatives_among_forward.default, torch.ops.sslfast.negatives_among_backward.default
+        for labels in (None, ids):
+            torch.library.opcheck(among[0], (x, ids, labels, 0.5, None, True))
+            cosines = among[0](x, ids, labels, 0.5, None, True)[3]
+            torch.library.opcheck(among[1], (x, ids, labels, total, shift, total, cosines, 0.5, None))
