@@ -125,7 +125,7 @@ public:
 
     SSLFAST_INLINE Vector operator()(const Vector& cosine, const Vector& shift) const {
         const Vector above = cosine - shift;
-        if constexpr (kFused) return exp2(above * high_ + above * low_);
+        if constexpr (kFused) return exp2(fused(above, all(high_), above * low_));
         typedef double Doubles __attribute__((vector_size(kWidth * 8)));
         return exp2(__builtin_convertvector(__builtin_convertvector(above, Doubles) * whole_, Vector));
     }

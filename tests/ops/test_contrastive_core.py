@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from sslfast import ops
 from sslfast.kernels import reference
-from sslfast.kernels.cpu import contrastive
+from sslfast.kernels.cpu import contrastive, negatives
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -76,6 +76,18 @@ def test_same_bits_for_any_number_of_threads(d, temperature, threads):
             results.append(gradients(function, z1, z2, temperature))
         for result in results[1:]:
             assert all(torch.equal(*pair) for pair in zip(results[0], result))
+
+
+@pytest.mark.parametrize("temperature", [0.025, 0.1])
+def test_exponentials_have_the_same_bits_in_both_passes(temperature):
+    """Two rows of one feature: the sum is the exponential of their cosine, and the gradient is it times the other row.
+    Were one rounded otherwise, probabilities would not sum to 1, and the gradient of the temperature would show it."""
+    for cosine in torch.linspace(-0.9, 0.99, 25):
+        rows = torch.stack([cosine, torch.ones(())])[:, None]
+        shift, total, _, kept = negatives.among_forward(rows, None, None, temperature, None, True)
+        factor = torch.tensor([1.0, 0.0])
+        du = negatives.among_backward(rows, None, None, factor, shift, None, kept, temperature, None)
+        assert torch.equal(total, du[0].expand(2))
 
 
 @pytest.mark.parametrize("bits", [0x7FC00000, 0xFFC00000, 0x7FC12345, 0x7FFFFFFF, 0x7F800001, 0xFF812345])
