@@ -7,7 +7,7 @@ import torch
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import negatives as cpu
 from sslfast.ops.layout import require
-from sslfast.ops.registry import USE_REFERENCE, define_op, lazily
+from sslfast.ops.registry import HAS_CPU_KERNELS, define_op, lazily
 
 
 def _reference_forward(rows, columns, skip_diagonal, temperature, tau, with_weighted, row_ids=None, column_ids=None):
@@ -56,7 +56,7 @@ def _fake_forward(rows, columns, skip_diagonal, temperature, tau, with_weighted,
 
 
 def _fake_among_forward(rows, ids, labels, temperature, tau, with_cosines):
-    kept = cpu.cosines(rows, with_cosines and not USE_REFERENCE)
+    kept = cpu.cosines(rows, with_cosines and HAS_CPU_KERNELS)
     shift, total, _ = _fake_forward(rows, rows, True, temperature, tau, False)
     positive = shift.new_empty(0 if labels is None else rows.shape[0])
     return shift, total, positive, rows.new_empty(kept, dtype=torch.float32)
