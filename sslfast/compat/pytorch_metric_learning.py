@@ -72,15 +72,66 @@ class NTXentLoss(nn.Module):
         if not paired or not torch.equal(first, second.to(first.device)) or (first[1:] == first[:-1]).any():
             raise ValueError(
                 "NTXentLoss: labels must come twice each, or once in labels and once in ref_labels; for larger classes "
-                "use pytorch-metric-learning's own NTXentLoss"
+                "use SupConLoss, or pytorch-metric-learning's own NTXentLoss"
             )
+
+
+class SupConLoss(nn.Module):
+    """Supervised contrastive loss over cosines: the mean of the rows' losses that are above 0, as AvgNonZeroReducer.
+
+    It is 0 where all labels are equal, or all differ. What it cannot serve raises: mined pairs, another side of the
+    pairs, other distances and reducers. The result is float32 also for bfloat16 and float16.
+
+    Args:
+        temperature: positive.
+
+    Raises:
+        TypeError, ValueError: the temperature is not a positive number; another argument of pytorch-metric-learning is
+            given.
+    """
+
+    def __init__(self, temperature: float = 0.1, **kwargs: Any) -> None:
+        super().__init__()
+        check_temperature("SupConLoss", temperature, torch.device("cpu"))
+        _refuse("SupConLoss", kwargs)
+        self.temperature = temperature
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None = None,
+        indices_tuple: tuple[Tensor, ...] | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor:
+        """embeddings (N, D) with labels (N,).
+
+        Raises:
+            ValueError: there are no labels; another argument is given.
+        """
+        _refuse("SupConLoss", {"indices_tuple": indices_tuple, "ref_emb": ref_emb, "ref_labels": ref_labels})
+        if labels is None:
+            raise ValueError("SupConLoss: labels must be given")
+        labels = labels.to(embeddings.device)
+        losses = ops.sup_con(embeddings, labels, self.temperature, reduction="none")
+        counted = losses > 0
+        mean = torch.where(counted, losses, 0 * losses).sum() / counted.sum().clamp(min=1)
+        return torch.where((labels != labels[0]).any(), mean, 0 * mean)
+
+    def symmetric(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
+        """Row i of both are one example; all 2N rows are anchors."""
+        labels = torch.arange(len(embeddings), device=embeddings.device).repeat(2)
+        return self(torch.cat([embeddings, ref_emb]), labels)
+
+    def one_way(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
+        raise ValueError("SupConLoss: symmetric must be True; use NTXentLoss, or pytorch-metric-learning's own losses")
 
 
 class SelfSupervisedLoss(nn.Module):
     """A loss of two views of every example, without labels.
 
     Args:
-        loss: an `NTXentLoss` of this module.
+        loss: an `NTXentLoss` or `SupConLoss` of this module.
         symmetric: both views are anchors, and compared with all rows; else embeddings with the rows of ref_emb.
 
     Raises:
@@ -89,7 +140,7 @@ class SelfSupervisedLoss(nn.Module):
 
     def __init__(self, loss: nn.Module, symmetric: bool = True) -> None:
         super().__init__()
-        if not isinstance(loss, NTXentLoss):
+        if not isinstance(loss, (NTXentLoss, SupConLoss)):
             raise TypeError(
                 "SelfSupervisedLoss: loss must be one of sslfast.compat.pytorch_metric_learning, got "
                 f"{type(loss).__module__}.{type(loss).__name__}; it goes with pytorch-metric-learning's own wrapper"

@@ -61,6 +61,22 @@ def test_self_supervised(rows: int, symmetric: bool, device: str) -> None:
     assert_same(mine, its, randn(rows, 6, device=device), randn(rows, 6, device=device, seed=1))
 
 
+LABELS = [[5, 2, 9, 2, 2, 5, 7, 9], [3] * 8, list(range(8)), [1, 1, 2, 3, 4, 5, 6, 7]]
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+@pytest.mark.parametrize("labels", LABELS, ids=str)
+def test_sup_con(labels: list[int], temperature: float, device: str) -> None:
+    labels = torch.tensor(labels, device=device)
+    mine, its = (library.SupConLoss(temperature=temperature) for library in (ours, losses))
+    assert_same(lambda x: mine(x, labels), lambda x: its(x, labels), randn(8, 6, device=device))
+
+
+def test_sup_con_of_two_views(device: str) -> None:
+    mine, its = (library.SelfSupervisedLoss(library.SupConLoss()) for library in (ours, losses))
+    assert_same(mine, its, randn(5, 6, device=device), randn(5, 6, device=device, seed=1))
+
+
 def test_what_is_not_served_says_what_to_use() -> None:
     x, pairs = randn(4, 6), (torch.tensor([0]),) * 4
     loss = ours.NTXentLoss()
@@ -68,8 +84,11 @@ def test_what_is_not_served_says_what_to_use() -> None:
         (lambda: ours.NTXentLoss(distance=distances.LpDistance()), "distance is not served; use pytorch-metric"),
         (lambda: ours.NTXentLoss(reducer=reducers.MeanReducer()), "reducer is not served"),
         (lambda: loss(x), "labels must be given"),
+        (lambda: ours.SupConLoss()(x), "labels must be given"),
+        (lambda: ours.SupConLoss()(x, torch.arange(4), ref_emb=x), "ref_emb is not served"),
+        (lambda: ours.SelfSupervisedLoss(ours.SupConLoss(), symmetric=False)(x, x), "symmetric must be True"),
         (lambda: loss(x, torch.tensor([0, 0, 1, 1]), pairs), "indices_tuple is not served"),
-        (lambda: loss(x, torch.tensor([0, 0, 0, 0])), "labels must come twice each.*use pytorch-metric-learning's own"),
+        (lambda: loss(x, torch.tensor([0, 0, 0, 0])), "labels must come twice each.*use SupConLoss"),
         (lambda: loss(x, torch.tensor([0, 0, 1, 2])), "labels must come twice each"),
         (lambda: loss(x[:3], torch.tensor([0, 0, 1])), "labels must come twice each"),
         (lambda: loss(x, torch.arange(4), ref_emb=x), "ref_labels with ref_emb"),

@@ -1,0 +1,53 @@
+"""SupContrast's loss (https://github.com/HobbitLong/SupContrast, losses.py), by its name and signature."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sslfast import ops
+from sslfast.compat.unit_rows import unit_rows
+from sslfast.ops.checks import as_number, check_temperature
+
+
+class SupConLoss(nn.Module):
+    """Supervised contrastive loss of several views, of unit length; without labels SimCLR's.
+
+    The gradient to the features lacks the part along them, which the normalisation in front of it removes. The result
+    is float32 also for bfloat16 and float16.
+
+    Args:
+        temperature, base_temperature: the loss is temperature / base_temperature times the mean over all views.
+        contrast_mode: "all"; "one", whose anchors are the first views only, is refused.
+
+    Raises:
+        TypeError, ValueError: a temperature is not a positive number; what is refused is asked; in the call: features
+            are not (B, V, ...) with rows of unit length (on the CPU; on CUDA the loss is NaN), or labels not (B,).
+    """
+
+    def __init__(self, temperature: float = 0.07, contrast_mode: str = "all", base_temperature: float = 0.07) -> None:
+        super().__init__()
+        check_temperature("SupConLoss", temperature, torch.device("cpu"))
+        if not as_number("SupConLoss", "base_temperature", base_temperature) > 0:
+            raise ValueError(f"SupConLoss: base_temperature must be positive, got {base_temperature}")
+        if contrast_mode != "all":
+            raise ValueError(
+                f'SupConLoss: contrast_mode must be "all", got {contrast_mode!r}; use SupContrast\'s own for "one"'
+            )
+        self.temperature, self.contrast_mode, self.base_temperature = temperature, contrast_mode, base_temperature
+
+    def forward(self, features: Tensor, labels: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """features: (B, V, ...) of unit length; labels: (B,) integers, or None: every image is a class of its own."""
+        if mask is not None:
+            raise ValueError("SupConLoss: mask is not served; use labels, or SupContrast's own")
+        if features.dim() < 3:
+            raise ValueError(f"SupConLoss: features must be (B, V, ...), got shape {tuple(features.shape)}")
+        features = features.flatten(2)
+        if labels is None:
+            labels = torch.arange(len(features), device=features.device)
+        labels = labels.reshape(-1)
+        if len(labels) != len(features):
+            raise ValueError(f"SupConLoss: labels must be ({len(features)},), one an image, got {len(labels)}")
+        rows = unit_rows("SupConLoss", "features", features).flatten(0, 1)
+        losses = ops.sup_con(rows, labels.repeat_interleave(features.shape[1]), self.temperature, reduction="none")
+        return self.temperature / self.base_temperature * losses.mean()
