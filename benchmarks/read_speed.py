@@ -39,7 +39,7 @@ from sslfast.data import batches  # noqa: E402
 from sslfast.data.embedded import photographs  # noqa: E402
 from sslfast.data.folder import list_folder  # noqa: E402
 
-WIDTH, HEIGHT, QUALITY, BATCH = 500, 400, 90, 64
+WIDTH, HEIGHT, QUALITY, BATCH = 500, 400, 90, 32
 Loader = Callable[[Tensor], Iterator[Any]]  # indices of images -> their batches
 
 
