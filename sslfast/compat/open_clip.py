@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sslfast import ops
 from sslfast.compat.unit_rows import unit_rows
+from sslfast.ops.checks import as_number
 
 
 class ClipLoss(nn.Module):
@@ -51,7 +52,7 @@ class ClipLoss(nn.Module):
         image_features: Tensor,
         text_features: Tensor,
         logit_scale: Tensor | float,
-        logit_bias: Tensor | None = None,
+        logit_bias: Tensor | float | None = None,
         output_dict: bool = False,
     ) -> Tensor | dict[str, Tensor]:
         """image_features, text_features: (N, D) of unit length; logit_scale: what cosines are multiplied by.
@@ -76,8 +77,10 @@ class ClipLoss(nn.Module):
             mean = loss.detach().clone()
             dist.all_reduce(mean)
             loss = loss + (mean / self.world_size - loss.detach())  # the value of all, the gradient of its own
-        if logit_bias is not None:
+        if isinstance(logit_bias, Tensor):
             loss = loss + 0 * logit_bias.sum()
+        elif logit_bias is not None:
+            as_number("ClipLoss", "logit_bias", logit_bias, "a tensor, a number or None")
         return {"contrastive_loss": loss} if output_dict else loss
 
 

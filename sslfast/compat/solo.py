@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sslfast import ops
+from sslfast.ops.checks import check_dense
 
 
 def simclr_loss_func(z1: Tensor, z2: Tensor, temperature: float = 0.1, extra_pos_mask: Tensor | None = None) -> Tensor:
@@ -29,4 +30,5 @@ def byol_loss_func(p: Tensor, z: Tensor, simplified: bool = True) -> Tensor:
 
 def simsiam_loss_func(p: Tensor, z: Tensor, simplified: bool = True) -> Tensor:
     """SimSiam's loss of predictions p and projections z, (N, D), which get no gradient: minus the mean cosine."""
+    check_dense("simsiam_loss_func", "z", z, " (N, D)")
     return ops.negative_cosine_similarity(p, z.detach())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sslfast.compat.averaging import average_
-from sslfast.ops.checks import as_number
+from sslfast.ops.checks import as_number, check_dense
 
 
 def get_ema_multi_avg_fn(decay: float = 0.999) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
@@ -30,6 +30,9 @@ def get_ema_multi_avg_fn(decay: float = 0.999) -> Callable[[Sequence[Tensor], Se
 
     @torch.no_grad()
     def ema_update(averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int) -> None:
+        for name, tensors in (("averaged", averaged), ("current", current)):
+            for x in tensors:
+                check_dense("get_ema_multi_avg_fn", name, x, "")
         if averaged[0].is_floating_point() or averaged[0].is_complex():
             average_(zip(averaged, current, strict=True), decay, num_averaged)
             return

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from sslfast.compat import ema_pytorch, lightly, pytorch_metric_learning, sentence_transformers, timm
+from sslfast.compat import ema_pytorch, lightly, open_clip, pytorch_metric_learning, sentence_transformers, solo, timm
+from sslfast.compat.torch import get_ema_multi_avg_fn
 
-X, MODEL = torch.ones(4, 2), nn.Linear(2, 2)
+X, UNIT, MODEL = torch.ones(4, 2), torch.eye(4), nn.Linear(2, 2)
 labelled = pytorch_metric_learning.NTXentLoss()
 ranking = sentence_transformers.MultipleNegativesRankingLoss
 
@@ -35,6 +36,12 @@ ranking = sentence_transformers.MultipleNegativesRankingLoss
         (lambda: lightly.random_token_mask(4), r"random_token_mask: size must be \(B, L\), got 4"),
         (lambda: lightly.random_token_mask((2, -4)), "random_token_mask: size must not be negative"),
         (lambda: lightly.random_token_mask((2, 4), float("nan")), r"random_token_mask: mask_ratio must be in \[0, 1\]"),
+        (lambda: solo.byol_loss_func(X, [1.0]), r"simsiam_loss_func: z must be a tensor \(N, D\), got list"),
+        (
+            lambda: open_clip.ClipLoss()(UNIT, UNIT, 10.0, "0"),
+            "ClipLoss: logit_bias must be a tensor, a number or None",
+        ),
+        (lambda: get_ema_multi_avg_fn()([X], [X.numpy()], 1), "get_ema_multi_avg_fn: current must be a tensor, got nd"),
         (lambda: labelled(X, [0, 0, 1, 1]), r"NTXentLoss: labels must be a tensor \(N,\), got list"),
         (lambda: labelled(X, torch.arange(3)), r"NTXentLoss: labels must be \(N,\) for embeddings \(N, D\)"),
         (lambda: labelled(X, X[:, 0].to(torch.complex64)), "NTXentLoss: labels must be real numbers"),
