@@ -25,6 +25,7 @@ inline constexpr bool kFused = false;
 using sslfast::kWidth;
 using Vector = sslfast::Part;
 typedef int32_t Integers __attribute__((vector_size(kWidth * 4)));  // as wide; a comparison of Vectors gives 0 or -1
+typedef uint32_t Bits __attribute__((vector_size(kWidth * 4)));     // with sums that may wrap around
 
 SSLFAST_INLINE Vector load(const float* from) {
     Vector x;
@@ -42,8 +43,6 @@ SSLFAST_INLINE Vector fused(const Vector& a, const Vector& b, const Vector& c) {
     for (int64_t lane = 0; lane < kWidth; ++lane) x[lane] = __builtin_fmaf(a[lane], b[lane], c[lane]);
     return x;
 }
-
-SSLFAST_INLINE Integers bits_of(Vector x) { return reinterpret_cast<Integers>(x); }
 
 SSLFAST_INLINE float sum(const Vector& x) {
     float total = 0;
@@ -95,7 +94,7 @@ SSLFAST_INLINE Vector exp2(const Vector& exponent) {
     p = p * f + 2.402264791e-1f;
     p = p * f + 6.931472029e-1f;
     p = p * f + 1.0f;
-    const Integers power = (bits_of(shifted) << 23) + (127 << 23);  // zero for -127
+    const Bits power = (reinterpret_cast<Bits>(shifted) << 23) + (127u << 23);  // zero for -127
     return p * reinterpret_cast<Vector>(power);  // a product, so that NaN stays NaN
 }
 
