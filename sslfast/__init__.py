@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         report,
         train,
     )
-    from sslfast.api import embed, give, load_backbone, pretrain
+    from sslfast.api import embed, give, load_backbone, load_transform, pretrain
     from sslfast.ema import EMA
     from sslfast.grad_cache import GradCache
     from sslfast.key_queue import KeyQueue
@@ -38,6 +38,7 @@ _HOMES = {
     "embed": "api",
     "give": "api",
     "load_backbone": "api",
+    "load_transform": "api",
     "pretrain": "api",
 }
 
@@ -54,6 +55,7 @@ __all__ = [
     "give",
     "kernels",
     "load_backbone",
+    "load_transform",
     "losses",
     "methods",
     "models",

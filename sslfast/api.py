@@ -5,23 +5,32 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sslfast import train
+from sslfast._files import replacing
 from sslfast.augment import Preset
 from sslfast.config import PretrainConfig
-from sslfast.data import located
+from sslfast.data import ExampleSet, load_images, located
 from sslfast.data.given import name_of
+from sslfast.data.registry import is_own
 from sslfast.evaluate import Run, extract_features
 from sslfast.evaluate.run import EXPORTED
 from sslfast.evaluate.task import choose_device
 from sslfast.methods import Method, register
+from sslfast.modality.images import Transform, to_inputs
 from sslfast.models import load_backbone as load_image_backbone
+from sslfast.models.export import CONFIG
 from sslfast.models.own import backbone_name
 from sslfast.models.text import WEIGHTS as TEXT_WEIGHTS
 from sslfast.models.text import load_text_backbone
@@ -34,14 +43,50 @@ class Embedding(NamedTuple):
     Args:
         features: (N, F) float32, on the CPU.
         labels: (N,) int64, indices into `classes`; all 0 without classes.
-        names: of the examples: the path of a file, else its number.
-        classes: names of the classes.
+        names: of the examples: the path of a file, else its number, after SPLIT/ where there are two splits.
+        classes: names of the classes; none without labels.
     """
 
     features: Tensor
     labels: Tensor
     names: list[str]
     classes: list[str]
+
+    def save(self, path: str | Path) -> None:
+        """Write .npz with these four arrays, or .parquet with the columns name, label (a class's name) and feature.
+
+        Raises:
+            ValueError: the path ends in something else. ImportError: pyarrow, which writes Parquet, is not installed.
+        """
+        path = Path(path)
+        check_output(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            if path.suffix == ".npz":
+                arrays = {"features": self.features.numpy(), "labels": self.labels.numpy()}
+                with open(temporary, "wb") as file:
+                    np.savez(file, **arrays, names=np.array(self.names), classes=np.array(self.classes, dtype=str))
+                return
+            arrow = importlib.import_module("pyarrow")
+            flat = arrow.array(self.features.flatten().numpy())
+            columns = {
+                "name": self.names,
+                "label": [self.classes[label] if self.classes else None for label in self.labels.tolist()],
+                "feature": arrow.FixedSizeListArray.from_arrays(flat, self.features.shape[1]),
+            }
+            importlib.import_module("pyarrow.parquet").write_table(arrow.table(columns), temporary)
+
+
+def check_output(path: Path) -> None:
+    """Refuse what `Embedding.save` cannot write.
+
+    Raises:
+        ValueError, ImportError: see there.
+    """
+    if path.suffix not in (".npz", ".parquet"):
+        raise ValueError(f"output must end in .npz or .parquet, got {path}")
+    if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise ImportError("output .parquet needs the package 'pyarrow': pip install pyarrow, or write .npz")
 
 
 def pretrain(
@@ -108,30 +153,80 @@ def give(thing: Any) -> str:
 
 
 def embed(
-    run: Run | str | Path,
+    model: Run | nn.Module | str | Path,
     data: Any = None,
     *,
-    split: str = "test",
+    split: str | None = None,
+    inputs: Callable[[Any], Tensor] | None = None,
     device: torch.device | str | None = None,
     batch_size: int = 256,
     workers: int = 4,
+    data_root: str | Path | None = None,
     download: bool = False,
+    skip_corrupt: bool = False,
 ) -> Embedding:
-    """The features of examples, from a run's backbone, each example brought to the network as in evaluation.
+    """The features of every example, each brought to the network as in evaluation; nothing is random.
 
-    features, labels, names, classes = sslfast.embed(run, "folder:birds")
+        features, labels, names, classes = sslfast.embed(run, "folder:birds")
+
+    Args:
+        model: a run, its folder; or a network from images to features (B, F), as `load_backbone` returns.
+        data: as `pretrain` takes it; the run's own if None.
+        split: "train" or "test"; None for all examples, those of one's own images in their order.
+        inputs: images (B, C, H, W) as `data.batches` yields them, to what the network takes; if None as the run was
+            trained, or as the network's `pretrained_cfg` says, which timm's have too.
+        device: where it computes; CUDA if there is a device, else the CPU.
+        batch_size: examples a forward pass.
+        workers: processes that decode images which do not fit in memory.
+        data_root, download: of the sets that are downloaded.
+        skip_corrupt: leave out images that cannot be read.
+
+    Raises:
+        TypeError: a network comes without data, or says nothing of its inputs. And what `load_images` raises.
     """
-    run = Run(Path(run))
-    examples = run.modality.load(split, data=None if data is None else located(data), download=download)
-    features, labels = extract_features(
-        run.backbone(),
-        examples,
-        inputs=run.modality.inputs,
-        device=choose_device(device),
-        batch_size=batch_size,
-        workers=workers,
-    )
-    return Embedding(features.cpu(), labels.cpu(), [str(k) for k in range(len(labels))], examples.classes)
+    if isinstance(model, nn.Module):
+        if data is None:
+            raise TypeError("data must be given with a network, which has none of its own")
+        network, size, own = model, *_inputs_of(model, inputs)
+        options = {"source_size": 2 * size, "root": data_root, "download": download, "skip_corrupt": skip_corrupt}
+        load, images = partial(load_images, **options), True
+    else:
+        run = Run(Path(model))
+        network, own, images = run.backbone(), inputs or run.modality.inputs, run.settings.modality == "images"
+        root = None if data_root is None else Path(data_root)
+
+        def load(name: str, split: str | None) -> ExampleSet:
+            return run.modality.load(split, data=name, root=root, download=download, skip_corrupt=skip_corrupt)
+
+        data = run.config["data"] if data is None else data
+    name = located(data)
+    splits = (split,) if split else (None,) if images and is_own(name) else ("train", "test")
+    parts = []
+    for part in splits:
+        examples = load(name, part)
+        options = {"device": choose_device(device), "batch_size": batch_size, "workers": workers}
+        features, labels = extract_features(network, examples, inputs=own, **options)
+        names = [examples.name(index) for index in range(len(examples))]
+        whole = [k for k, found in enumerate(names) if found not in examples.corrupt]
+        names = [names[k] if len(splits) == 1 else f"{part}/{names[k]}" for k in whole]
+        parts.append(Embedding(features[whole].cpu(), labels[whole].cpu(), names, examples.classes))
+    features, labels = (torch.cat(tensors) for tensors in list(zip(*parts))[:2])
+    return Embedding(features, labels, [name for part in parts for name in part.names], parts[0].classes)
+
+
+def load_transform(path: str | Path | Run) -> Transform:
+    """What brings single images to the backbone of a run, or of what it exported, as in evaluation.
+
+    Raises:
+        FileNotFoundError: nothing has been exported there. ValueError: it is of text, which has a tokenizer.
+    """
+    folder = _exported(path)
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"{folder / CONFIG} is not there; sslfast pretrain writes it to RUN/exported")
+    about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if "mean" not in about:
+        raise ValueError(f"{folder} is of text: transformers.AutoTokenizer.from_pretrained reads its tokenizer")
+    return Transform(about["image_size"], about["mean"], about["std"], source_size=about.get("source_size"))
 
 
 def load_backbone(path: str | Path | Run, *, device: torch.device | str = "cpu") -> nn.Module:
@@ -144,9 +239,21 @@ def load_backbone(path: str | Path | Run, *, device: torch.device | str = "cpu")
     Raises:
         FileNotFoundError: nothing has been exported there. ValueError: it is damaged.
     """
-    folder = Path(path)
-    if (folder / EXPORTED).is_dir():
-        folder = folder / EXPORTED
+    folder = _exported(path)
     if (folder / TEXT_WEIGHTS).is_file():
         return load_text_backbone(folder).to(device)
     return load_image_backbone(folder, device=device)
+
+
+def _exported(path: str | Path | Run) -> Path:
+    folder = Path(path)
+    return folder / EXPORTED if (folder / EXPORTED).is_dir() else folder
+
+
+def _inputs_of(network: nn.Module, inputs: Callable[[Any], Tensor] | None) -> tuple[int, Callable[[Any], Tensor]]:
+    """The side of a network's images in pixels, and what makes them."""
+    about = getattr(network, "pretrained_cfg", None) or {}
+    if "input_size" not in about and inputs is None:
+        raise TypeError(f"inputs must be given: {type(network).__name__} has no pretrained_cfg that says them")
+    size = about.get("input_size", (3, 128, 128))[-1]
+    return size, inputs or partial(to_inputs, size=size, mean=about["mean"], std=about["std"])

@@ -20,6 +20,7 @@ Fast self-supervised learning in PyTorch.
 commands:
   pretrain NAME   train a network by a method or a recipe
   evaluate RUN    judge what a run has learned: linear probe, kNN, few-shot, fine-tuning, its pretext task
+  embed RUN       write the features of every example, with its path, to a file
   report RUN      write the run's page, RUN/report.html
   compare RUN …   one table and one picture of several runs' results
   calibrate NAME  train at several strengths of the augmentation, and show which suits
@@ -84,6 +85,7 @@ def _fail(error: Exception | str, code: int) -> int:
 COMMANDS = {
     "pretrain": "pretrain:pretrain",
     "evaluate": "evaluate:evaluate",
+    "embed": "embed:embed",
     "report": "evaluate:report",
     "compare": "compare:compare",
     "calibrate": "calibrate:calibrate",

@@ -44,6 +44,10 @@ class ExampleSet:
         """The order in which an epoch visits the examples, (N,) int64: a permutation drawn from `random`."""
         return torch.from_numpy(random.permutation(len(self)))
 
+    def name(self, index: int) -> str:
+        """What tells an example from all others of its set: the path of a file, else its number."""
+        return str(index)
+
     def title(self, kind: str, index: int) -> str:
         """What an example is called in a picture: `kind`, its number, and its class if it has one."""
         return f"{kind} {index}" + (f": {self.classes[int(self.labels[index])]}" if self.classes else "")

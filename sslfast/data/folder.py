@@ -59,9 +59,9 @@ def settled(files: FolderImages) -> ImageSet:
 
 
 def list_folder(
-    folder: str | Path, split: str, *, source_size: int = 256, seed: int = 0, skip_corrupt: bool = False
+    folder: str | Path, split: str | None, *, source_size: int = 256, seed: int = 0, skip_corrupt: bool = False
 ) -> FolderImages:
-    """The same as files, of which only the first is read."""
+    """The same as files, of which only the first is read; `split` None is all of them."""
     root = Path(folder)
     groups, classes, notes = _listed(root, split, seed)
     paths = Paths(root, [path for group in groups.values() for path in group])
@@ -114,7 +114,9 @@ def _in_memory(files: FolderImages) -> ImageSet:
             raise found
     if len(images) * _place(images) > IN_MEMORY:
         return files
-    return TensorImages(stacked(images), files.labels[whole], files.classes, corrupt)
+    found = TensorImages(stacked(images), files.labels[whole], files.classes, corrupt)
+    found.paths = [files.paths[place] for place in whole]
+    return found
 
 
 def _place(images: Sequence[Tensor]) -> int:
@@ -144,7 +146,7 @@ def _first(paths: Paths, source_size: int, skip_corrupt: bool) -> Tensor:
     raise ValueError(f"none of the {len(paths)} images can be read, the last: {last.path}: {last.reason}")
 
 
-def _listed(folder: Path, split: str, seed: int) -> tuple[Groups, list[str], tuple[str, ...]]:
+def _listed(folder: Path, split: str | None, seed: int) -> tuple[Groups, list[str], tuple[str, ...]]:
     """Paths by class of a split, the names of the classes (none without labels), and what was understood."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
@@ -154,6 +156,9 @@ def _listed(folder: Path, split: str, seed: int) -> tuple[Groups, list[str], tup
     layout = understand(tree.images)
     train, test, notes = layout.train, layout.test, list(layout.notes)
     classes = list(train) if layout.labelled else []
+    if split is None:
+        together = {name: [*train.get(name, []), *(test or {}).get(name, [])] for name in {**train, **(test or {})}}
+        return together, classes, (printable(f"{folder}: {_count(together)} images"), *map(printable, notes))
     if test is None and layout.labelled:
         train, test, copies = hold_out(folder, train, seed)
         notes.append("a fifth of every class is held out for testing")

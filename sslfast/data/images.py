@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sslfast._files import printable
 from sslfast.augment import Images, apart
 from sslfast.data.decode import WHITE, Unreadable, converted, read
 from sslfast.data.examples import ExampleSet
@@ -43,12 +44,16 @@ class TensorImages(ImageSet):
             raise ValueError(f"images must be {wanted}, got {tuple(pixels.shape)} of {pixels.dtype}")
         self.images = images
         self.corrupt = corrupt or {}
+        self.paths: Sequence[Path] | None = None  # of the files that they were read from
         self._copies: dict[torch.device, Images] = {}
 
     @property
     def shape(self) -> tuple[int, int, int]:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
+
+    def name(self, index: int) -> str:
+        return super().name(index) if self.paths is None else printable(self.paths[index])
 
     def on(self, device: torch.device | str) -> Images:
         """The images on a device, copied there once."""
@@ -102,6 +107,9 @@ class FolderImages(ImageSet):
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.source_size, self.source_size
+
+    def name(self, index: int) -> str:
+        return printable(self.paths[index])
 
     def load(self, path: Path) -> Tensor:
         """One file as the set has it, (C, H, W). Raises Unreadable."""

@@ -57,7 +57,7 @@ OWN = f"{WDS}SHARDS or an import path module:name"  # data that are somebody's o
 
 def load_images(
     name: str,
-    split: str,
+    split: str | None,
     *,
     root: str | Path | None = None,
     download: bool = False,
@@ -71,7 +71,7 @@ def load_images(
         name: digits, photos, cifar10, cifar100, stl10, stl10-unlabeled (which has no test split), folder:PATH (see
             `folder.load_folder`), wds:SHARDS (see `shards.list_shards`), or what stands for a dataset in Python (see
             `given.list_given`).
-        split: train or test.
+        split: train or test; None for all of one's own images.
         root: where the files of cifar10, cifar100, stl10 and stl10-unlabeled are, or are downloaded to; ./data if None.
         download: fetch them if they are not there.
         source_size: shorter side in pixels to which larger images of a folder are shrunk.
@@ -84,7 +84,7 @@ def load_images(
         ImportError: a package is missing; says what to install.
     """
     _look_up(name)
-    if split not in SPLITS:
+    if split not in SPLITS and not (split is None and is_own(name)):
         raise ValueError(f"split must be {' or '.join(SPLITS)}, got {split!r}")
     if is_own(name):
         return settled(list_own(name, split, source_size=source_size, seed=seed, skip_corrupt=skip_corrupt))
@@ -109,7 +109,7 @@ def is_own(name: str) -> bool:
     return name not in DATASETS and (name.startswith((FOLDER, WDS)) or is_outside("data", name))
 
 
-def list_own(name: str, split: str, *, skip_corrupt: bool = False, **options: Any) -> FolderImages:
+def list_own(name: str, split: str | None, *, skip_corrupt: bool = False, **options: Any) -> FolderImages:
     """A split of one's own images, none of which is held in memory.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sslfast.augment import Images as Batch
 from sslfast.augment import Preset, ViewParams, ViewSampler, apart
 from sslfast.data import LUMA, ImageSet, load_images, normalization_of
-from sslfast.data.decode import WHITE
+from sslfast.data.decode import WHITE, from_object, shrunk
 from sslfast.modality.base import Modality
 from sslfast.models import build_backbone, export_backbone, load_backbone
 from sslfast.ops import augment
@@ -77,6 +77,8 @@ class Images(Modality):
         config, (mean, std) = self.config, self.normalization
         about = {"backbone": config.backbone, "in_channels": len(mean), "image_size": config.image_size}
         about |= {"mean": list(mean), "std": list(std), "features": backbone.num_features}
+        about |= {"source_size": config.source_side}
+        about |= {"transform": Transform(config.image_size, mean, std).torchvision_code()}
         about |= {"method": config.method, "data": config.data, "epochs": config.epochs, "seed": config.seed}
         export_backbone(backbone, folder, config=about)
 
@@ -124,6 +126,49 @@ def _normalised(pixels: Tensor, *, mean: Sequence[float], std: Sequence[float]) 
         raise ValueError(f"images have {have} channels, but the network was trained on {want}")
     column = (1, -1, 1, 1)
     return (pixels - pixels.new_tensor(mean).view(column)) / pixels.new_tensor(std).view(column)
+
+
+class Transform:
+    """Single images as a backbone was shown them in evaluation: shrunk as a folder's are, and then see `to_inputs`.
+
+        features = backbone(transform([Image.open("a.jpg"), Image.open("b.jpg")]))
+
+    Args:
+        size: side in pixels.
+        mean, std: of images in [0, 1], one number a channel of the network.
+        source_size: shorter side, in pixels, to which larger images are shrunk first; twice `size` if None.
+    """
+
+    def __init__(
+        self, size: int, mean: Sequence[float], std: Sequence[float], *, source_size: int | None = None
+    ) -> None:
+        self.size, self.mean, self.std = size, tuple(mean), tuple(std)
+        self.source_size = source_size or 2 * size
+
+    def __call__(self, images: Any) -> Tensor:
+        """An image (PIL's, an array, a tensor, a path) -> (C, size, size); a list of them -> (B, C, size, size).
+
+        Raises:
+            TypeError, ValueError: see `decode.from_object`; the channels do not fit the network's.
+        """
+        if isinstance(images, list | tuple):
+            return torch.stack([self(image) for image in images])
+        image = shrunk(from_object(images), self.source_size)
+        return to_inputs(image[None], size=self.size, mean=self.mean, std=self.std)[0]
+
+    def torchvision_code(self) -> str:
+        """The same in torchvision's words, for images of as many channels as the network has.
+
+        It is equal up to rounding for images of at most `source_size`; larger ones are resized once instead of twice.
+        """
+        return (
+            f"v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), "
+            f"v2.Resize({self.size}, interpolation=v2.InterpolationMode.BICUBIC, antialias=True), "
+            f"v2.CenterCrop({self.size}), v2.Normalize({list(self.mean)}, {list(self.std)})])"
+        )
+
+    def __repr__(self) -> str:
+        return f"Transform({self.size}, mean={self.mean}, std={self.std})"
 
 
 class RawPixels(nn.Module):

@@ -28,7 +28,8 @@ def build_backbone(name: str, *, in_channels: int = 3, image_size: int = 32) -> 
             and no max-pool (SimCLR, appendix B.9); a vision transformer gets position embeddings for this size.
 
     Returns:
-        A module, (B, in_channels, image_size, image_size) float -> (B, F); `.num_features` is F.
+        A module, (B, in_channels, image_size, image_size) float -> (B, F); `.num_features` is F. If timm alone can
+        build it, `.timm_arguments` are the name and the options that its `create_model` takes for that.
 
     Raises:
         ValueError: no such name (the message has the closest ones), or the network cannot take this size.
@@ -53,13 +54,17 @@ def build_backbone(name: str, *, in_channels: int = 3, image_size: int = 32) -> 
 
     options = {"pretrained": False, "num_classes": 0, "in_chans": in_channels}
     try:
-        model = timm.create_model(name, img_size=image_size, **options)
+        sized = {**options, "img_size": image_size}
+        model = timm.create_model(name, **sized)
+        model.timm_arguments = name, sized
     except TypeError:  # a network that takes any size has no such argument
         model = timm.create_model(name, **options)
+        model.timm_arguments = name, options
     except (AssertionError, ValueError) as error:
         raise ValueError(f"backbone {name!r} cannot take image_size {image_size}: {error}") from error
     if isinstance(model, timm.models.ResNet) and image_size <= SMALL:
         small_image_stem(model)
+        del model.timm_arguments  # timm has no such stem
     # Some networks have one more layer between their last feature map and what they return.
     model.num_features = getattr(model, "head_hidden_size", model.num_features)
     check_input_size(model, name, in_channels, image_size)

@@ -35,7 +35,12 @@ def export_backbone(backbone: nn.Module, folder: str | Path, *, config: Mapping[
     backbone = timm.create_model("vit_tiny_patch16_224", **options)
     ```
 
-    and `load_backbone(folder)` does all of it, for every backbone.
+    and `load_backbone(folder)` does all of it, for every backbone. What timm builds without such changes, vision
+    transformers and ResNets for larger images among it, is also a folder of timm's:
+
+    ```python
+    backbone = timm.create_model("local-dir:RUN/exported", pretrained=True)
+    ```
 
     Args:
         backbone: the network, on any device; parameters and buffers are written as they are.
@@ -51,9 +56,26 @@ def export_backbone(backbone: nn.Module, folder: str | Path, *, config: Mapping[
         raise ValueError(f"config of an exported backbone lacks {', '.join(missing)}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    config = {**config, **_timm_fields(backbone, config)}
     save_weights(backbone, folder / WEIGHTS)
-    write_text(folder / CONFIG, json.dumps(dict(config), indent=2) + "\n")  # last: it says that the weights are there
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")  # last: it says that the weights are there
     return folder
+
+
+def _timm_fields(backbone: nn.Module, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What timm looks for in config.json to build the network and to prepare images for it."""
+    size = config["image_size"]
+    own = getattr(backbone, "pretrained_cfg", None) or {}
+    transform = {"input_size": [config["in_channels"], size, size]}
+    transform |= {"fixed_input_size": bool(own.get("fixed_input_size", False))}
+    transform |= {"interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center", "num_classes": 0}
+    transform |= {key: config[key] for key in ("mean", "std") if key in config}
+    if not hasattr(backbone, "timm_arguments"):
+        return {"pretrained_cfg": transform}
+    name, options = backbone.timm_arguments
+    architecture = name.partition(".")[0]  # without the tag of published weights
+    options = {key: value for key, value in options.items() if key != "pretrained"}
+    return {"architecture": architecture, "num_classes": 0, "pretrained_cfg": transform, "model_args": options}
 
 
 def load_backbone(folder: str | Path, *, device: torch.device | str = "cpu") -> nn.Module:
@@ -77,6 +99,7 @@ def load_backbone(folder: str | Path, *, device: torch.device | str = "cpu") -> 
             config["backbone"], in_channels=config["in_channels"], image_size=config["image_size"]
         )
         backbone.load_state_dict(load_weights(folder / WEIGHTS))
+        backbone.pretrained_cfg = config.get("pretrained_cfg")  # as timm's networks say how they are fed
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder} does not hold an exported backbone: {error!r}") from error
     return backbone.to(device).eval()

@@ -150,6 +150,7 @@ def export_text(backbone: TextBackbone, folder: Path, *, tokenizer: Any, length:
     )
     with tempfile.TemporaryDirectory() as written:  # transformers writes in place, and hides what the disk says
         fast.save_pretrained(written)
+        backbone.model.config.architectures = [type(backbone.model).__name__]
         backbone.model.config.save_pretrained(written)
         # The configuration comes last: it says that the export is complete.
         for path in sorted(Path(written).iterdir(), key=lambda path: path.name == CONFIG):

@@ -26,16 +26,12 @@ def build_vit(name: str, *, in_channels: int = 3, image_size: int = 32) -> nn.Mo
     patch_size = int(patch)
     if patch_size < 1 or image_size % patch_size:
         raise ValueError(f"backbone {name!r} needs image_size to be a multiple of {patch_size}, got {image_size}")
-    vit = require("timm", extra="train").create_model(
-        f"vit_{'tiny' if size == 'micro' else size}_patch16_224",
-        img_size=image_size,
-        patch_size=patch_size,
-        in_chans=in_channels,
-        num_classes=0,
-        global_pool="avg",
-        fc_norm=False,  # the norm comes before the mean, where a decoder sees it too
-        **(MICRO if size == "micro" else {}),
-    )
+    architecture = f"vit_{'tiny' if size == 'micro' else size}_patch16_224"
+    options = {"img_size": image_size, "patch_size": patch_size, "in_chans": in_channels, "num_classes": 0}
+    options |= {"global_pool": "avg", "fc_norm": False}  # the norm comes before the mean, where a decoder sees it too
+    options |= MICRO if size == "micro" else {}
+    vit = require("timm", extra="train").create_model(architecture, **options)
+    vit.timm_arguments = architecture, options
     initialise_linear(vit)
     weight = vit.patch_embed.proj.weight
     nn.init.xavier_uniform_(weight.data.view(len(weight), -1))

@@ -18,7 +18,14 @@ CHECKSUM = "sha256"  # in the file's metadata, which other readers ignore
 
 def save_weights(module: nn.Module, path: Path) -> None:
     """Write the parameters and buffers of `module`, on any device, so that `safetensors` reads them too."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    tensors, seen = {}, set()
+    for name, tensor in module.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        # A file of safetensors has no two names of one memory, nor a part of it (safetensors#98).
+        shared = storage.data_ptr() in seen or storage.nbytes() > tensor.nbytes
+        seen.add(storage.data_ptr())
+        tensors[name] = tensor.clone() if shared else tensor
     content = require("safetensors.torch", extra="train").save(tensors)
     length = int.from_bytes(content[:8], "little")
     # safetensors itself writes two metadata in an order that differs from file to file.

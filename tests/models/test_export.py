@@ -32,7 +32,7 @@ def test_loaded_backbone_has_the_same_features(name: str, tmp_path: Path) -> Non
     x = torch.rand(3, 1, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), backbone(x))
-    assert json.loads((folder / "config.json").read_text()) == about(name, 1)
+    assert about(name, 1).items() <= json.loads((folder / "config.json").read_text()).items()
 
 
 def test_it_loads_in_plain_pytorch(tmp_path: Path) -> None:
