@@ -110,6 +110,22 @@ def clip_loss(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT32, **mor
     return Case("clip_loss", title(f"N={n} D={dim}", dtype), device, 8 * n * n * dim, moved, make, dtype, **more)
 
 
+def siglip_loss(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT32, **more) -> Case:
+    """Similarities once, and from them a product for each gradient."""
+
+    def make() -> dict[str, Tensor]:
+        image, text = pair(n, dim, dtype)
+        return {
+            "image": image,
+            "text": text,
+            "logit_scale": leaf(torch.tensor(10.0)),
+            "logit_bias": leaf(torch.tensor(-10.0)),
+        }
+
+    moved = 4 * n * dim * dtype.itemsize
+    return Case("siglip_loss", title(f"N={n} D={dim}", dtype), device, 6 * n * n * dim, moved, make, dtype, **more)
+
+
 def sup_con(device: str, rows: int, dim: int, classes: int, dtype: torch.dtype = FLOAT32, **more) -> Case:
     """As nt_xent: every pair once forward, once again and twice for its gradient backward."""
 
@@ -323,6 +339,7 @@ CPU = [
     clip_loss("cpu", 4096, 256, **times_eager(2, 2)),
     *(clip_loss("cpu", n, 512, **times_eager(1.6, 1.6)) for n in (256, 1024, 4096)),
     clip_loss("cpu", 4096, 512, BFLOAT16),
+    *(siglip_loss("cpu", n, 512, **times_eager(1.1, 1.1)) for n in (256, 1024, 4096)),
     *(sup_con("cpu", n, 128, 100, **times_eager(2, 2)) for n in (512, 2048, 8192)),
     negative_cosine_similarity("cpu", 4096, 2048, bars={"times eager": 8}),
     ema("cpu", "ResNet-50", FLOAT32, bars={"times _foreach_lerp_": 1} | MEMORY),
@@ -353,6 +370,7 @@ CUDA = [
     info_nce("cuda", 1024, 65536, 128, BFLOAT16),
     info_nce_in_batch("cuda", 8192, 128, BFLOAT16),
     clip_loss("cuda", 8192, 512, BFLOAT16),
+    siglip_loss("cuda", 8192, 512, BFLOAT16),
     sup_con("cuda", 8192, 128, 1000, BFLOAT16),
     negative_cosine_similarity("cuda", 4096, 2048, BFLOAT16),
     ema("cuda", "ResNet-50", FLOAT32, bars=COPY),
@@ -378,6 +396,7 @@ def tiny(device: str) -> list[Case]:
         nt_xent(device, 32, 16, **both),
         info_nce(device, 16, 64, 16, **both),
         clip_loss(device, 16, 16, **both),
+        siglip_loss(device, 16, 16, **both),
         sup_con(device, 32, 16, 4, **both),
         negative_cosine_similarity(device, 16, 16, **both),
         ema(device, "two layers", FLOAT32, **both),

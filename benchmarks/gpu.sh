@@ -25,7 +25,7 @@ export PYTHONSAFEPATH=1                 # the installed sslfast, not the folder 
 export PYTHONUNBUFFERED=1
 PEERS="lightly lightly-utils aenum kornia kornia-rs ema-pytorch"
 MISSING="tyro docstring-parser shtab typeguard"
-EVERY="nt_xent info_nce clip_loss negative_cosine_similarity ema_update_ random_patch_mask masking gather_tokens
+EVERY="nt_xent info_nce clip_loss siglip_loss negative_cosine_similarity ema_update_ random_patch_mask masking gather_tokens
     restore_tokens masked_patch_loss gather_patches patch_embed augment"
 OPS=${OPS:-$EVERY}
 MEMORY_BOUND="ema_update_ masking restore_tokens masked_patch_loss gather_patches gather_tokens random_patch_mask"

@@ -55,3 +55,40 @@ def clip_loss_backward(
     g = g.diagonal_scatter(pull_images + pull_texts)
     du = torch.cat([g @ w, g.T @ v]) / temperature
     return project(du, u, scale), -(du * u).sum() / (2 * temperature)
+
+
+# --- siglip_loss: SigLIP's sigmoid loss (Zhai et al. 2023, https://arxiv.org/abs/2303.15343, section 3.2) ---
+
+
+def siglip_loss(
+    image: Tensor,
+    text: Tensor,
+    logit_scale: float | Tensor,
+    logit_bias: float | Tensor,
+    *,
+    normalized: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """loss_i = Σ_j log(1 + exp(−y_ij·(scale·cosine_ij + bias))), y = 1 for the own text of an image, −1 for others."""
+    v, w = (image, text) if normalized else (normalize(x)[0] for x in (image, text))
+    losses, *_ = siglip_sums(v, w, None, True, logit_scale, logit_bias)
+    return reduced(losses, reduction)
+
+
+def siglip_sums(
+    v: Tensor, w: Tensor, factor: Tensor | None, own: bool, logit_scale: float | Tensor, logit_bias: float | Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of z_ij = −y_ij·(scale·v_i·w_j + bias): the losses Σ_j log(1 + exp z_ij) (N,), and with W_ij = −y_ij·σ(z_ij),
+    times factor_i if given, Σ_j W_ij (N,), Σ_j W_ij w_j (N, D) and Σ_i W_ij v_i (N, D).
+
+    W is the derivative to the logits. Without `own`, y is −1 also for i = j.
+    """
+    y = torch.full((len(v), len(w)), -1, dtype=v.dtype, device=v.device)
+    if own:
+        y = y.fill_diagonal_(1)
+    z = -y * (logit_scale * (v @ w.T) + logit_bias)
+    losses = -F.logsigmoid(-z).sum(dim=1)
+    weights = -y * torch.sigmoid(z)
+    if factor is not None:
+        weights = weights * factor[:, None]
+    return losses, weights.sum(dim=1), weights @ w, weights.T @ v

@@ -10,23 +10,34 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from sslfast import ops
-from sslfast.ops.checks import check_reduction, check_temperature
+from sslfast.ops.checks import check_reduction, check_scalar, check_temperature
 
 
-class _TemperedLoss(nn.Module):
-    """What the contrastive losses share: a temperature that may be learned, a reduction, and whose negatives to see."""
+class _ContrastiveLoss(nn.Module):
+    """What the contrastive losses share: a reduction, and whose negatives to see."""
+
+    def __init__(self, reduction: str, group: ProcessGroup | str | None, gather: str) -> None:
+        super().__init__()
+        check_reduction(type(self).__name__, reduction)
+        self.reduction, self.group, self.gather = reduction, group, gather
+        self.check_ranks = True  # may be set to False once the ranks have agreed, see ops.nt_xent
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("reduction", "group", "gather", "check_ranks")}
+
+
+class _TemperedLoss(_ContrastiveLoss):
+    """With a temperature that may be learned."""
 
     def __init__(
         self, temperature: float, learnable: bool, reduction: str, group: ProcessGroup | str | None, gather: str
     ) -> None:
-        super().__init__()
+        super().__init__(reduction, group, gather)
         name = type(self).__name__
         if isinstance(temperature, Tensor):
             raise TypeError(f"{name}: temperature must be a number; learnable=True trains it")
         self._temperature, _ = check_temperature(name, temperature, torch.device("cpu"))
-        check_reduction(name, reduction)
-        self.reduction, self.group, self.gather = reduction, group, gather
-        self.check_ranks = True  # may be set to False once the ranks have agreed, see ops.nt_xent
         self.log_temperature = (
             nn.Parameter(torch.tensor(math.log(temperature), dtype=torch.float32)) if learnable else None
         )
@@ -35,10 +46,6 @@ class _TemperedLoss(nn.Module):
     def temperature(self) -> float | Tensor:
         """The number, or the 0-dim tensor that is being learned."""
         return self._temperature if self.log_temperature is None else self.log_temperature.exp()
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("reduction", "group", "gather", "check_ranks")}
 
     def extra_repr(self) -> str:
         learnable = self.log_temperature is not None
@@ -163,6 +170,64 @@ class SupConLoss(_TemperedLoss):
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """z: raw projections (N, D); labels: (N,) integers -> 0-dim float32, or (N,) with reduction="none"."""
         return ops.sup_con(z, labels, self.temperature, **self._options)
+
+
+class SigLIPLoss(_ContrastiveLoss):
+    """SigLIP's sigmoid loss: `loss = SigLIPLoss(learnable=True)(image, text)`; see `ops.siglip_loss`.
+
+    Args:
+        logit_scale, logit_bias: what cosines are multiplied by, positive, and what is added; the initial values when
+            learnable.
+        learnable: train both; the parameters are `log_scale`, its logarithm, and `bias`.
+        reduction: "mean" over the N images, "sum", or "none".
+        group, gather: whose texts to see across processes, and how; as in `ops.siglip_loss`.
+
+    Raises:
+        TypeError, ValueError: the scale is not a positive number, the bias no finite one, or the reduction is unknown.
+    """
+
+    def __init__(
+        self,
+        logit_scale: float = 10.0,
+        logit_bias: float = -10.0,
+        learnable: bool = False,
+        reduction: str = "mean",
+        group: ProcessGroup | str | None = None,
+        gather: str = "all",
+    ) -> None:
+        super().__init__(reduction, group, gather)
+        for name, value in (("logit_scale", logit_scale), ("logit_bias", logit_bias)):
+            if isinstance(value, Tensor):
+                raise TypeError(f"SigLIPLoss: {name} must be a number; learnable=True trains it")
+            check_scalar("SigLIPLoss", name, value, torch.device("cpu"), positive=name == "logit_scale")
+        self._scale, self._bias = logit_scale, logit_bias
+        self.log_scale, self.bias = (
+            nn.Parameter(torch.tensor(x, dtype=torch.float32)) if learnable else None
+            for x in (math.log(logit_scale), logit_bias)
+        )
+
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        logit_scale: float | Tensor | None = None,
+        logit_bias: float | Tensor | None = None,
+    ) -> Tensor:
+        """image, text: raw embeddings (N, D) -> 0-dim float32, or (N,) with reduction="none".
+
+        logit_scale, logit_bias: of a model that has its own, in place of those here.
+        """
+        if logit_scale is None:
+            logit_scale = self._scale if self.log_scale is None else self.log_scale.exp()
+        if logit_bias is None:
+            logit_bias = self._bias if self.bias is None else self.bias
+        return ops.siglip_loss(image, text, logit_scale, logit_bias, **self._options)
+
+    def extra_repr(self) -> str:
+        learnable = self.log_scale is not None
+        scale, bias = (self.log_scale.exp().item(), self.bias.item()) if learnable else (self._scale, self._bias)
+        values = f"logit_scale={scale:.4g}, logit_bias={bias:.4g}"
+        return f"{values}, learnable={learnable}, reduction={self.reduction!r}"
 
 
 class NegativeCosineSimilarity(nn.Module):

@@ -40,6 +40,10 @@ def _embeddings(batch: int, dtype: torch.dtype) -> list[Tensor]:
     return [randn(batch, 5, dtype=dtype), randn(batch, 5, dtype=dtype, seed=1), tau]
 
 
+def _bias(dtype: torch.dtype) -> Tensor:
+    return torch.tensor(-1.0, dtype=dtype if dtype == torch.float64 else torch.float32)
+
+
 def _queue(dtype: torch.dtype) -> Tensor:
     return reference.normalize(randn(4, 5, dtype=dtype, seed=2))[0]
 
@@ -75,6 +79,16 @@ DIFFERENTIABLE: dict[str, Case] = {
         lambda v, w, scale: ops.clip_loss(v, w, logit_scale=scale, reduction="none"),
         lambda v, w, scale: reference_image_text.clip_loss(v, w, 1 / scale, reduction="none"),
         lambda b, dtype: (_embeddings(b, dtype), []),
+    ),
+    "siglip_loss": Case(
+        ops.siglip_loss, reference_image_text.siglip_loss, lambda b, dtype: ([*_embeddings(b, dtype), _bias(dtype)], [])
+    ),
+    "siglip_loss, unit rows": Case(
+        lambda v, w, scale, bias: ops.siglip_loss(v, w, scale, bias, normalize=False, reduction="none"),
+        lambda v, w, scale, bias: reference_image_text.siglip_loss(
+            v, w, scale, bias, normalized=True, reduction="none"
+        ),
+        lambda b, dtype: ([*_embeddings(b, dtype), _bias(dtype)], []),
     ),
     "sup_con": Case(
         lambda z, tau, labels: ops.sup_con(z, labels, tau, reduction="sum"),

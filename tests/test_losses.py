@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sslfast import ops
-from sslfast.losses import CLIPLoss, InfoNCELoss, NegativeCosineSimilarity, NTXentLoss, SupConLoss
+from sslfast.losses import CLIPLoss, InfoNCELoss, NegativeCosineSimilarity, NTXentLoss, SigLIPLoss, SupConLoss
 
 Z1, Z2 = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0))
 
@@ -31,6 +31,27 @@ def test_clip_loss_is_the_op():
     assert torch.equal(loss, ops.clip_loss(Z1, Z2, logit_scale=scale))
     loss.backward()
     assert scale.grad != 0
+
+
+def test_siglip_loss_is_the_op():
+    assert torch.equal(SigLIPLoss()(Z1, Z2), ops.siglip_loss(Z1, Z2, 10.0, -10.0))
+    loss = SigLIPLoss(5.0, -2.0, learnable=True, reduction="sum")
+    torch.testing.assert_close(loss(Z1, Z2), ops.siglip_loss(Z1, Z2, 5.0, -2.0, reduction="sum"))
+    own = torch.tensor(3.0), torch.tensor(-1.0)
+    assert torch.equal(loss(Z1, Z2, *own), ops.siglip_loss(Z1, Z2, *own, reduction="sum"))
+    loss(Z1, Z2).backward()
+    assert loss.log_scale.grad != 0
+    assert loss.bias.grad != 0
+    assert set(loss.state_dict()) == {"log_scale", "bias"}
+    assert "logit_scale=5, logit_bias=-2, learnable=True" in repr(loss)
+    assert not SigLIPLoss().state_dict()
+    for arguments, message in (
+        ({"logit_scale": 0.0}, "logit_scale must be positive"),
+        ({"logit_bias": torch.ones(())}, "logit_bias must be a number"),
+        ({"reduction": "x"}, "reduction must be one of"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"SigLIPLoss: {message}"):
+            SigLIPLoss(**arguments)
 
 
 def test_sup_con_is_the_op():

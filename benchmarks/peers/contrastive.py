@@ -101,6 +101,25 @@ def clip_loss_eager(image: Tensor, text: Tensor) -> Tensor:
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
+# --- siglip_loss ---
+
+
+def siglip_loss_eager(image: Tensor, text: Tensor, logit_scale: Tensor, logit_bias: Tensor) -> Tensor:
+    """The formula of open_clip's SigLipLoss too, whose model normalises the rows."""
+    logits = logit_scale * F.normalize(image) @ F.normalize(text).T + logit_bias
+    labels = 2 * torch.eye(len(image), device=image.device, dtype=logits.dtype) - 1
+    return -F.logsigmoid(labels * logits).sum() / len(image)
+
+
+def siglip_loss_siglip_kernel(inputs: dict[str, Tensor]) -> Peer | None:
+    """Its kernels are Triton's, and take unit rows and the logarithm of the scale."""
+    if not inputs["image"].is_cuda:
+        return None
+    from siglip_kernel import fused_siglip_loss
+
+    return lambda image, text, scale, bias: fused_siglip_loss(F.normalize(image), F.normalize(text), scale.log(), bias)
+
+
 # --- sup_con ---
 
 
@@ -134,6 +153,7 @@ EXACT = {
     "nt_xent": lambda z1, z2: reference.nt_xent(z1, z2, NT_XENT_TEMPERATURE),
     "info_nce": lambda query, key, queue=None: reference.info_nce(query, key, queue, INFO_NCE_TEMPERATURE),
     "clip_loss": lambda image, text: reference_image_text.clip_loss(image, text, INFO_NCE_TEMPERATURE),
+    "siglip_loss": reference_image_text.siglip_loss,
     "sup_con": lambda z, labels: reference.sup_con(z, labels, SUP_CON_TEMPERATURE),
     "negative_cosine_similarity": reference.negative_cosine_similarity,
 }
@@ -158,6 +178,12 @@ PEERS = {
         "eager": plain(clip_loss_eager),
         "torch.compile": compiled(clip_loss_eager),
         "sslfast": sslfast(lambda image, text: ops.clip_loss(image, text, INFO_NCE_TEMPERATURE), "clip_loss"),
+    },
+    "siglip_loss": {
+        "eager": plain(siglip_loss_eager),
+        "torch.compile": compiled(siglip_loss_eager),
+        "siglip-kernel": siglip_loss_siglip_kernel,
+        "sslfast": sslfast(lambda *inputs: ops.siglip_loss(*inputs), "siglip_loss"),
     },
     "sup_con": {
         "eager": plain(sup_con_eager),

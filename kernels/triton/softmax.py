@@ -45,6 +45,7 @@ TILES = {
             "float32": Tile(64, 32, 8, 2),
         },
         "weighted_rows": {"128": Tile(64, 64, 4, 3), "256": Tile(64, 64, 8, 2)},
+        "sigmoid_tiles": {"wide": Tile(128, 128, 8, 3), "float32": Tile(64, 128, 8, 3)},
         "panel_weights": {"wide": Tile(128, 128, 8, 3), "float32": Tile(64, 128, 8, 3)},
         "add_panel": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 64, 8, 3)},
     },
@@ -62,6 +63,7 @@ TILES = {
             "float32": Tile(64, 32, 8, 2),
         },
         "weighted_rows": {"128": Tile(128, 128, 8, 3), "256": Tile(128, 64, 8, 3)},
+        "sigmoid_tiles": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 64, 8, 3)},
         "panel_weights": {"wide": Tile(128, 256, 8, 3), "float32": Tile(128, 64, 8, 3)},
         "add_panel": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 64, 8, 3)},
     },
@@ -79,10 +81,13 @@ TILES = {
             "float32": Tile(64, 64, 8, 2),
         },
         "weighted_rows": {"128": Tile(128, 64, 8, 3), "256": Tile(128, 64, 8, 2)},
+        "sigmoid_tiles": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 128, 8, 3)},
         "panel_weights": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 128, 8, 3)},
         "add_panel": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 128, 8, 3)},
     },
 }
+# Kernels that take their features a part at a time, whatever the width.
+BY_PANELS = ("panel_weights", "add_panel", "sigmoid_tiles")
 
 
 @functools.cache
@@ -107,8 +112,8 @@ class Plan(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def plan(kernel: str, r: int, c: int, d: int, dtype: torch.dtype, device: torch.device) -> Plan:
-    fits = dtype != torch.float32 and d <= 256
-    width = "float32" if dtype == torch.float32 else "wide" if d > 256 else "256" if d > 128 else "128"
+    fits = dtype != torch.float32 and d <= 256 and kernel not in BY_PANELS
+    width = "float32" if dtype == torch.float32 else "wide" if not fits else "256" if d > 128 else "128"
     architecture, _ = chip(device)
     tile = TILES[architecture][kernel][width]
     block = next_power_of_2(d)

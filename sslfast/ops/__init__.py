@@ -11,6 +11,7 @@ from sslfast.ops.negative_cosine_similarity import negative_cosine_similarity
 from sslfast.ops.nt_xent import nt_xent
 from sslfast.ops.random_patch_mask import PatchMask, random_patch_mask
 from sslfast.ops.restore_tokens import restore_tokens
+from sslfast.ops.siglip_loss import siglip_loss
 from sslfast.ops.sup_con import sup_con
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "nt_xent",
     "random_patch_mask",
     "restore_tokens",
+    "siglip_loss",
     "sup_con",
 ]

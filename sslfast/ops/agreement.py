@@ -20,11 +20,11 @@ def check_ranks_agree(
     group: ProcessGroup,
     x: Tensor,
     *,
-    temperature: float | Tensor | None = None,
     gather: str = "all",
     reduction: str = "none",
+    **numbers: float | Tensor,
 ) -> None:
-    """Refuse ranks whose op, shape, dtype, temperature, gather or reduction differ: one small exchange between hosts.
+    """Refuse ranks whose op, shape, dtype, gather, reduction or numbers differ: one small exchange between hosts.
 
     No device waits for it: a temperature in a tensor of a GPU is compared with the first exchange of the loss itself.
     Nothing is exchanged while a CUDA graph is captured, which must not hold it, or torch.compile traces.
@@ -34,17 +34,20 @@ def check_ranks_agree(
     """
     if torch.compiler.is_compiling() or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
-    if isinstance(temperature, Tensor):
-        temperature = "on its device" if temperature.is_cuda else float(temperature.detach())
-    about = f"{tuple(x.shape)} {x.dtype}, temperature {temperature}, gather {gather}, reduction {reduction} in {op}"
+    about = f"{tuple(x.shape)} {x.dtype}, "
+    for name, number in numbers.items():
+        if isinstance(number, Tensor):
+            number = "on its device" if number.is_cuda else float(number.detach())
+        about += f"{name} {number}, "
+    about += f"gather {gather}, reduction {reduction} in {op}"
     mine = torch.frombuffer(bytearray(about.encode().ljust(LENGTH)), dtype=torch.uint8)
     everyone = gather_all(mine, _host_group(group))
     if not everyone.eq(mine).all():
         texts = [bytes(row.tolist()).decode().rstrip() for row in everyone]
         ranks = "; ".join(f"rank {rank}: {text}" for rank, text in enumerate(texts))
         raise ValueError(
-            f"{op}: the ranks of group must have equal ops, shapes, dtypes, temperatures, gathers and reductions, "
-            f"got {ranks}"
+            f"{op}: the ranks of group must have equal ops, shapes, dtypes, temperatures or scales, gathers and "
+            f"reductions, got {ranks}"
         )
 
 

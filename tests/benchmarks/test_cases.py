@@ -37,7 +37,8 @@ def test_work_is_counted(case):
     assert math.isfinite(case.bytes)
     assert case.bytes > 0
     assert case.flops >= 0
-    assert (case.flops > 0) == (case.op in ("nt_xent", "info_nce", "clip_loss", "sup_con", "patch_embed"))
+    softmax_and_sigmoid = ("nt_xent", "info_nce", "clip_loss", "siglip_loss", "sup_con")
+    assert (case.flops > 0) == (case.op in (*softmax_and_sigmoid, "patch_embed"))
 
 
 def test_counts_by_hand():
@@ -74,6 +75,7 @@ HALF = [
     c.info_nce("cpu", 16, 64, 16, torch.bfloat16),
     c.info_nce_in_batch("cpu", 16, 16, torch.bfloat16),
     c.clip_loss("cpu", 16, 16, torch.bfloat16),
+    c.siglip_loss("cpu", 16, 16, torch.bfloat16),
     c.sup_con("cpu", 32, 16, 4, torch.bfloat16),
     c.negative_cosine_similarity("cpu", 16, 16, torch.bfloat16),
     c.ema("cpu", "two layers", torch.bfloat16),

@@ -101,6 +101,7 @@ def calls(draw: random.Random) -> dict[str, tuple[Callable, list, dict[str, Any]
         "nt_xent": (ops.nt_xent, [z1, z2], temper | {"reduction": "sum"}),
         "info_nce": (ops.info_nce, [z1, z2], temper),
         "clip_loss": (ops.clip_loss, [z1, z2], temper | {"reduction": "sum"}),
+        "siglip_loss": (ops.siglip_loss, [z1, z2], {"logit_scale": 5.0, "logit_bias": -3.0}),
         "info_nce, queue": (ops.info_nce, [z1, z2, queue], temper),
         "negative_cosine_similarity": (ops.negative_cosine_similarity, [z1, z2], {"reduction": "none"}),
         "gather_tokens": (ops.gather_tokens, [tokens, order[:, :3]], {}),

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sslfast import KeyQueue, ops
-from sslfast.losses import CLIPLoss, InfoNCELoss, NTXentLoss
+from sslfast.losses import CLIPLoss, InfoNCELoss, NTXentLoss, SigLIPLoss
 
 N, WIDTH, DIM = 5, 12, 8
 CASES = [
@@ -25,6 +25,8 @@ CASES = [
     *itertools.product((NTXentLoss, InfoNCELoss), ("all", "ring"), ("mean",), (0.01,), (torch.float32,)),
     *itertools.product((NTXentLoss, InfoNCELoss, CLIPLoss), ("ring",), ("none",), (0.2,), (torch.float64,)),
     *itertools.product((CLIPLoss,), ("all", "ring"), ("mean",), (0.01, 0.2), (torch.float32,)),
+    *itertools.product((SigLIPLoss,), ("all", "ring"), ("mean",), (4.0,), (torch.float32,)),
+    (SigLIPLoss, "ring", "none", 4.0, torch.float64),
 ]
 
 
@@ -213,7 +215,7 @@ def test_ranks_train_as_one_process(number, results):
 
     losses = [rank["loss"] for rank in ranks]
     if reduction == "none":
-        halves = zip(*(loss.chunk(1 if case[0] is InfoNCELoss else 2) for loss in losses))
+        halves = zip(*(loss.chunk(2 if case[0] in (NTXentLoss, CLIPLoss) else 1) for loss in losses))
         torch.testing.assert_close(torch.cat([torch.cat(half) for half in halves]), alone["loss"], **tolerance)
     else:
         together = torch.stack(losses).mean() if reduction == "mean" else torch.stack(losses).sum()

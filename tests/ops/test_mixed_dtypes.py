@@ -8,7 +8,7 @@ import pytest
 import torch
 from every_op import DIFFERENTIABLE
 
-PAIRS = ["nt_xent", "info_nce, batch", "info_nce, queue", "clip_loss", "negative_cosine_similarity"]
+PAIRS = ["nt_xent", "info_nce, batch", "info_nce, queue", "clip_loss", "siglip_loss", "negative_cosine_similarity"]
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
 
 

@@ -26,6 +26,7 @@ from sslfast.kernels.triton import (
     negative_cosine_similarity,
     nt_xent,
     restore_tokens,
+    siglip_loss,
 )
 from sslfast.kernels.triton.augment_steps import resampling
 from sslfast.ops.view_params import LAYOUT
@@ -96,6 +97,7 @@ CASES = {
     ),
     "nt_xent": (lambda x: nt_xent.forward(x, random(3, 4), 0.5, None), random(3, 4)),
     "clip_loss": (lambda x: clip_loss.forward(x, random(3, 4), 0.5, None), random(3, 4)),
+    "siglip_loss": (lambda x: siglip_loss.normalize(x, random(3, 4)), random(3, 4)),
     "info_nce": (lambda x: info_nce.forward(random(3, 4), x, None, 0.5, None, True), random(3, 4)),
 }  # fmt: skip
 

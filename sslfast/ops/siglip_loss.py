@@ -1,0 +1,282 @@
+"""SigLIP's sigmoid loss of images and their texts, and both sides' gradients, without the matrix of similarities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from sslfast.kernels import reference, reference_image_text
+from sslfast.kernels.cpu import siglip_loss as cpu
+from sslfast.ops import agreement, distributed
+from sslfast.ops.autograd import differentiable, may_be_differentiated
+from sslfast.ops.checks import check_embeddings, check_reduction, check_scalar, promoted
+from sslfast.ops.registry import define_op, lazily
+
+
+def siglip_loss(
+    image: Tensor,
+    text: Tensor,
+    logit_scale: float | Tensor,
+    logit_bias: float | Tensor,
+    *,
+    normalize: bool = True,
+    reduction: str = "mean",
+    group: ProcessGroup | str | None = None,
+    gather: str = "all",
+    check_ranks: bool = True,
+) -> Tensor:
+    """SigLIP's loss of N images and their texts: of every pair by itself, whether its image and text belong together.
+
+    From raw embeddings, whose rows are L2-normalised inside to v and w, it equals
+
+        logits = logit_scale * v @ w.T + logit_bias
+        y = 2 * torch.eye(N) - 1  # an image's own text, and all others
+        -F.logsigmoid(y * logits).sum() / N
+
+    but never holds an (N, N) tensor, and makes the logits once for the loss and, with reduction "mean" or "sum" and in
+    one process, both sides' gradients. A zero row has cosine 0 to all others and gradient zero.
+
+    Args:
+        image, text: embeddings (N, D), alike in dtype (float32, bfloat16, float16, or float64 through the reference;
+            autocast promotes mixed ones) and device; row i of both belongs together.
+        logit_scale: what cosines are multiplied by, a number or a 0-dim tensor on the same device, which may require
+            grad. A model that learns its logarithm passes `log_scale.exp()`; the paper begins at 10.
+        logit_bias: what is added, likewise; the paper begins at -10.
+        normalize: False takes the rows as they are, as those of a model that has normalised them.
+        reduction: "mean" over the N images, each with the sum of its N pairs, "sum", or "none": (N,).
+        group: process group whose texts every image meets, "world" for the default one; None for this process alone.
+            Every rank returns the losses of its own N images; see `nt_xent` for the contract.
+        gather: "all" holds the rows of all ranks at once; "ring" passes them on, one rank's at a time.
+        check_ranks: compare what the ranks were called with, in a small exchange between their hosts, so that ranks
+            that differ raise instead of waiting for each other; False, once they have agreed, saves its time.
+
+    Returns:
+        float32 (float64 for float64 inputs): 0-dim, or (N,) with reduction="none". Differentiable with respect to
+        image, text, logit_scale and logit_bias; beyond the first derivative by the formula, at its memory, and not with
+        a group.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape, dtype or device, is empty, or not finite where it
+            is a number; ranks disagree on any of these or on the op.
+        RuntimeError: a rank of the group is gone.
+
+    Source: Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training", https://arxiv.org/abs/2303.15343, section
+    3.2 and algorithm 1
+    """
+    image, text = promoted(image, text)
+    check_embeddings("siglip_loss", image=image, text=text)
+    number, scale = check_scalar("siglip_loss", "logit_scale", logit_scale, image.device)
+    bias_number, bias = check_scalar("siglip_loss", "logit_bias", logit_bias, image.device)
+    check_reduction("siglip_loss", reduction)
+    if not isinstance(normalize, bool):
+        raise TypeError(f"siglip_loss: normalize must be True or False, got {normalize!r}")
+    group = distributed.find_group("siglip_loss", group, gather)
+    if group is not None and check_ranks:
+        agreement.check_ranks_agree(
+            "siglip_loss",
+            group,
+            image,
+            gather=gather,
+            reduction=reduction,
+            logit_scale=number if scale is None else scale,
+            logit_bias=bias_number if bias is None else bias,
+            normalize=normalize,
+        )
+    at_once = reduction != "none" and group is None  # the gradient will be the same multiple of every row's
+    for_image = at_once and may_be_differentiated(image, scale, bias)
+    for_text = at_once and may_be_differentiated(text)
+    return _siglip_loss(
+        image, text, scale, bias, number, bias_number, normalize, for_image, for_text, reduction,
+        distributed.name_of(group), gather,
+    )  # fmt: skip
+
+
+def _value(
+    image, text, scale, bias, logit_scale, logit_bias, normalize, for_image, for_text, reduction, group, gather
+):  # fmt: skip
+    if normalize:
+        u, factor = _unit_rows(image, text)
+    else:
+        u = torch.cat([image, text])
+        factor = u.new_empty(0, dtype=torch.promote_types(u.dtype, torch.float32))
+    (v, w), logits = _sides(u), (logit_scale, logit_bias, scale, bias)
+    losses, *sums = _sums(v, w, None, True, *logits, True, for_image, for_text)
+    if group is not None:
+        losses = _add_losses(v, w, losses, *logits, group, gather)
+    return reference.reduced(losses, reduction), u, factor, *sums
+
+
+def _gradient(
+    wanted, grad, image, text, scale, bias, logit_scale, logit_bias, normalize, for_image, for_text, reduction, group,
+    gather, u, factor, weights, dimage, dtext,
+):  # fmt: skip
+    (v, w), n = _sides(u), u.shape[0] // 2
+    if reduction == "mean":
+        grad = grad / n
+    if reduction == "none" or group is not None:
+        logits, sides = (logit_scale, logit_bias, scale, bias), (wanted[0] or wanted[2] or wanted[3], wanted[1])
+        rows = grad.expand(n).to(weights.dtype).contiguous()
+        _, weights, dimage, dtext = _sums(v, w, rows, True, *logits, False, *sides)
+        if group is not None:
+            weights, dimage, dtext = _add_sums(v, w, rows, weights, dimage, dtext, *logits, group, gather)
+        grad = grad.new_ones(())
+    dv = dw = dscale = dbias = None
+    of_images, of_texts = _sides(factor) if normalize else (None, None)
+    if wanted[0] or wanted[2]:
+        dv, dscale = _to_raw(grad, dimage, v, of_images, logit_scale, scale)
+    if wanted[1]:
+        dw, _ = _to_raw(grad, dtext, w, of_texts, logit_scale, scale)
+    if wanted[2]:
+        dscale = dscale.to(scale.dtype)
+    if wanted[3]:
+        dbias = (grad * weights.sum()).to(bias.dtype)
+    return dv, dw, dscale, dbias
+
+
+def _sides(x):
+    """Of images and of texts."""
+    n = x.shape[0] // 2
+    return x[:n], x[n:]
+
+
+def _to_raw(grad, sums, rows, factor, logit_scale, scale):
+    """grad times the gradient to raw rows, and to the scale, from the weighted sums of the rows of the other side."""
+    if factor is not None:
+        return _project(grad, sums, rows, factor, logit_scale, scale)
+    along = (sums * rows).sum()
+    return (sums * (grad * (logit_scale if scale is None else scale))).to(rows.dtype), grad * along
+
+
+def _formula(
+    image, text, scale, bias, logit_scale, logit_bias, normalize, for_image, for_text, reduction, group, gather
+):  # fmt: skip
+    distributed.check_alone("siglip_loss", group)
+    exact = torch.promote_types(image.dtype, torch.float32)
+    logits = logit_scale if scale is None else scale, logit_bias if bias is None else bias
+    return reference_image_text.siglip_loss(
+        image.to(exact), text.to(exact), *logits, normalized=not normalize, reduction=reduction
+    )
+
+
+# --- across processes: an image meets the texts of all ranks, a text the images of all ---
+
+
+def _add_losses_across(v, w, losses, logit_scale, logit_bias, scale, bias, group, gather):
+    """Losses of the images, with the texts of the other ranks too."""
+    logits = logit_scale, logit_bias, scale, bias
+    numbers = [x.detach().reshape(1) for x in (scale, bias) if x is not None]
+    losses = losses.clone()
+    for texts, *there in distributed.other_ranks([w, *numbers], distributed.group_named(group), gather):
+        losses += _sums(v, texts, None, False, *logits, True, False, False)[0]
+        for number, other in zip(numbers, there):  # where ranks differ in it, the loss is NaN
+            losses += torch.where(other == number, 0.0, float("nan"))
+    return losses
+
+
+def _add_sums_across(v, w, grad, weights, dimage, dtext, logit_scale, logit_bias, scale, bias, group, gather):
+    """What the other ranks' texts add to this rank's images, and their images, with their gradients, to its texts."""
+    logits = logit_scale, logit_bias, scale, bias
+    weights, dimage, dtext = weights.clone(), dimage.clone(), dtext.clone()
+    for images, texts, grad_there in distributed.other_ranks([v, w, grad], distributed.group_named(group), gather):
+        if len(dimage):
+            _, more, sums, _ = _sums(v, texts, grad, False, *logits, False, True, False)
+            weights, dimage = weights + more, dimage + sums
+        if len(dtext):
+            dtext += _sums(images, w, grad_there, False, *logits, False, False, True)[3]
+    return weights, dimage, dtext
+
+
+# --- the parts of it that have kernels ---
+
+
+def _reference_unit_rows(image, text):
+    exact = torch.promote_types(image.dtype, torch.float32)
+    u, factor = reference.normalize(torch.cat([image, text]).to(exact))
+    return u.to(image.dtype), factor
+
+
+def _reference_sums(v, w, factor, own, logit_scale, logit_bias, scale, bias, with_loss, with_image, with_text):
+    exact = torch.promote_types(v.dtype, torch.float32)
+    losses, weights, dimage, dtext = reference_image_text.siglip_sums(
+        v.to(exact), w.to(exact), factor, own, logit_scale if scale is None else scale.to(exact),
+        logit_bias if bias is None else bias.to(exact),
+    )  # fmt: skip
+    wanted = with_loss, with_image or with_text, with_image, with_text
+    return tuple(x if kept else x[:0] for x, kept in zip((losses, weights, dimage, dtext), wanted))
+
+
+def _reference_project(grad, sums, u, factor, logit_scale, scale):
+    exact = u.to(factor.dtype)
+    multiplier = grad * (logit_scale if scale is None else scale)
+    return reference.project(sums * multiplier, exact, factor).to(u.dtype), grad * (sums * exact).sum()
+
+
+def _fake_unit_rows(image, text):
+    n, d = image.shape
+    return image.new_empty(2 * n, d), image.new_empty(2 * n, dtype=torch.promote_types(image.dtype, torch.float32))
+
+
+def _fake_sums(v, w, factor, own, logit_scale, logit_bias, scale, bias, with_loss, with_image, with_text):
+    n, d = v.shape
+    losses, weights, image, text = (n if x else 0 for x in (with_loss, with_image or with_text, with_image, with_text))
+    dtype = torch.promote_types(v.dtype, torch.float32)
+    return tuple(v.new_empty(shape, dtype=dtype) for shape in ((losses,), (weights,), (image, d), (text, d)))
+
+
+def _fake_project(grad, sums, u, factor, logit_scale, scale):
+    return torch.empty_like(u), factor.new_empty(())
+
+
+_unit_rows = define_op(
+    "siglip_unit_rows(Tensor image, Tensor text) -> (Tensor u, Tensor factor)",
+    fake=_fake_unit_rows,
+    reference=_reference_unit_rows,
+    cpu=cpu.normalize,
+    cuda=lazily("sslfast.kernels.triton.siglip_loss", "normalize"),
+    layout={"image": "N D: float", "text": "N D: image"},
+)
+_sums = define_op(
+    "siglip_sums(Tensor image, Tensor text, Tensor? factor, bool own, float logit_scale, float logit_bias,"
+    " Tensor? scale, Tensor? bias, bool with_loss, bool with_image, bool with_text)"
+    " -> (Tensor losses, Tensor weights, Tensor dimage, Tensor dtext)",
+    fake=_fake_sums,
+    reference=_reference_sums,
+    cpu=cpu.sums,
+    cuda=lazily("sslfast.kernels.triton.siglip_loss", "sums"),
+    layout={"image": "N D: float", "text": "N D: image", "factor": "N: exact image"}
+    | dict.fromkeys(("scale", "bias"), ": float"),
+)
+_project = define_op(
+    "siglip_project(Tensor grad, Tensor sums, Tensor u, Tensor factor, float logit_scale, Tensor? scale)"
+    " -> (Tensor dz, Tensor dscale)",
+    fake=_fake_project,
+    reference=_reference_project,
+    cpu=cpu.project,
+    cuda=lazily("sslfast.kernels.triton.siglip_loss", "project"),
+    layout={"u": "N D: float", "sums": "N D: exact u", "factor": "N: exact u"}
+    | dict.fromkeys(("grad", "scale"), ": float"),
+)
+
+
+_add_losses = distributed.everywhere(
+    "siglip_add_losses(Tensor image, Tensor text, Tensor losses, float logit_scale, float logit_bias, Tensor? scale,"
+    " Tensor? bias, str group, str gather) -> Tensor",
+    _add_losses_across,
+    lambda image, text, losses, *_: torch.empty_like(losses),
+)
+_add_sums = distributed.everywhere(
+    "siglip_add_sums(Tensor image, Tensor text, Tensor grad, Tensor weights, Tensor dimage, Tensor dtext,"
+    " float logit_scale, float logit_bias, Tensor? scale, Tensor? bias, str group, str gather)"
+    " -> (Tensor, Tensor, Tensor)",
+    _add_sums_across,
+    lambda image, text, grad, *sums, **_: tuple(map(torch.empty_like, sums[:3])),
+)
+_siglip_loss = differentiable(
+    "siglip_loss(Tensor image, Tensor text, Tensor? scale, Tensor? bias, float logit_scale, float logit_bias,"
+    " bool normalize, bool for_image, bool for_text, str reduction, str? group, str gather) -> Tensor",
+    value=_value,
+    gradient=_gradient,
+    formula=_formula,
+    leaves=4,
+)
