@@ -16,7 +16,10 @@ public:
         constexpr float high = float(-kLog2e), low = float(-kLog2e - double(high));
         const Vector size = z < 0.0f ? -z : z;
         const Vector finite = size > 200.0f ? all(200) : size;  // enough for zero
-        small_ = exp2(finite * high + finite * low);
+        if constexpr (kFused)
+            small_ = exp2(fused(finite, all(high), finite * low));
+        else
+            small_ = exp2(finite * high + finite * low);
     }
 
     // log(1 + e) = 2 atanh(t), t = e / (e + 2) <= 1/3: an odd series, its coefficients fitted to 8e-9.

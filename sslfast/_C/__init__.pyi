@@ -155,6 +155,22 @@ def negatives_among_backward(
     out: Rows,
     /,
 ) -> None: ...
+def normalize_rows(z1: Rows, z2: Rows, n: int, unit: Rows, scale: int, /) -> None: ...
+def sigmoid_sums(
+    image: Rows,
+    text: Rows,
+    n: int,
+    own: bool,
+    scale: float,
+    bias: float,
+    factor: int,
+    loss: int,
+    weight: int,
+    dimage: Rows | None,
+    dtext: Rows | None,
+    /,
+) -> None: ...
+def project_sums(sums: Rows, unit: Rows, factor: int, count: int, multiplier: float, out: Rows, /) -> float: ...
 def negative_cosine_similarity(p: int, z: int, type: int, rows: int, dim: int, loss: int, /) -> None: ...
 def negative_cosine_similarity_backward(
     grad: int, p: int, z: int, type: int, rows: int, dim: int, dp: int, dz: int, /

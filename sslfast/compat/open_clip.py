@@ -1,4 +1,4 @@
-"""open_clip's loss (https://github.com/mlfoundations/open_clip, 3.3), by its name and signature."""
+"""open_clip's losses (https://github.com/mlfoundations/open_clip, 3.3), by their names and signatures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from sslfast import ops
 from sslfast.compat.unit_rows import unit_rows
 from sslfast.ops.checks import as_number
+
+DIST_IMPLS = ("bidir", "shift", "reduce", "gather")
 
 
 class ClipLoss(nn.Module):
@@ -63,17 +65,11 @@ class ClipLoss(nn.Module):
         features.append(unit_rows("ClipLoss", "text_features", text_features))
         if isinstance(logit_scale, Tensor):
             logit_scale = logit_scale.reshape(())
-        several = self.world_size > 1
-        if several:
-            size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-            if size != self.world_size:
-                raise ValueError(
-                    f"ClipLoss: world_size must be that of the default group, {size}, got {self.world_size}"
-                )
-            if not self.gather_with_grad:
-                features = [_shrunk_gradient(x, self.world_size) for x in features]
-        loss = ops.clip_loss(*features, logit_scale=logit_scale, group="world" if several else None)
-        if several and not self.local_loss:
+        group = _group("ClipLoss", self.world_size)
+        if group is not None and not self.gather_with_grad:
+            features = [_shrunk_gradient(x, self.world_size) for x in features]
+        loss = ops.clip_loss(*features, logit_scale=logit_scale, group=group)
+        if group is not None and not self.local_loss:
             mean = loss.detach().clone()
             dist.all_reduce(mean)
             loss = loss + (mean / self.world_size - loss.detach())  # the value of all, the gradient of its own
@@ -82,6 +78,62 @@ class ClipLoss(nn.Module):
         elif logit_bias is not None:
             as_number("ClipLoss", "logit_bias", logit_bias, "a tensor, a number or None")
         return {"contrastive_loss": loss} if output_dict else loss
+
+
+class SigLipLoss(nn.Module):
+    """SigLIP's sigmoid loss of image and text features, as open_clip's models give them.
+
+    Values and gradients are open_clip's, for features of any length. The result is float32 also for bfloat16 and
+    float16. Over several processes each returns the loss of its own images with the texts of all, from the default
+    group.
+
+    Args:
+        cache_labels: accepted for the signature; there are none.
+        rank, world_size: of this process, and how many there are.
+        dist_impl: how texts go round: one process's at a time with "bidir" (None), "shift" and "reduce", all at once
+            with "gather".
+
+    Raises:
+        ValueError: the dist_impl is unknown; in the call: features do not go together, or there is no process group of
+            that size.
+    """
+
+    def __init__(
+        self, cache_labels: bool = False, rank: int = 0, world_size: int = 1, dist_impl: str | None = None
+    ) -> None:
+        super().__init__()
+        self.dist_impl = dist_impl or "bidir"
+        if self.dist_impl not in DIST_IMPLS:
+            raise ValueError(f"SigLipLoss: dist_impl must be None or one of {', '.join(DIST_IMPLS)}, got {dist_impl!r}")
+        self.cache_labels, self.rank, self.world_size = cache_labels, rank, world_size
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor | float,
+        logit_bias: Tensor | float | None,
+        output_dict: bool = False,
+    ) -> Tensor | dict[str, Tensor]:
+        """image_features, text_features: (N, D); logit_scale: what their products are multiplied by; logit_bias: what
+        is added, None for nothing."""
+        scale, bias = (
+            x.reshape(()) if isinstance(x, Tensor) else x
+            for x in (logit_scale, 0.0 if logit_bias is None else logit_bias)
+        )
+        group, gather = _group("SigLipLoss", self.world_size), "all" if self.dist_impl == "gather" else "ring"
+        loss = ops.siglip_loss(image_features, text_features, scale, bias, normalize=False, group=group, gather=gather)
+        return {"contrastive_loss": loss} if output_dict else loss
+
+
+def _group(loss: str, world_size: int) -> str | None:
+    """What an op is told of the processes: all, or this one alone."""
+    if world_size <= 1:
+        return None
+    size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if size != world_size:
+        raise ValueError(f"{loss}: world_size must be that of the default group, {size}, got {world_size}")
+    return "world"
 
 
 def _shrunk_gradient(x: Tensor, by: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from gloo import run_ranks
 from torch import Tensor
 
-from sslfast.compat.open_clip import ClipLoss
+from sslfast.compat.open_clip import ClipLoss, SigLipLoss
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -33,10 +34,30 @@ def formula(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
+def sigmoid_formula(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor | float) -> Tensor:
+    labels = 2 * torch.eye(len(image), device=image.device, dtype=image.dtype) - 1
+    return -F.logsigmoid(labels * (scale * image @ text.T + bias)).sum() / len(image)
+
+
 def value_and_gradients(loss: Any, leaves: list[Tensor]) -> list[Tensor]:
     image, text, log_scale = leaves
     value = loss(F.normalize(image, dim=-1), F.normalize(text, dim=-1), log_scale.exp())
     return [value.detach(), *torch.autograd.grad(value, leaves)]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 33])
+def test_siglip_in_one_process(rows: int, device: str) -> None:
+    """Features as they are, whatever their length; the gradient to them, too, is open_clip's."""
+    leaves, bias = inputs(rows, device), torch.tensor(-3.0, device=device, requires_grad=True)
+    found = []
+    for loss in (SigLipLoss(), sigmoid_formula):
+        value = loss(*leaves, bias)
+        found.append([value.detach(), *torch.autograd.grad(value, [*leaves, bias])])
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+    image, text, scale = (x.detach() for x in leaves)
+    torch.testing.assert_close(SigLipLoss()(image, text, 2.0, None), sigmoid_formula(image, text, scale, 0.0))
+    in_shape = SigLipLoss(cache_labels=True)(image, text, scale.reshape(1), bias.reshape(1), output_dict=True)
+    torch.testing.assert_close(in_shape["contrastive_loss"], found[0][0])
 
 
 @pytest.mark.parametrize("rows", [1, 2, 33])
@@ -73,11 +94,16 @@ def test_what_is_not_served_says_what_to_use() -> None:
     ):
         with pytest.raises(ValueError, match=match):
             ClipLoss(**options)
+    with pytest.raises(ValueError, match="dist_impl must be None or one of bidir, shift, reduce, gather, got 'tree'"):
+        SigLipLoss(dist_impl="tree")
     x = F.normalize(torch.randn(5, 4), dim=-1)
     with pytest.raises(ValueError, match="world_size must be that of the default group, 1, got 2"):
         ClipLoss(world_size=2)(x, x, 3.0)
+    with pytest.raises(ValueError, match="SigLipLoss: world_size must be that of the default group, 1, got 2"):
+        SigLipLoss(world_size=2)(x, x, 3.0, -1.0)
 
 
+BIAS = -3.0
 MODES = [(True, True), (False, True), (False, False)]  # local_loss, gather_with_grad
 
 
@@ -89,7 +115,11 @@ def of_this_rank() -> list[list[Tensor]]:
     for local_loss, gather_with_grad in MODES:
         loss = ClipLoss(local_loss, gather_with_grad, rank=rank, world_size=2)
         found.append(value_and_gradients(loss, leaves))
-        dist.all_reduce(found[-1][3].div_(2))
+    for dist_impl in ("bidir", "gather"):
+        loss = SigLipLoss(rank=rank, world_size=2, dist_impl=dist_impl)
+        found.append(value_and_gradients(partial(loss, logit_bias=BIAS), leaves))
+    for _, *_, scale in found:
+        dist.all_reduce(scale.div_(2))
     return found
 
 
@@ -97,7 +127,8 @@ def test_two_processes(tmp_path) -> None:
     """The loss of all; gradients twice as large, which DDP halves, but for the features in open_clip's default."""
     whole, image, text, scale = value_and_gradients(formula, inputs(8, dtype=torch.float64))
     ranks = run_ranks(of_this_rank, 2, tmp_path)
-    for mode, both in zip(MODES, zip(*ranks)):
+    by_mode = list(zip(*ranks))
+    for mode, both in zip(MODES, by_mode):
         local_loss, gather_with_grad = mode
         values = torch.stack([found[0] for found in both])
         torch.testing.assert_close(values.mean(), whole)
@@ -106,3 +137,9 @@ def test_two_processes(tmp_path) -> None:
         for rank, found in enumerate(both):
             mine = slice(4 * rank, 4 * rank + 4)
             torch.testing.assert_close(found[1:], [factor * image[mine], factor * text[mine], scale])
+    whole, image, text, scale = value_and_gradients(partial(sigmoid_formula, bias=BIAS), inputs(8, dtype=torch.float64))
+    for both in by_mode[len(MODES) :]:
+        torch.testing.assert_close(torch.stack([found[0] for found in both]).mean(), whole)
+        for rank, found in enumerate(both):
+            mine = slice(4 * rank, 4 * rank + 4)
+            torch.testing.assert_close(found[1:], [2 * image[mine], 2 * text[mine], scale])
