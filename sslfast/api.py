@@ -90,7 +90,7 @@ def check_output(path: Path) -> None:
 
 
 def pretrain(
-    method: str | PretrainConfig | type[Method],
+    method: str | PretrainConfig | type[Method] | Run,
     *,
     data: Any = None,
     backbone: Any = None,
@@ -107,8 +107,8 @@ def pretrain(
         run = sslfast.pretrain("simclr", data=dataset, backbone="timm:resnet18@pretrained", epochs=5)
 
     Args:
-        method: a method, which takes the recipe for `data`; a recipe by its own name; a method's `Config`; or a class
-            of one's own.
+        method: a method, which takes the recipe for `data`; a recipe by its own name; a method's `Config`; a class of
+            one's own; or a run to `resume`, perhaps with more epochs.
         data: a name as on the command line (photos, folder:PATH, wds:SHARDS, module:name); a dataset of torch or of
             Hugging Face, or arrays, of images with or without labels; or a pair of them, for training and testing.
         backbone: a name (`models.build_backbone`), `timm:NAME@pretrained`, a run to begin with, or a module.
@@ -127,6 +127,8 @@ def pretrain(
     settings |= {field: name(value) for field, value, name in given if value is not None}
     if isinstance(method, type):
         method = register(method).Config.method
+    if isinstance(method, Run):
+        method, output = method.settings, output or method.folder
     if isinstance(method, PretrainConfig):
         name, config = method.method, method
     else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -60,11 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = _command(arguments[0])
         for module in modules:
             import_module(module)
-        return command(arguments[1:])
+        status = command(arguments[1:])
+        sys.stdout.flush()  # whoever does not listen any more shows here, and not when Python ends
+        return status
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
     except (UsageError, ValueError, TypeError, ImportError) as error:
         return _fail(error, 2)
+    except BrokenPipeError:  # as of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         named = error.strerror and error.filename  # else its words are ours
         return _fail(f"{error.strerror}: {error.filename}" if named else error, 1 if error.errno in NO_ROOM else 2)

@@ -18,9 +18,10 @@ class Compare:
     """What to compare."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
-    """The run folders, evaluated before."""
+    """The run folders, evaluated before; what else is named, as by runs/*, is passed over."""
     output: tuple[Path, ...] = (Path("compare.csv"), Path("compare.png"))
-    """Files to write: .csv has a row for each result, .md the table, .png, .svg or .pdf the picture."""
+    """Files to write: .csv has a row for each result, .md the table, .html a page with it and the curves, .png, .svg or
+    .pdf the picture."""
 
 
 def compare(arguments: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from typing import Generic, Literal, TypeVar
 
 from sslfast.cli.parse import UsageError, parse
 from sslfast.config import PretrainConfig
+from sslfast.evaluate import Run
 from sslfast.recipes import RECIPES, recipe_for
 
 Config = TypeVar("Config", bound=PretrainConfig)
@@ -26,6 +27,7 @@ NAME is a method, which takes the recipe for its --data, or a recipe by its own 
 A method of your own is module:Class, or a name that a module registers which --import MODULE brings.
 
 sslfast pretrain NAME --help explains every option of NAME with its default.
+sslfast pretrain --resume RUN continues a run as it was begun; --epochs N makes it longer.
 """
 
 
@@ -75,7 +77,8 @@ def pretrain(arguments: Sequence[str]) -> int:
             command=shlex.join(command),
         )
     except train.Interrupted as stopped:
-        print(f"sslfast: {stopped}; continue with: {shlex.join(resume_command(command))}", file=sys.stderr)
+        resume = shlex.join(["sslfast", "pretrain", "--resume", str(run.output)])
+        print(f"sslfast: {stopped}; continue with: {resume}", file=sys.stderr)
         return 130
     if summary:
         print(f"run       {summary.run}")
@@ -95,6 +98,8 @@ def read(arguments: Sequence[str]) -> Pretrain:
     Raises:
         UsageError: they do not fit. ValueError: a field is out of its range.
     """
+    if arguments[0].partition("=")[0] == "--resume":
+        return resumed(arguments)
     name, options = arguments[0], explicit(arguments[1:])
     if name.startswith("-"):
         raise UsageError(f"pretrain wants the name of a method or recipe before {name}: {', '.join(RECIPES)}")
@@ -108,24 +113,29 @@ def read(arguments: Sequence[str]) -> Pretrain:
     return parse(kind, options, command=f"pretrain {name}", about=about, default=default)
 
 
+def resumed(arguments: Sequence[str]) -> Pretrain:
+    """What `sslfast pretrain --resume RUN` with these arguments would do: the run's own options are the defaults.
+
+    Raises:
+        UsageError: no run is named, or they do not fit. FileNotFoundError: it is no run.
+    """
+    words = iter(arguments)
+    folder = next(words).partition("=")[2] or next(words, "")
+    if not folder or folder.startswith("-"):
+        raise UsageError("--resume wants the folder of a run, or the name of a method or recipe before it")
+    run = Run(Path(folder))
+    default = Pretrain(run.settings, RunOptions(run.folder, resume="yes"))
+    about = f"Continue {folder} from its last checkpoint."
+    command = f"pretrain --resume {folder}"
+    return parse(Pretrain[type(run.settings)], list(words), command=command, about=about, default=default)
+
+
 def explicit(options: Sequence[str]) -> list[str]:
     """The options, where a --resume without a value is --resume yes."""
     found = []
     for word, following in zip(options, [*options[1:], None]):
         found.append("--resume=yes" if word == "--resume" and following not in RESUME else word)
     return found
-
-
-def resume_command(command: Sequence[str]) -> list[str]:
-    """The command that continues the run which `command` began."""
-    words = iter(explicit(command))
-    kept = []
-    for word in words:
-        if word in ("--init-from", "--init_from", "--resume"):
-            next(words, None)
-        elif not word.startswith(("--init-from=", "--init_from=", "--resume=")) and word != "--overwrite":
-            kept.append(word)
-    return [*kept, "--resume"]
 
 
 def option(options: Sequence[str], flag: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,11 @@ from sslfast._extras import require
 from sslfast._files import printable, replacing, write_text
 from sslfast.evaluate.results import read_results
 from sslfast.evaluate.run import Run
+from sslfast.report import figures
+from sslfast.report.differences import by_seed, differing, word
 from sslfast.report.figures import TEN
 from sslfast.report.names import BASELINES, METHOD_NAMES, PROTOCOL_NAMES, headline
+from sslfast.report.templates import render
 from sslfast.report.verdict import spread_of
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -27,19 +31,22 @@ INK = "#1c2126"
 class Comparison:
     """The results of runs, a row a run and a column a protocol and data set; what a run lacks is a dash.
 
+    What their configurations differ in has a column each; runs that differ in their seeds alone, a row of their mean.
+
         print(Comparison(["runs/simclr", "runs/moco"]).text())
 
     Args:
-        runs: run folders, in the order of the rows.
+        runs: run folders, in the order of the rows; other files and folders among them are passed over.
 
     Raises:
-        FileNotFoundError: one is no run folder. ValueError: a file of one is damaged; no run has a result.
+        FileNotFoundError: none is a run folder. ValueError: a file of one is damaged; no run has a result.
     """
 
     def __init__(self, runs: Sequence[str | Path]) -> None:
         if not runs:
             raise ValueError("runs must name at least one run folder, got none")
-        self.runs = [Run(Path(run)) for run in runs]
+        self.runs, self.passed_over = _runs(runs)
+        self.differing = differing([run.config for run in self.runs])
         self.results = [self._of(run) for run in self.runs]
         self.columns = list(dict.fromkeys(column for results in self.results for column in results))
         if not self.columns:
@@ -95,14 +102,16 @@ class Comparison:
                 writer.writerows(self.records())
         elif path.suffix == ".md":
             write_text(path, self.markdown())
+        elif path.suffix == ".html":
+            write_text(path, self.page())
         else:
             self._draw(path)
 
     @staticmethod
     def check(path: Path) -> None:
         """Raise ValueError if `write` does not know this kind of file."""
-        if path.suffix not in (".csv", ".md", *PICTURES):
-            raise ValueError(f"output must end in .csv, .md, .png, .svg or .pdf, got {path}")
+        if path.suffix not in (".csv", ".md", ".html", *PICTURES):
+            raise ValueError(f"output must end in .csv, .md, .html, .png, .svg or .pdf, got {path}")
 
     @staticmethod
     def _of(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
@@ -116,13 +125,43 @@ class Comparison:
         return PROTOCOL_NAMES.get(protocol, protocol) + (f"{between}{data}" if several else "")
 
     def _table(self) -> list[list[str]]:
-        rows = [["run", "method", "backbone", "epochs", *map(self._title, self.columns)]]
+        rows = [["run", "method", "backbone", "epochs", *self.differing, *map(self._title, self.columns)]]
         for label, run, results in zip(self.labels, self.runs, self.results):
             config = run.config
             method = METHOD_NAMES.get(config["method"], config["method"])
             cells = [self._cell(results.get(column), column) for column in self.columns]
-            rows.append([label, method, config["backbone"], _epochs(run, results), *cells])
+            own = [word(config[name]) for name in self.differing]
+            rows.append([label, method, config["backbone"], _epochs(run, results), *own, *cells])
+        for members in by_seed([run.config for run in self.runs]):
+            first = rows[1 + members[0]]
+            means = [self._mean([self.results[k].get(column) for k in members]) for column in self.columns]
+            rows.append([f"mean of {len(members)} seeds", *first[1 : 4 + len(self.differing)], *means])
         return rows
+
+    @staticmethod
+    def _mean(results: list[dict[str, Any] | None]) -> str:
+        """The mean over runs ± their standard deviation; a dash if one of them has no such result."""
+        if None in results:
+            return NOTHING
+        metric = results[0].get("metric", "accuracy")
+        values = [result[metric] for result in results]
+        spread = statistics.stdev(values)
+        return f"{headline(metric, statistics.mean(values))} ± " + (
+            f"{100 * spread:.1f}" if metric == "accuracy" else f"{spread:.2g}"
+        )
+
+    def page(self) -> str:
+        """One HTML page, with nothing outside it: the table, its notes, and the runs' curves over one another."""
+        curves = {
+            title: {
+                label: ([line["epoch"] for line in run.metrics if name in line], values)
+                for label, run in zip(self.labels, self.runs)
+                if (values := [line[name] for line in run.metrics if name in line])
+            }
+            for name, title in (("loss", "Loss"), ("knn_accuracy", "kNN accuracy on the test examples"))
+        }
+        pictures = {title: figures.curves(lines, label=title) for title, lines in curves.items() if lines}
+        return render("compare.html.j2", rows=self._table(), notes=self._notes(), pictures=pictures)
 
     def _cell(self, result: dict[str, Any] | None, column: tuple[str, str]) -> str:
         """As 55.5% ± 0.3 (35.4% ± 2.1)*: the value, its deviation, random init's, a star for other terms."""
@@ -138,7 +177,8 @@ class Comparison:
         return text + ("" if _terms(result) == self.usual[column] else "*")
 
     def _notes(self) -> list[str]:
-        notes = [f"In parentheses: {BASELINES['random_init']}, the same network before training."]
+        notes = [f"Passed over, being no run: {', '.join(self.passed_over)}."] if self.passed_over else []
+        notes += [f"In parentheses: {BASELINES['random_init']}, the same network before training."]
         for column in self.columns:
             there = {label: results[column] for label, results in zip(self.labels, self.results) if column in results}
             for key in (key for key in BASELINES if key != "random_init"):
@@ -208,6 +248,25 @@ def _most(terms: list[dict[str, Any]]) -> dict[str, Any]:
     """The terms that are there most often."""
     counts = Counter(json.dumps(own, sort_keys=True) for own in terms)
     return json.loads(counts.most_common(1)[0][0])
+
+
+def _runs(paths: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
+    """The runs among some paths, and the names of the others.
+
+    Raises:
+        FileNotFoundError: there is no such path, or none is a run.
+    """
+    runs, others = [], []
+    for path in map(Path, paths):
+        if path.is_dir() and (path / "config.json").is_file():
+            runs.append(Run(path))
+        elif path.exists():
+            others.append(printable(path.name))
+        else:
+            raise FileNotFoundError(f"there is no run folder {path}")
+    if not runs:
+        raise FileNotFoundError(f"none of {', '.join(map(str, paths))} is a run")
+    return runs, others
 
 
 def _epochs(run: Run, results: dict[tuple[str, str], dict[str, Any]]) -> str:

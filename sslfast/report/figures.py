@@ -70,6 +70,20 @@ def curve(
         return _svg(figure, f"{label} over epochs")
 
 
+def curves(lines: dict[str, tuple[Sequence[float], Sequence[float]]], *, label: str) -> str:
+    """Several lines over epochs, by name their (x, y), a colour each."""
+    with _style():
+        figure, axes = _axes()
+        for k, (name, (x, y)) in enumerate(lines.items()):
+            points = _thinned(np.asarray(x, float)), _thinned(np.asarray(y, float))
+            marker = "o" if len(points[0]) < 20 else None
+            axes.plot(*points, color=TEN[k % len(TEN)], label=name, marker=marker, markersize=3)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+        axes.set_xlim(left=0)
+        axes.set(xlabel="epoch", ylabel=label)
+        return _svg(figure, f"{label} over epochs")
+
+
 def few_labels(lines: dict[str, tuple[Sequence[int], Sequence[float], Sequence[float]]]) -> str:
     """Accuracies in per cent over labels a class: by name the (n, means, standard deviations)."""
     with _style():

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from sslfast._extras import require
 from sslfast._files import write_text
 from sslfast._version import __version__
 from sslfast.evaluate.protocols import PROTOCOLS
@@ -18,6 +17,7 @@ from sslfast.report.illustrations import illustrations
 from sslfast.report.material import Material, Unavailable
 from sslfast.report.names import BASELINES, METHOD_NAMES, PROTOCOL_NAMES, headline
 from sslfast.report.sections import SECTIONS, Section
+from sslfast.report.templates import render
 from sslfast.report.verdict import spread_of, verdict
 
 FILE = "report.html"
@@ -51,10 +51,8 @@ def build(
     material = Material(run, data_root=root, download=download, device=device)
     made = {"What it was asked": illustrations, **SECTIONS}
     sections = {title: _section(make, material) for title, make in made.items()}
-    jinja = require("jinja2", extra="train")
-    loader = jinja.FileSystemLoader(Path(__file__).parents[1] / "templates")
-    environment = jinja.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         title=_title(material.config),
         folder=run.resolve().name,
         facts=_facts(material.run),

@@ -59,8 +59,8 @@ def curves(material: Material) -> Section:
 
 # name in metrics.jsonl -> (caption, axis label)
 CURVES = {
-    "loss": ("Loss", "loss (nats)"),
-    "knn_accuracy": ("kNN accuracy on the test images", "accuracy (%)"),
+    "loss": ("Loss", "loss"),
+    "knn_accuracy": ("kNN accuracy on the test examples", "accuracy (%)"),
     "std": ("Spread of the embeddings", "std × √dimensions"),
     "effective_rank": ("Effective rank of the embeddings", "dimensions"),
     "accuracy": ("Accuracy of the pretext task, on single batches", "accuracy"),
@@ -105,7 +105,7 @@ def embedding(material: Material) -> Section:
     """A t-SNE map of test features."""
     features, labels = material.test_features, material.test.labels[material.test_sample]
     if len(features) < 4:
-        raise Unavailable("a map needs at least four test images")
+        raise Unavailable(f"a map needs at least four test {material.run.modality.unit}")
     perplexity = min(30.0, (len(features) - 1) / 3)
     seed = material.config["seed"] % 2**32
     tsne = require("sklearn.manifold", extra="train").TSNE(
@@ -114,7 +114,8 @@ def embedding(material: Material) -> Section:
     points = tsne.fit_transform(features.numpy())
     svg = figures.scatter(points, labels.numpy(), material.test.classes)
     text = (
-        f"t-SNE of the backbone's features of {len(features)} test images (cosine distance, perplexity {perplexity:g});"
+        f"t-SNE of the backbone's features of {len(features)} test {material.run.modality.unit} "
+        f"(cosine distance, perplexity {perplexity:g});"
         " what labels there are only colour the points. Distances between far groups mean little."
     )
     return Section(text, "figures", [("", svg)], half=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,9 +78,9 @@ def clear_temporary(run: Path) -> None:
             path.unlink()
 
 
-def clear_folder(run: Path) -> None:
-    """Remove what an earlier run left in `run`, and nothing else."""
-    for name in CONTENTS:
+def clear_folder(run: Path, contents: Sequence[str] = CONTENTS) -> None:
+    """Remove what an earlier run left in `run`, or a part of it, and nothing else."""
+    for name in contents:
         path = run / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

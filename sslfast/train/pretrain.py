@@ -19,7 +19,16 @@ from sslfast.evaluate import Run
 from sslfast.evaluate.features import fingerprint
 from sslfast.methods import method_named
 from sslfast.methods.registry import path_of_own
-from sslfast.train.folder import Resume, beginning, clear_folder, clear_temporary, write_config, write_environment
+from sslfast.schedule import warmup_cosine
+from sslfast.train.folder import (
+    EXPORTED,
+    Resume,
+    beginning,
+    clear_folder,
+    clear_temporary,
+    write_config,
+    write_environment,
+)
 from sslfast.train.launch import launch
 from sslfast.train.lock import RunLock
 from sslfast.train.loop import Summary, Training
@@ -44,8 +53,9 @@ def pretrain(
     Args:
         config: the method's `Config`.
         run: the run folder; it must be empty or not there, unless `resume` or `overwrite`.
-        resume: continue from run/checkpoints/last.ckpt, with the same bits as if it had never stopped. "auto": begin if
-            nothing is there to continue, and take the checkpoint before if the last one is damaged.
+        resume: continue from run/checkpoints/last.ckpt, with the same bits as if it had never stopped; with more epochs
+            than it had, along the schedules of that many. "auto": begin if nothing is there to continue, and take the
+            checkpoint before if the last one is damaged.
         init_from: begin with the weights of a run, of what it exported, of a checkpoint, or of a .safetensors file. A
             `config.backbone` that is such a folder, or `timm:NAME@pretrained`, does the same (`start.start_of`).
         overwrite: remove the earlier run that is in `run`.
@@ -77,7 +87,8 @@ def pretrain(
         begun: dict[str, str] | None = None
         note: str | None = None
         if begin == "resume":
-            note = _fell_back(run, restore_state(training, fall_back=resume == "auto"))
+            path, epochs = restore_state(training, fall_back=resume == "auto")
+            note = "; ".join(filter(None, [_fell_back(run, path), _made_longer(training, epochs)]))
         elif init_from:
             note = initialise(training, init_from)
             # By the SHA-256 that results.json of the run it came from has.
@@ -86,6 +97,8 @@ def pretrain(
             clear_temporary(run)
             if begin == "new":
                 clear_folder(run)
+            elif training.epoch < config.epochs:
+                clear_folder(run, [EXPORTED])  # of a run that was finished when it was shorter
             path = path_of_own(method)
             write_config(run, config.to_dict() | ({"method_class": path} if path else {}))
             training.modality.save(run)
@@ -93,7 +106,7 @@ def pretrain(
             write_environment(run, **devices, command=command, init_from=begun, resume=begin == "resume")
         fabric.barrier()
         with saying_what_fits(_smaller(config)):
-            return training.fit(warning=note)
+            return training.fit(warning=note or None)
 
 
 def on_main(fabric: Any, decide: Callable[[], Result], *, send: bool = True) -> Result | None:
@@ -148,6 +161,21 @@ def _fell_back(run: Path, found: Path) -> str | None:
     if found == run / CHECKPOINT:
         return None
     return f"{CHECKPOINT} is damaged or gone: continuing from {found.relative_to(run)}"
+
+
+def _made_longer(training: Training, epochs: int) -> str | None:
+    """What a run that had other `epochs` does differently from now on."""
+    step, longer = training.step, training.config.epochs
+    if longer == epochs:
+        return None
+    total = epochs * training.steps_per_epoch
+    warmup = min(total, round(training.config.warmup_epochs * training.steps_per_epoch))
+    before = warmup_cosine(step, peak=training.peak, total=total, warmup=warmup) if step < total else 0.0
+    after = f"{training.learning_rate(step):.3g}" if step < training.total else "0"
+    return (
+        f"epochs {epochs} -> {longer}: after step {step} the learning rate is {after} instead of {before:.3g}, "
+        f"on the cosine of {longer} epochs, and so are other schedules of the method"
+    )
 
 
 def ensure_trained(

@@ -49,8 +49,8 @@ def save_state(training: Training) -> list[dict[str, str]]:
     return list(skipped)
 
 
-def restore_state(training: Training, *, fall_back: bool = False) -> Path:
-    """Take up the run's last checkpoint, and return its path.
+def restore_state(training: Training, *, fall_back: bool = False) -> tuple[Path, int]:
+    """Take up the run's last checkpoint, and return its path and the epochs that it was to be one of.
 
     Args:
         fall_back: if it is damaged or gone, the newest that is not.
@@ -63,7 +63,8 @@ def restore_state(training: Training, *, fall_back: bool = False) -> Path:
     # A field that the checkpoint is older than had what is its default now.
     old = {**type(config)().to_dict(), **state["config"], "processes": len(state["rng"])}
     new = {**config.to_dict(), "processes": training.fabric.world_size}
-    if different := differences(old, new):
+    longer = {"epochs": max(old["epochs"], new["epochs"])}  # a run may be made longer
+    if different := differences(old | longer, new):
         raise ValueError(f"{run} cannot be resumed with another configuration: {'; '.join(different)}")
     if state["examples"] != len(training.train_set):
         raise ValueError(
@@ -83,4 +84,4 @@ def restore_state(training: Training, *, fall_back: bool = False) -> Path:
     training.losses, training.alarmed, training.knn = state["losses"], state["alarmed"], state["knn_accuracy"]
     training.rng = state["rng"][training.fabric.global_rank]
     training.saved = training.step if path == run / CHECKPOINT else None
-    return path
+    return path, old["epochs"]

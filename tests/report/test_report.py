@@ -153,7 +153,7 @@ def test_configuration_and_environment_are_in_full(evaluated):
 
 def test_curves_are_drawn_from_the_metrics(evaluated):
     page, _, _ = evaluated
-    for caption in ("Loss", "kNN accuracy on the test images", "Effective rank", "Spread", "Learning rate", "Speed"):
+    for caption in ("Loss", "kNN accuracy on the test examples", "Effective rank", "Spread", "Learning rate", "Speed"):
         assert caption in page.text
     assert page.tags.count("svg") == 6 + 2
     assert "currentColor" in page.source or "var(--ink)" in page.source  # figures follow light and dark

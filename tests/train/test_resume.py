@@ -54,7 +54,7 @@ def test_killed_and_interrupted_run_has_the_bits_of_an_uninterrupted_one(tmp_pat
     process.send_signal(signal.SIGINT)
     _, words = process.communicate()
     assert process.returncode == 130
-    assert "continue with: sslfast pretrain simclr" in words.splitlines()[-1]
+    assert f"continue with: sslfast pretrain --resume {broken}" in words.splitlines()[-1]
     assert words.splitlines()[-1].endswith("--resume")
     state = load_checkpoint(broken / "checkpoints" / "last.ckpt")
     assert 6 <= state["step"] < 22  # in the middle of the first epoch
