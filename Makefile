@@ -29,9 +29,10 @@ kills: $(VENV)/dev.stamp  ## 100 processes killed while they train, and every ru
 fuzz: $(VENV)/dev.stamp  ## odd calls of everything public for SECONDS from SEED, each beside the reference
 	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) --seed $(SEED)
 
-lint: $(VENV)/dev.stamp  ## style, and the formatting that ruff would give
+lint: $(VENV)/dev.stamp  ## style, the formatting that ruff would give, types of what is public
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 bench: $(VENV)/dev.stamp  ## every op beside its peers; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py

@@ -7,7 +7,7 @@ import math
 import sys
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from sslfast import ops
 from sslfast.ops.checks import FLOATS, as_int, as_number, check_module
 
-SCHEDULES = ("cosine", None)
-BUFFERS = ("copy", "average", "ignore")
+Buffers = Literal["copy", "average", "ignore"]
+BUFFERS = get_args(Buffers)
 
 
 class EMA(nn.Module):
@@ -69,10 +69,10 @@ class EMA(nn.Module):
         self,
         model: nn.Module,
         momentum: float = 0.996,
-        schedule: str | None = None,
+        schedule: Literal["cosine"] | None = None,
         *,
         total_steps: int | None = None,
-        buffers: str = "copy",
+        buffers: Buffers = "copy",
         dtype: torch.dtype | None = None,
         teacher: nn.Module | None = None,
     ) -> None:
@@ -134,8 +134,9 @@ class EMA(nn.Module):
 
     def momentum_at(self, step: int | Tensor) -> float | Tensor:
         """m of update number `step`; a 0-dim tensor if the step is one and there is a schedule."""
-        if self.schedule is None:
+        if self.schedule is None or self.total_steps is None:
             return self.momentum
+        cosine: float | Tensor
         if isinstance(step, Tensor):
             cosine = torch.cos(step.double().clamp(max=self.total_steps) * (math.pi / self.total_steps))
         else:
@@ -260,19 +261,19 @@ def _unwrapped(model: nn.Module) -> nn.Module:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
         elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod
+            model = model.get_submodule("_orig_mod")
         else:
             return model
 
 
-def _check(model, momentum, schedule, total_steps, buffers, dtype, teacher) -> None:
+def _check(model: Any, momentum: Any, schedule: Any, total_steps: Any, buffers: Any, dtype: Any, teacher: Any) -> None:
     check_module("EMA", "model", model)
     if teacher is not None and (not isinstance(teacher, nn.Module) or teacher is model):
         raise TypeError(f"EMA: teacher must be another module, or None, got {type(teacher).__name__}")
     as_number("EMA", "momentum", momentum)
     if not 0 <= momentum <= 1:
         raise ValueError(f"EMA: momentum must be in [0, 1], got {momentum}")
-    if schedule not in SCHEDULES:
+    if schedule not in ("cosine", None):
         raise ValueError(f'EMA: schedule must be "cosine" or None, got {schedule!r}')
     if schedule == "cosine" and (total_steps is None or as_int("EMA", "total_steps", total_steps) < 1):
         raise ValueError(f"EMA: total_steps must be given for the cosine schedule, at least 1, got {total_steps!r}")

@@ -57,9 +57,9 @@ class GradCache:
         loss: Callable[..., Tensor],
         chunk_size: int | None,
         *,
-        no_sync: Callable[[], AbstractContextManager] | None = None,
+        no_sync: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> None:
-        self.encoders = list(encoders) if isinstance(encoders, (list, tuple)) else [encoders]
+        self.encoders: list[Any] = list(encoders) if isinstance(encoders, (list, tuple)) else [encoders]
         if not self.encoders:
             raise ValueError("GradCache: encoders must be one or more, got none")
         for name, function in (*(("encoders", x) for x in self.encoders), ("loss", loss)):
@@ -92,7 +92,7 @@ class GradCache:
             whole = _Embeddings.apply(lambda grads: self._second_pass(rows, lengths, grads), anchor, *whole)
         return self.loss(*whole, **options)
 
-    def _cut(self, x: Any) -> list[tuple[tuple, dict[str, Any]]]:
+    def _cut(self, x: Any) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
         """The arguments of an encoder, chunk by chunk."""
         if self.chunk_size is None:
             if not isinstance(x, list) or not x:
@@ -114,32 +114,33 @@ class GradCache:
     ) -> None:
         """Every chunk forward again, with a graph, and backward with its part of the gradients to the embeddings."""
         following = iter(grads)
-        todo = []
+        todo: list[tuple[_Chunk, tuple[Tensor | None, ...]]] = []
         for row, sizes in zip(rows, lengths):
             pieces = [_pieces(next(following), list(column)) for column in zip(*sizes, strict=True)]
             if row[0].trainable and any(piece is not None for column in pieces for piece in column):
                 todo += zip(row, zip(*pieces, strict=True))
         last = {id(chunk.encoder) if self.no_sync is None else None: chunk for chunk, _ in todo}
-        for chunk, pieces in todo:
+        for chunk, its in todo:
             with nullcontext() if chunk in last.values() else self._unsynchronised(chunk.encoder):
-                chunk.backward(pieces)
+                chunk.backward(its)
 
-    def _unsynchronised(self, encoder: Encoder) -> AbstractContextManager:
-        return (self.no_sync or getattr(encoder, "no_sync", nullcontext))()
+    def _unsynchronised(self, encoder: Encoder) -> AbstractContextManager[Any]:
+        no_sync = getattr(encoder, "no_sync", nullcontext) if self.no_sync is None else self.no_sync
+        return no_sync()
 
 
 class _Embeddings(torch.autograd.Function):
     """The embeddings of the first pass as they are; their gradients set off the second pass."""
 
     @staticmethod
-    def forward(ctx, second_pass, anchor, *embeddings):
+    def forward(ctx: Any, second_pass: Callable[..., None], anchor: Tensor, *embeddings: Tensor) -> tuple[Tensor, ...]:
         ctx.second_pass = second_pass
         ctx.set_materialize_grads(False)
         return embeddings
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *grads):
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[None, ...]:
         ctx.second_pass(grads)
         return None, None, *(None for _ in grads)
 
@@ -147,7 +148,7 @@ class _Embeddings(torch.autograd.Function):
 class _Chunk:
     """A chunk of an encoder's batch, and the state in which it was encoded first."""
 
-    def __init__(self, encoder: Encoder, args: tuple, kwargs: dict[str, Any]) -> None:
+    def __init__(self, encoder: Encoder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.encoder, self.args, self.kwargs = encoder, args, kwargs
         self.tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if any(x.grad_fn is not None for x in self.tensors):
@@ -168,7 +169,8 @@ class _Chunk:
             set_device_states(self.devices, self.device_rng)
             pairs = [(x, grad) for x, grad in zip(self._outputs(), grads) if grad is not None and x.requires_grad]
             if pairs:
-                torch.autograd.backward(*zip(*pairs))
+                outputs, theirs = zip(*pairs)
+                torch.autograd.backward(outputs, theirs)
 
     def _outputs(self) -> tuple[Tensor, ...]:
         with ExitStack() as stack:
@@ -182,7 +184,7 @@ class _Chunk:
         return outputs
 
 
-def _arguments(x: Any) -> tuple[tuple, dict[str, Any]]:
+def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(x, Mapping):
         return (), dict(x)
     return (x if isinstance(x, tuple) else (x,)), {}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
 
 from sslfast.kernels.reference import normalize
 from sslfast.ops import agreement, distributed
 from sslfast.ops.checks import as_int, check_embeddings
+from sslfast.ops.distributed import Group
 
 
 class KeyQueue(nn.Module):
@@ -40,7 +40,7 @@ class KeyQueue(nn.Module):
     keys: Tensor
     pointer: Tensor
 
-    def __init__(self, size: int, dim: int, group: ProcessGroup | str | None = None) -> None:
+    def __init__(self, size: int, dim: int, group: Group = None) -> None:
         super().__init__()
         for name, value in (("size", size), ("dim", dim)):
             if as_int("KeyQueue", name, value, "an integer") < 1:

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
 
 from sslfast import ops
-from sslfast.ops.checks import check_reduction, check_scalar, check_temperature
+from sslfast.ops.checks import Reduction, check_reduction, check_scalar, check_temperature
+from sslfast.ops.distributed import Gather, Group
 
 
 class _ContrastiveLoss(nn.Module):
     """What the contrastive losses share: a reduction, and whose negatives to see."""
 
-    def __init__(self, reduction: str, group: ProcessGroup | str | None, gather: str) -> None:
+    def __init__(self, reduction: Reduction, group: Group, gather: Gather) -> None:
         super().__init__()
         check_reduction(type(self).__name__, reduction)
         self.reduction, self.group, self.gather = reduction, group, gather
@@ -30,9 +30,7 @@ class _ContrastiveLoss(nn.Module):
 class _TemperedLoss(_ContrastiveLoss):
     """With a temperature that may be learned."""
 
-    def __init__(
-        self, temperature: float, learnable: bool, reduction: str, group: ProcessGroup | str | None, gather: str
-    ) -> None:
+    def __init__(self, temperature: float, learnable: bool, reduction: Reduction, group: Group, gather: Gather) -> None:
         super().__init__(reduction, group, gather)
         name = type(self).__name__
         if isinstance(temperature, Tensor):
@@ -48,9 +46,9 @@ class _TemperedLoss(_ContrastiveLoss):
         return self._temperature if self.log_temperature is None else self.log_temperature.exp()
 
     def extra_repr(self) -> str:
-        learnable = self.log_temperature is not None
-        temperature = self.log_temperature.detach().exp().item() if learnable else self._temperature
-        return f"temperature={temperature:.4g}, learnable={learnable}, reduction={self.reduction!r}"
+        learned = self.log_temperature
+        temperature = self._temperature if learned is None else learned.detach().exp().item()
+        return f"temperature={temperature:.4g}, learnable={learned is not None}, reduction={self.reduction!r}"
 
 
 class NTXentLoss(_TemperedLoss):
@@ -70,9 +68,9 @@ class NTXentLoss(_TemperedLoss):
         self,
         temperature: float = 0.5,
         learnable: bool = False,
-        reduction: str = "mean",
-        group: ProcessGroup | str | None = None,
-        gather: str = "all",
+        reduction: Reduction = "mean",
+        group: Group = None,
+        gather: Gather = "all",
     ) -> None:
         super().__init__(temperature, learnable, reduction, group, gather)
 
@@ -101,9 +99,9 @@ class InfoNCELoss(_TemperedLoss):
         self,
         temperature: float = 0.07,
         learnable: bool = False,
-        reduction: str = "mean",
-        group: ProcessGroup | str | None = None,
-        gather: str = "all",
+        reduction: Reduction = "mean",
+        group: Group = None,
+        gather: Gather = "all",
     ) -> None:
         super().__init__(temperature, learnable, reduction, group, gather)
 
@@ -129,9 +127,9 @@ class CLIPLoss(_TemperedLoss):
         self,
         temperature: float = 0.07,
         learnable: bool = False,
-        reduction: str = "mean",
-        group: ProcessGroup | str | None = None,
-        gather: str = "all",
+        reduction: Reduction = "mean",
+        group: Group = None,
+        gather: Gather = "all",
     ) -> None:
         super().__init__(temperature, learnable, reduction, group, gather)
 
@@ -161,9 +159,9 @@ class SupConLoss(_TemperedLoss):
         self,
         temperature: float = 0.1,
         learnable: bool = False,
-        reduction: str = "mean",
-        group: ProcessGroup | str | None = None,
-        gather: str = "all",
+        reduction: Reduction = "mean",
+        group: Group = None,
+        gather: Gather = "all",
     ) -> None:
         super().__init__(temperature, learnable, reduction, group, gather)
 
@@ -191,9 +189,9 @@ class SigLIPLoss(_ContrastiveLoss):
         logit_scale: float = 10.0,
         logit_bias: float = -10.0,
         learnable: bool = False,
-        reduction: str = "mean",
-        group: ProcessGroup | str | None = None,
-        gather: str = "all",
+        reduction: Reduction = "mean",
+        group: Group = None,
+        gather: Gather = "all",
     ) -> None:
         super().__init__(reduction, group, gather)
         for name, value in (("logit_scale", logit_scale), ("logit_bias", logit_bias)):
@@ -240,7 +238,7 @@ class NegativeCosineSimilarity(nn.Module):
         ValueError: the reduction is unknown.
     """
 
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, reduction: Reduction = "mean") -> None:
         super().__init__()
         check_reduction("NegativeCosineSimilarity", reduction)
         self.reduction = reduction

@@ -8,7 +8,7 @@ from typing import Any
 
 from sslfast._outside import is_outside, outside
 from sslfast._words import nearest
-from sslfast.ops.view_params import INTERPOLATIONS, MODES, STEPS
+from sslfast.ops.view_params import INTERPOLATIONS, MODES, STEPS, Interpolation, Mode
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Preset:
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     blur_window: float = 0.1
     solarize: float = 0.0
-    interpolation: str = "bicubic"
-    mode: str = "torchvision"
+    interpolation: Interpolation = "bicubic"
+    mode: Mode = "torchvision"
 
     def __post_init__(self) -> None:
         for name in ("flip", "jitter", "grayscale", "blur", "solarize"):

@@ -20,7 +20,8 @@ def average_(pairs: Iterable[tuple[Tensor, Tensor]], momentum: float, step: int 
     """
     distinct = {target.data_ptr(): (target.detach(), source.detach()) for target, source in pairs if target.numel()}
     if distinct:
-        ops.ema_update_(*([_real(x) for x in side] for side in zip(*distinct.values())), momentum, step=step)
+        targets, sources = ([_real(x) for x in side] for side in zip(*distinct.values()))
+        ops.ema_update_(targets, sources, momentum, step=step)
 
 
 def _real(x: Tensor) -> Tensor:

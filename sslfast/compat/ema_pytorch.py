@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any
 
 import torch
@@ -55,9 +55,9 @@ class EMA(nn.Module):
         inv_gamma: float = 1.0,
         power: float = 2 / 3,
         min_value: float = 0.0,
-        param_or_buffer_names_no_ema: set[str] = frozenset(),
-        ignore_names: set[str] = frozenset(),
-        ignore_startswith_names: set[str] = frozenset(),
+        param_or_buffer_names_no_ema: Set[str] = frozenset(),
+        ignore_names: Set[str] = frozenset(),
+        ignore_startswith_names: Set[str] = frozenset(),
         include_online_model: bool = True,
         allow_different_devices: bool = False,
         use_foreach: bool = False,
@@ -84,7 +84,7 @@ class EMA(nn.Module):
         if given := [name for name, value in unserved.items() if value]:
             raise ValueError(f"EMA: {', '.join(given)} is not served; use ema_pytorch.EMA for it")
         self.include_online_model = include_online_model
-        self.online_model = model if include_online_model else [model]  # in a list it is no submodule
+        self.online_model: Any = model if include_online_model else [model]  # in a list it is no submodule
         if ema_model is None:
             ema_model = copy.deepcopy(model)
         self.ema_model = ema_model if isinstance(ema_model, nn.Module) else ema_model()
@@ -111,7 +111,7 @@ class EMA(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.ema_model(*args, **kwargs)
 
-    def eval(self) -> nn.Module:
+    def eval(self) -> nn.Module:  # type: ignore[override]
         return self.ema_model.eval()
 
     def add_to_optimizer_post_step_hook(self, optimizer: torch.optim.Optimizer) -> Any:

@@ -13,7 +13,7 @@ from sslfast import ops
 from sslfast.kernels import reference
 from sslfast.key_queue import KeyQueue
 from sslfast.ops.checks import as_int, as_number, check_dense, check_module, check_temperature
-from sslfast.ops.distributed import find_group
+from sslfast.ops.distributed import Group, find_group
 from sslfast.ops.ema import HALVES
 
 
@@ -48,7 +48,7 @@ class NTXentLoss(nn.Module):
         if gather_distributed and not dist.is_available():
             raise ValueError("NTXentLoss: gather_distributed must be False where PyTorch has no torch.distributed")
         self.temperature = temperature
-        self.group = "world" if gather_distributed else None
+        self.group: Group = "world" if gather_distributed else None
         self.size = size[0]
         self.memory_bank = KeyQueue(*size, group=self.group) if self.size and len(size) == 2 else None
 
@@ -56,15 +56,16 @@ class NTXentLoss(nn.Module):
         """out0, out1: (N, D) of the two views; queries and keys for a bank, which without grad stays as it is."""
         if self.size and self.memory_bank is None:
             self.memory_bank = KeyQueue(self.size, out1.shape[1], group=self.group).to(out1.device)
-        keys = None if self.memory_bank is None else self.memory_bank.keys
+        bank = self.memory_bank
+        keys = None if bank is None else bank.keys
         if self.temperature < 0:
             loss = self._repelling(out0, out1, keys)
         elif keys is None:
             loss = ops.nt_xent(out0, out1, self.temperature, group=self.group)
         else:
             loss = ops.info_nce(out0, out1, keys, self.temperature)
-        if keys is not None and out0.requires_grad:
-            self.memory_bank.enqueue(out1)
+        if bank is not None and out0.requires_grad:
+            bank.enqueue(out1)
         return loss
 
     def _repelling(self, out0: Tensor, out1: Tensor, keys: Tensor | None) -> Tensor:
@@ -77,7 +78,7 @@ class NTXentLoss(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         keys = state_dict.get(f"{prefix}memory_bank.keys")
         if self.size and self.memory_bank is None and keys is not None:
-            self.memory_bank = KeyQueue(*keys.shape, group=self.group)
+            self.memory_bank = KeyQueue(len(keys), keys.shape[1], group=self.group)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -46,14 +46,17 @@ class NTXentLoss(nn.Module):
             ValueError: there are no labels, or others than are served; indices_tuple is given.
         """
         _refuse("NTXentLoss", {"indices_tuple": indices_tuple})
-        if labels is None or (ref_emb is not None and ref_labels is None):
-            raise ValueError("NTXentLoss: labels must be given, and ref_labels with ref_emb")
+        wanted = "NTXentLoss: labels must be given, and ref_labels with ref_emb"
+        if labels is None:
+            raise ValueError(wanted)
         _check_labelled("embeddings", embeddings, "labels", labels)
         if ref_emb is None:
             order = labels.argsort(stable=True)
             first, second = order[: len(order) // 2 * 2].view(-1, 2).T
             self._check(labels[first], labels[second], len(labels) == 2 * len(first))
             return self.symmetric(_rows(embeddings, first), _rows(embeddings, second))
+        if ref_labels is None:
+            raise ValueError(wanted)
         _check_labelled("ref_emb", ref_emb, "ref_labels", ref_labels)
         first, second = labels.argsort(), ref_labels.argsort()
         self._check(labels[first], ref_labels[second], len(labels) == len(ref_labels))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sslfast import ops
 from sslfast.grad_cache import GradCache
 from sslfast.ops.checks import as_number, check_module
+from sslfast.ops.distributed import Group
 
 DIRECTIONS = {("query_to_doc",), ("query_to_doc", "doc_to_query")}
 
@@ -72,10 +73,11 @@ class MultipleNegativesRankingLoss(nn.Module):
                 f"{type(self).__name__}: sentence_features must be those of anchors and positives, got "
                 f"{len(embeddings)} columns; use sentence-transformers' own for hard negatives"
             )
-        group = "world" if self.gather_across_devices else None
+        group: Group = "world" if self.gather_across_devices else None
+        query, document = embeddings
         if len(self.directions) == 2:
-            return ops.clip_loss(*embeddings, logit_scale=self.scale, group=group)
-        return ops.info_nce(*embeddings, None, 1 / self.scale, group=group)
+            return ops.clip_loss(query, document, logit_scale=self.scale, group=group)
+        return ops.info_nce(query, document, None, 1 / self.scale, group=group)
 
     def get_config_dict(self) -> dict[str, Any]:
         return {

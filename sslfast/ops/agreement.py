@@ -36,9 +36,10 @@ def check_ranks_agree(
         return
     about = f"{tuple(x.shape)} {x.dtype}, "
     for name, number in numbers.items():
+        shown: object = number
         if isinstance(number, Tensor):
-            number = "on its device" if number.is_cuda else float(number.detach())
-        about += f"{name} {number}, "
+            shown = "on its device" if number.is_cuda else float(number.detach())
+        about += f"{name} {shown}, "
     about += f"gather {gather}, reduction {reduction} in {op}"
     mine = torch.frombuffer(bytearray(about.encode().ljust(LENGTH)), dtype=torch.uint8)
     everyone = gather_all(mine, _host_group(group))
@@ -57,5 +58,7 @@ def _host_group(group: ProcessGroup) -> ProcessGroup:
         return group
     if group not in _host_groups:
         ranks = dist.get_process_group_ranks(group)
-        _host_groups[group] = dist.new_group(ranks, backend="gloo", use_local_synchronization=True)
+        host_group = dist.new_group(ranks, backend="gloo", use_local_synchronization=True)
+        assert isinstance(host_group, ProcessGroup)  # this rank is one of them
+        _host_groups[group] = host_group
     return _host_groups[group]

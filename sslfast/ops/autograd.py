@@ -98,7 +98,7 @@ def differentiable(
         @staticmethod
         def backward(ctx, *grads):
             needed = ctx.needs_input_grad[1:]
-            _, pull = torch.func.vjp(*_along(_by_formula(ctx.wanted), _saved(ctx), needed))
+            pull = torch.func.vjp(*_along(_by_formula(ctx.wanted), _saved(ctx), needed))[1]
             return None, *_spread(pull(grads), needed)
 
         @staticmethod
@@ -128,13 +128,14 @@ class _Function(torch.autograd.Function):
     def apply(cls, *args):
         if torch._C._are_functorch_transforms_active():
             return super().apply(*args)
-        return super(torch.autograd.Function, cls).apply(*args)  # to look for default arguments would take 70 µs
+        # To look for default arguments would take 70 µs.
+        return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
 
 
 def _save(ctx, args: Sequence[Any], borrowed: Sequence[int] = ()) -> None:
     """Keep tensors as autograd wants them kept; beside them other arguments, and tensors that it would not take."""
     saved = [x if isinstance(x, Tensor) and not x.is_inference() else None for x in args]
-    ctx.versions = [(i, saved[i]._version) for i in borrowed if saved[i] is not None]
+    ctx.versions = [(i, x._version) for i in borrowed if (x := saved[i]) is not None]
     for i, _ in ctx.versions:
         saved[i] = None
     ctx.save_for_backward(*saved)
@@ -180,7 +181,7 @@ def _tangents(function: Callable, args: Sequence[Any], tangents: Sequence[Tensor
     """Of the results, from those of the arguments: the gradient of a gradient that is linear in its cotangent."""
     args = [unpack_dual(x).primal if isinstance(x, Tensor) else x for x in args]
     with _set_fwd_grad_enabled(True):  # autograd turns it off, and a tangent of a tangent would be lost
-        results, pull = torch.func.vjp(*_along(function, args, [x is not None for x in tangents]))
+        results, pull = torch.func.vjp(*_along(function, args, [x is not None for x in tangents]))[:2]
         zeros = tuple(map(torch.zeros_like, results)) if isinstance(results, tuple) else torch.zeros_like(results)
         (found,) = torch.func.vjp(pull, zeros)[1](tuple(x for x in tangents if x is not None))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,14 +12,17 @@ from torch import Tensor, nn
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 FLOAT32 = torch.finfo(torch.float32)
-REDUCTIONS = ("mean", "sum", "none")
+INTS: tuple[Any, ...] = (int, torch.SymInt)
+NUMBERS: tuple[Any, ...] = (*INTS, float, torch.SymFloat)
+Reduction = Literal["mean", "sum", "none"]
+REDUCTIONS = get_args(Reduction)
 
 
 def as_number(op: str, name: str, value: Any, wanted: str = "a number") -> float:
     """A number, NumPy's and arrays of no dimension included; TypeError for all else, truth values too."""
     if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
+    if isinstance(value, bool) or not isinstance(value, NUMBERS):
         raise TypeError(f"{op}: {name} must be {wanted}, got {type(value).__name__}")
     return value
 
@@ -28,7 +31,7 @@ def as_int(op: str, name: str, value: Any, wanted: str = "an int") -> int:
     """The same for integers."""
     if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+    if isinstance(value, bool) or not isinstance(value, INTS):
         raise TypeError(f"{op}: {name} must be {wanted}, got {type(value).__name__}")
     if not torch.compiler.is_compiling() and not -(2**63) <= value < 2**63:  # of a symbol it would be a constraint
         raise ValueError(f"{op}: {name} must be below 2^63, got {value}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
 from sslfast.kernels import reference, reference_image_text
 from sslfast.kernels.cpu import clip_loss as cpu
 from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
-from sslfast.ops.checks import check_embeddings, check_reduction, check_scalar, check_temperature, promoted
+from sslfast.ops.checks import Reduction, check_embeddings, check_reduction, check_scalar, check_temperature, promoted
+from sslfast.ops.distributed import Gather, Group
 from sslfast.ops.registry import HAS_CPU_KERNELS, define_op, lazily
 
 TEMPERATURE = 0.07
@@ -22,9 +22,9 @@ def clip_loss(
     temperature: float | Tensor | None = None,
     *,
     logit_scale: float | Tensor | None = None,
-    reduction: str = "mean",
-    group: ProcessGroup | str | None = None,
-    gather: str = "all",
+    reduction: Reduction = "mean",
+    group: Group = None,
+    gather: Gather = "all",
     check_ranks: bool = True,
 ) -> Tensor:
     """CLIP's symmetric cross entropy of N images and their texts, from raw embeddings; rows are L2-normalised inside.

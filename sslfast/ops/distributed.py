@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
@@ -19,11 +20,13 @@ from torch.distributed import ProcessGroup
 from sslfast.ops import negatives
 from sslfast.ops.registry import define_op
 
-GATHERS = ("all", "ring")
+Gather = Literal["all", "ring"]
+GATHERS = get_args(Gather)
+Group = ProcessGroup | Literal["world"] | None
 ALIGNMENT = 16  # of each tensor among the bytes of several
 
 
-def find_group(op: str, group: ProcessGroup | str | None, gather: str) -> ProcessGroup | None:
+def find_group(op: str, group: Group, gather: Gather) -> ProcessGroup | None:
     """The process group, or None where this process is alone."""
     if gather not in GATHERS:
         raise ValueError(f"{op}: gather must be one of {', '.join(GATHERS)}, got {gather!r}")
@@ -42,7 +45,7 @@ def name_of(group: ProcessGroup | None) -> str | None:
 
 
 def group_named(name: str) -> ProcessGroup:
-    return dist.distributed_c10d._resolve_process_group(name)
+    return dist.distributed_c10d._resolve_process_group(name)  # type: ignore[attr-defined, arg-type]
 
 
 def check_alone(op: str, group: str | None) -> None:
@@ -73,8 +76,8 @@ def _add_negatives(
         ratio = torch.log(part_sum / total) + (part_shift - top) / t
         loss = loss + torch.logaddexp(ratio, torch.zeros_like(ratio))
         top, total, keep, join = joined(top, total, part_shift, part_sum, t)
-        for temperature_there in theirs:  # where ranks differ in it, the loss is NaN, and from the shift its gradient
-            nothing = torch.where(temperature_there == tau, 0.0, float("nan"))
+        for here, there in zip(temperatures, theirs):  # that differ: the loss is NaN, and from the shift its gradient
+            nothing = torch.where(there == here, 0.0, float("nan"))
             top, loss = top + nothing, loss + nothing
         weighted = weighted * keep[: len(mean), None] + part_weighted * join[: len(mean), None]
     mean = weighted / total[: len(mean), None]

@@ -91,7 +91,7 @@ _forward = define_op(
     cuda=lazily("sslfast.kernels.triton.gather_patches", "forward"),
     layout={"images": "B C H W: image", "keep": "B K: int64"},
     requires=lambda images, keep, p, scale, offset, dtype: require_patches(
-        "gather_patches", *images.shape[1:], p, scale, offset
+        "gather_patches", images.shape[1], images.shape[2], images.shape[3], p, scale, offset
     ),
 )
 _backward = define_op(

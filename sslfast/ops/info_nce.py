@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import info_nce as cpu
 from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
-from sslfast.ops.checks import check_embeddings, check_queue, check_reduction, check_temperature, promoted
+from sslfast.ops.checks import Reduction, check_embeddings, check_queue, check_reduction, check_temperature, promoted
+from sslfast.ops.distributed import Gather, Group
 from sslfast.ops.layout import require
 from sslfast.ops.registry import HAS_CPU_KERNELS, define_op, lazily
 
@@ -21,9 +21,9 @@ def info_nce(
     queue: Tensor | None = None,
     temperature: float | Tensor = 0.07,
     *,
-    reduction: str = "mean",
-    group: ProcessGroup | str | None = None,
-    gather: str = "all",
+    reduction: Reduction = "mean",
+    group: Group = None,
+    gather: Gather = "all",
     check_ranks: bool = True,
 ) -> Tensor:
     """InfoNCE of N queries and their keys, from raw projections; both are L2-normalised inside.

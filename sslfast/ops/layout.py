@@ -7,6 +7,7 @@ tensors that changed since they were checked. It costs less than a microsecond a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ def layout_check(name: str, arguments: Sequence[str], layout: dict[str, str]) ->
             "number" (float, integers or bool), another argument, whose dtype it is, or "exact ARGUMENT", that dtype or
             float32 if it is narrower.
     """
-    rules = []
+    rules: list[tuple[Any, ...]] = []
     for argument, described in layout.items():
         sizes, dtype = (part.strip() for part in described.split(":"))
         dims = None if sizes == "..." else [int(size) if size.isdigit() else size for size in sizes.split()]
@@ -43,7 +44,9 @@ def layout_check(name: str, arguments: Sequence[str], layout: dict[str, str]) ->
                 shape = x.shape
                 good = len(shape) == len(dims)
                 for dim, size in zip(dims, shape):
-                    good = good and (dim == "*" or size == (dim if type(dim) is int else found.setdefault(dim, size)))
+                    good = good and (
+                        dim == "*" or size == (dim if isinstance(dim, int) else found.setdefault(dim, size))
+                    )
                 if not good:
                     beside = ", ".join(f"{dim} = {size}" for dim, size in found.items())
                     raise ValueError(f"{name}: {argument} must be ({sizes}) with {beside}, got {tuple(shape)}")
@@ -59,7 +62,7 @@ def layout_check(name: str, arguments: Sequence[str], layout: dict[str, str]) ->
     return check
 
 
-def _allowed(dtype: str) -> tuple[torch.dtype, ...]:
+def _allowed(dtype: str) -> tuple[torch.dtype | None, ...]:
     images = (torch.uint8, *FLOATS)
     several = {"float": FLOATS, "image": images, "picture": (*images, torch.uint16), "number": (*FLOATS, *INTEGERS)}
     return several.get(dtype) or (getattr(torch, dtype, None),)

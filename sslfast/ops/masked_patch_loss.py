@@ -90,8 +90,9 @@ def _fake_forward(pred, images, mask, patch_size, norm_pix, scale, offset):
 
 
 def _require(pred, images, mask, p, norm_pix, scale, offset):
-    elements = require_patches("masked_patch_loss", *images.shape[1:], p, scale, offset)
-    wanted = (images.shape[2] // p) * (images.shape[3] // p), elements
+    _, channels, height, width = images.shape
+    elements = require_patches("masked_patch_loss", channels, height, width, p, scale, offset)
+    wanted = (height // p) * (width // p), elements
     good = tuple(pred.shape[1:]) == wanted
     require("masked_patch_loss", "pred", f"{wanted} behind the batch", good, tuple(pred.shape))
 

@@ -8,11 +8,11 @@ from torch import Tensor
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import negative_cosine_similarity as cpu
 from sslfast.ops.autograd import differentiable
-from sslfast.ops.checks import check_embeddings, check_reduction, promoted
+from sslfast.ops.checks import Reduction, check_embeddings, check_reduction, promoted
 from sslfast.ops.registry import define_op, lazily
 
 
-def negative_cosine_similarity(p: Tensor, z: Tensor, *, reduction: str = "mean") -> Tensor:
+def negative_cosine_similarity(p: Tensor, z: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Minus the cosine of each row of p with the same row of z. It equals
 
         -(F.normalize(p, dim=1) * F.normalize(z, dim=1)).sum(dim=1).mean()

@@ -160,12 +160,12 @@ _from_seed = define_op(
 )
 _from_noise = define_op(
     "random_patch_mask_from_noise(Tensor noise, SymInt num_keep) -> (Tensor keep, Tensor restore, Tensor mask)",
-    fake=lambda noise, num_keep: _fake(noise, *noise.shape, num_keep),
+    fake=lambda noise, num_keep: _fake(noise, noise.shape[0], noise.shape[1], num_keep),
     reference=reference.random_patch_mask_from_noise,
     cpu=cpu.from_noise,
     cuda=lazily("sslfast.kernels.cuda.random_patch_mask", "from_noise")
     if _C.has_cuda
     else reference.random_patch_mask_from_noise,
     layout={"noise": "B L: float"},
-    requires=lambda noise, num_keep: _require(noise, *noise.shape, num_keep),
+    requires=lambda noise, num_keep: _require(noise, noise.shape[0], noise.shape[1], num_keep),
 )

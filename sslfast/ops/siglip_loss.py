@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
 from sslfast.kernels import reference, reference_image_text
 from sslfast.kernels.cpu import siglip_loss as cpu
 from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
-from sslfast.ops.checks import check_embeddings, check_reduction, check_scalar, promoted
+from sslfast.ops.checks import Reduction, check_embeddings, check_reduction, check_scalar, promoted
+from sslfast.ops.distributed import Gather, Group
 from sslfast.ops.registry import define_op, lazily
 
 
@@ -21,9 +21,9 @@ def siglip_loss(
     logit_bias: float | Tensor,
     *,
     normalize: bool = True,
-    reduction: str = "mean",
-    group: ProcessGroup | str | None = None,
-    gather: str = "all",
+    reduction: Reduction = "mean",
+    group: Group = None,
+    gather: Gather = "all",
     check_ranks: bool = True,
 ) -> Tensor:
     """SigLIP's loss of N images and their texts: of every pair by itself, whether its image and text belong together.

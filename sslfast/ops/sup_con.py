@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
 from sslfast.kernels import reference
 from sslfast.kernels.classes import class_counts, class_places, pair_ids
 from sslfast.ops import agreement, among, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
-from sslfast.ops.checks import check_embeddings, check_labels, check_reduction, check_temperature
+from sslfast.ops.checks import Reduction, check_embeddings, check_labels, check_reduction, check_temperature
+from sslfast.ops.distributed import Gather, Group
 
 
 def sup_con(
@@ -18,9 +18,9 @@ def sup_con(
     labels: Tensor,
     temperature: float | Tensor = 0.1,
     *,
-    reduction: str = "mean",
-    group: ProcessGroup | str | None = None,
-    gather: str = "all",
+    reduction: Reduction = "mean",
+    group: Group = None,
+    gather: Gather = "all",
     check_ranks: bool = True,
 ) -> Tensor:
     """SupCon of N labelled rows, from raw projections; rows are L2-normalised inside.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,8 +12,9 @@ from torch import Tensor
 from sslfast.ops.checks import check_dense
 
 STEPS = ("brightness", "contrast", "saturation", "hue", "grayscale", "blur", "solarize")
-INTERPOLATIONS = ("bilinear", "bicubic")
-MODES = ("torchvision", "simclr")
+Interpolation = Literal["bilinear", "bicubic"]
+Mode = Literal["torchvision", "simclr"]
+INTERPOLATIONS, MODES = get_args(Interpolation), get_args(Mode)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +51,8 @@ class ViewParams:
     blur: Tensor
     solarize: Tensor
     steps: tuple[str, ...] = field(default=STEPS, kw_only=True)
-    interpolation: str = field(default="bilinear", kw_only=True)
-    mode: str = field(default="torchvision", kw_only=True)
+    interpolation: Interpolation = field(default="bilinear", kw_only=True)
+    mode: Mode = field(default="torchvision", kw_only=True)
     blur_radius: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
