@@ -6,7 +6,7 @@ RUN ?= runs/demo
 SECONDS ?= 600
 SEED ?= 0
 
-.PHONY: demo test test-gpu-emulated test-long kills fuzz lint bench bench-regression clean
+.PHONY: demo docs test test-oldest test-gpu-emulated test-long kills fuzz lint bench bench-regression clean
 
 demo: $(VENV)/demo.stamp  ## train SimCLR on crops of photographs, evaluate it, write the report
 	$(BIN)/sslfast pretrain simclr --data photos --output $(RUN) --overwrite
@@ -34,6 +34,14 @@ lint: $(VENV)/dev.stamp  ## style, the formatting that ruff would give, types of
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/docs.stamp  ## the pages of docs/ and of the docstrings as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+test-oldest:  ## the CPU ops with the oldest Python and torch that pyproject.toml admits, in an environment of its own
+	python3.10 -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/pip install --quiet --constraint tests/oldest.txt . pytest
+	$(VENV)-oldest/bin/pytest -q tests/ops -m "not slow" -k "not triton and not compile and not opcheck and not cuda"
+
 bench: $(VENV)/dev.stamp  ## every op beside its peers; results in benchmarks/results
 	$(BIN)/python benchmarks/run.py
 
@@ -41,7 +49,7 @@ bench-regression: $(VENV)/dev.stamp  ## sslfast's own speed against the last run
 	$(BIN)/python -m pytest benchmarks/regression --benchmark-autosave --benchmark-compare
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info sslfast/_C/*.so
+	rm -rf $(VENV) $(VENV)-oldest build dist site *.egg-info sslfast/_C/*.so
 
 # Installed anew when what decides the installation changes; Python sources are used in place.
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(wildcard csrc/*.cpp csrc/*/*)
@@ -57,6 +65,10 @@ ifeq ($(shell uname -s),Linux)
 	  $(BIN)/pip install --quiet --no-deps --target $(VENV)/triton/$$version triton==$$version || exit 1; \
 	done
 endif
+	touch $@
+
+$(VENV)/docs.stamp: $(BIN)/python constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt mkdocs-material 'mkdocstrings[python]'
 	touch $@
 
 $(VENV)/demo.stamp: $(BIN)/python $(BUILD_INPUTS)

@@ -254,8 +254,8 @@ def draw(path: Path, found: list[Measured], names: list[str]) -> None:
             shown = [100 * value for value in own] if accuracy else own
             axes.hlines(statistics.fmean(shown), k - 0.3, k + 0.3, color="#4a86c5", linewidth=3)
             axes.plot([k] * len(own), shown, "o", color="#24507f", markersize=4)
-        untrained = 100 * statistics.fmean(measured.random for measured in found if measured.finding == name)
-        level = untrained if accuracy else METHODS[finding.method].collapse_std
+        random_init = 100 * statistics.fmean(measured.random for measured in found if measured.finding == name)
+        level = random_init if accuracy else METHODS[finding.method].collapse_std
         axes.axhline(level, color="#8c95a1", linestyle="--", linewidth=1)
         axes.annotate("random init" if accuracy else "alarm", (1, level), xycoords=("axes fraction", "data"),
                       ha="right", va="bottom", fontsize=7, color="#5c6571")  # fmt: skip

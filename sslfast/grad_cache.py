@@ -159,8 +159,12 @@ class _Chunk:
         """The first pass, and what the second needs to be like it."""
         self.rng = torch.get_rng_state()
         self.devices, self.device_rng = get_device_states(*self.tensors)
-        kinds = filter(torch.amp.is_autocast_available, sorted({"cpu", *(x.device.type for x in self.tensors)}))
-        self.autocast = [(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)) for kind in kinds]
+        kinds = sorted({"cpu", *(x.device.type for x in self.tensors)})
+        self.autocast = [
+            (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
+            for kind in kinds
+            if torch.amp.autocast_mode.is_autocast_available(kind)
+        ]
         return self._outputs()
 
     def backward(self, grads: Sequence[Tensor | None]) -> None:

@@ -67,7 +67,7 @@ def finetune(network: nn.Module, task: Task, **settings: Any) -> dict[str, Any]:
 
     AdamW; the learning rate rises linearly and falls by half a cosine; layer k of L has learning_rate·layer_decay^(L-k)
     (BEiT, Bao et al. 2021; MAE, He et al. 2021, appendix A.1). Examples are augmented by `task.augmented`. What is
-    tested is the last epoch. For an untrained network this is training from scratch.
+    tested is the last epoch. From random init this is training from scratch.
 
     Args:
         network: what `task.inputs` returns -> (B, network.num_features); it stays as it is.

@@ -58,7 +58,7 @@ class Modality(ABC):
 
     @abstractmethod
     def baselines(self) -> dict[str, nn.Module]:
-        """Networks from `inputs` to features that learned nothing, by name, besides the untrained backbone."""
+        """Networks from `inputs` to features that learned nothing, by name, besides the backbone at random init."""
 
     def describe(self) -> dict[str, Any]:
         """What results.json should say of the inputs."""

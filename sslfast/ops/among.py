@@ -68,7 +68,8 @@ def _from_others(unit, ids, places, shift, total, positive, temperature, tau, gr
     ours = [unit, ids] if places is None else [unit, ids, places]
     for block, their_ids, *their_places in distributed.other_ranks(ours, distributed.group_named(group), gather):
         part = negatives.forward(unit, block, False, temperature, tau, False, ids, their_ids)
-        shift, total, *_ = distributed.joined(shift, total, *(x.double() for x in part[:2]), t)
+        part_shift, part_total = (x.double() for x in part[:2])
+        shift, total, *_ = distributed.joined(shift, total, part_shift, part_total, t)
         if their_places:
             positive += (unit * class_sums(places, block.to(exact), *their_places)).sum(dim=1)
     return shift.to(exact), total.to(exact), positive.to(exact)

@@ -63,7 +63,7 @@ def promoted(*xs: Any) -> tuple[Any, ...]:
 
 
 def _under_autocast(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.amp.autocast_mode.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def check_embeddings(op: str, **embeddings: Tensor) -> None:

@@ -45,7 +45,7 @@ class Calibration:
     """A sweep: its points in rising order of strength, random init, how many images the accuracies are of."""
 
     points: tuple[Point, ...]
-    untrained: Point
+    random_init: Point
     held_out: int
 
     @property
@@ -156,9 +156,9 @@ def _views(run: Run, sampler: ViewSampler, generator: torch.Generator) -> Callab
 def write(sweep: Calibration, path: Path) -> None:
     """A row a strength; the last one, without a strength, is random init."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*asdict(sweep.untrained), "zone"])
+        writer = csv.DictWriter(file, [*asdict(sweep.random_init), "zone"])
         writer.writeheader()
-        for point, zone in zip((*sweep.points, sweep.untrained), (*sweep.zones, BASELINES["random_init"])):
+        for point, zone in zip((*sweep.points, sweep.random_init), (*sweep.zones, BASELINES["random_init"])):
             writer.writerow({**asdict(point), "zone": zone})
 
 
@@ -166,7 +166,7 @@ def table(sweep: Calibration) -> str:
     """The same as aligned text, accuracies in percent."""
     lines = [f"on {sweep.held_out} held-out training images"]
     lines += [f"{'strength':>11}  {'linear':>7}  {'kNN':>7}  {'alignment':>9}  {'uniformity':>10}"]
-    for point, zone in zip((*sweep.points, sweep.untrained), (*sweep.zones, "")):
+    for point, zone in zip((*sweep.points, sweep.random_init), (*sweep.zones, "")):
         name = BASELINES["random_init"] if point.strength is None else f"{point.strength:g}"
         best = ", the best" if point is sweep.best else ""
         figures = f"{point.linear:7.2%}  {point.knn:7.2%}  {point.alignment:9.4f}  {point.uniformity:10.3f}"
@@ -201,7 +201,7 @@ def _line(axes: Any, sweep: Calibration, name: str, colour: str, label: str, *, 
     factor = 100 if percent else 1
     strengths = [point.strength for point in sweep.points]
     axes.plot(strengths, [factor * getattr(point, name) for point in sweep.points], "o-", color=colour, label=label)
-    level = factor * getattr(sweep.untrained, name)
+    level = factor * getattr(sweep.random_init, name)
     axes.axhline(level, color=colour, linestyle="--", linewidth=1, alpha=0.7)
     axes.annotate(BASELINES["random_init"], (1, level), xycoords=("axes fraction", "data"), ha="right",
                   va="bottom", fontsize=7.5, color=colour)  # fmt: skip

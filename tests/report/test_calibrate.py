@@ -59,7 +59,7 @@ def test_points_are_probes_of_training_images_held_out(swept: tuple[Path, Calibr
     assert sorted([*rest.tolist(), *held.tolist()]) == list(range(1437))
     run = Run(folder / "strength-1")
     images = run.modality.load("train")
-    for backbone, point in ((run.backbone(), sweep.points[1]), (run.initial_backbone(), sweep.untrained)):
+    for backbone, point in ((run.backbone(), sweep.points[1]), (run.initial_backbone(), sweep.random_init)):
         with torch.no_grad():
             x, y = backbone(run.modality.inputs(images.images)), images.labels
         split = x[rest], y[rest], x[held], y[held]
