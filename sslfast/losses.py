@@ -222,10 +222,10 @@ class SigLIPLoss(_ContrastiveLoss):
         return ops.siglip_loss(image, text, logit_scale, logit_bias, **self._options)
 
     def extra_repr(self) -> str:
-        learnable = self.log_scale is not None
-        scale, bias = (self.log_scale.exp().item(), self.bias.item()) if learnable else (self._scale, self._bias)
+        scale = self._scale if self.log_scale is None else self.log_scale.exp().item()
+        bias = self._bias if self.bias is None else self.bias.item()
         values = f"logit_scale={scale:.4g}, logit_bias={bias:.4g}"
-        return f"{values}, learnable={learnable}, reduction={self.reduction!r}"
+        return f"{values}, learnable={self.bias is not None}, reduction={self.reduction!r}"
 
 
 class NegativeCosineSimilarity(nn.Module):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from sslfast import ops
 from sslfast.compat.unit_rows import unit_rows
 from sslfast.ops.checks import as_number
+from sslfast.ops.distributed import Gather
 
 DIST_IMPLS = ("bidir", "shift", "reduce", "gather")
 
@@ -121,12 +124,13 @@ class SigLipLoss(nn.Module):
             x.reshape(()) if isinstance(x, Tensor) else x
             for x in (logit_scale, 0.0 if logit_bias is None else logit_bias)
         )
-        group, gather = _group("SigLipLoss", self.world_size), "all" if self.dist_impl == "gather" else "ring"
+        group = _group("SigLipLoss", self.world_size)
+        gather: Gather = "all" if self.dist_impl == "gather" else "ring"
         loss = ops.siglip_loss(image_features, text_features, scale, bias, normalize=False, group=group, gather=gather)
         return {"contrastive_loss": loss} if output_dict else loss
 
 
-def _group(loss: str, world_size: int) -> str | None:
+def _group(loss: str, world_size: int) -> Literal["world"] | None:
     """What an op is told of the processes: all, or this one alone."""
     if world_size <= 1:
         return None

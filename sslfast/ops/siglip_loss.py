@@ -125,10 +125,9 @@ def _gradient(
     of_images, of_texts = _sides(factor) if normalize else (None, None)
     if wanted[0] or wanted[2]:
         dv, dscale = _to_raw(grad, dimage, v, of_images, logit_scale, scale)
+        dscale = dscale.to(scale.dtype) if wanted[2] else None
     if wanted[1]:
         dw, _ = _to_raw(grad, dtext, w, of_texts, logit_scale, scale)
-    if wanted[2]:
-        dscale = dscale.to(scale.dtype)
     if wanted[3]:
         dbias = (grad * weights.sum()).to(bias.dtype)
     return dv, dw, dscale, dbias
