@@ -11,7 +11,11 @@ from pathlib import Path
 FILE = "text:"
 TITLE = re.compile(r"[ \t]*= ([^=\n].*?) =[ \t]*")  # of a document; ` = = X = = ` is one of its sections
 RULE = re.compile(r"[*=~+-]{3,}")  # underlines of headings, lines of tables
-FOLDS, HELD_OUT = 5, 2  # of every five blocks the third is for testing
+FOLDS, HELD_OUT = 5, 2  # of every five blocks, or documents, the third is for testing
+FEW = 0.1  # share of documents with a test block below which whole documents are held out
+SPACELESS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # Chinese characters and Japanese syllables
+# A word; of what is written without spaces a character of these, or 40 of another kind, as of a sequence.
+WORD = re.compile(rf"[{SPACELESS}]\s*|[^\s{SPACELESS}]{{1,40}}\s*")
 
 
 def read_documents(name: str) -> dict[str, str]:
@@ -48,21 +52,32 @@ def read_documents(name: str) -> dict[str, str]:
     return documents
 
 
+def short(documents: dict[str, str], *, block: int) -> bool:
+    """Whether fewer than a tenth of the documents have the three blocks of which one is for testing."""
+    long = sum(len(WORD.findall(text)) > HELD_OUT * block for text in documents.values())
+    return long < FEW * len(documents)
+
+
 def split_documents(documents: dict[str, str], split: str, *, block: int) -> Iterator[tuple[str, str]]:
     """The stretches of text that belong to a split, each with the name of its document.
 
     A document is cut into equal blocks of at most `block` words. The third of every five is for testing, so that a
     document of three blocks or more is in both splits, and a shorter one only in training; adjacent blocks of one
-    split are one stretch.
+    split are one stretch. Of `short` documents, such as reviews, the third of every five is for testing as a whole.
     """
+    if short(documents, block=block):
+        for number, (name, text) in enumerate(documents.items()):
+            if (number % FOLDS == HELD_OUT) == (split == "test"):
+                yield name, text
+        return
     for name, text in documents.items():
-        words = text.split()
+        words = WORD.findall(text)
         count = math.ceil(len(words) / block)
         bounds = [len(words) * k // count for k in range(count + 1)]
         blocks = [words[start:end] for start, end in pairwise(bounds)]
         for held_out, group in groupby(enumerate(blocks), lambda item: item[0] % FOLDS == HELD_OUT):
             if held_out == (split == "test"):
-                yield name, " ".join(word for _, words in group for word in words)
+                yield name, "".join(word for _, words in group for word in words).rstrip()
 
 
 def _topics() -> dict[str, str]:

@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslfast.data.documents import read_documents, split_documents
-from sslfast.data.examples import ExampleSet
-from sslfast.data.tokenizer import CLS, PAD, SEP, words
+from sslfast.data.documents import read_documents, short, split_documents
+from sslfast.data.examples import NO_LABELS, ExampleSet
+from sslfast.data.tokenizer import CLS, PAD, SEP, UNK, words
+
+MOST_UNKNOWN = 0.05
+WHOLE = f"whole documents are held out for testing, which are too short to be divided; {NO_LABELS}"
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,11 @@ class TokenSet(ExampleSet):
 
     Args:
         passages: N of them, on the CPU.
-        classes: names of the documents.
+        classes: names of the documents; none if they are not to be told apart.
     """
 
     def __init__(self, passages: Passages, classes: Sequence[str]) -> None:
-        super().__init__(passages.document, classes)
+        super().__init__(passages.document if classes else torch.zeros_like(passages.document), classes)
         if passages.tokens.dtype != torch.int64 or passages.tokens.dim() != 3 or passages.tokens.shape[1] != 2:
             tokens = passages.tokens
             raise ValueError(f"tokens must be (N, 2, S) int64, got {tuple(tokens.shape)} of {tokens.dtype}")
@@ -81,6 +84,8 @@ class TokenSet(ExampleSet):
 def split_texts(name: str, split: str, *, length: int) -> tuple[list[tuple[str, str]], list[str]]:
     """The stretches of text of a split, each with the name of its document; and the names of all documents.
 
+    There are no names if whole documents are held out: a network cannot know one of which it has seen nothing.
+
     Held out are blocks of about half as many words as a passage has tokens, see `split_documents`.
 
     Raises:
@@ -92,8 +97,10 @@ def split_texts(name: str, split: str, *, length: int) -> tuple[list[tuple[str, 
     block = max(2, length // 2)
     texts = list(split_documents(documents, split, block=block))
     if not texts:
-        raise ValueError(f"{name} has no document of more than {2 * block} words, so no passage can be held out")
-    return texts, list(documents)
+        raise ValueError(
+            f"{name} has no document of more than {2 * block} words, nor three documents, so nothing can be held out"
+        )
+    return texts, [] if short(documents, block=block) else list(documents)
 
 
 def load_text(name: str, split: str, *, tokenizer: Any, length: int) -> TokenSet:
@@ -109,14 +116,17 @@ def load_text(name: str, split: str, *, tokenizer: Any, length: int) -> TokenSet
         length: tokens of a passage at most, with three special ones.
 
     Raises:
-        ValueError, FileNotFoundError, IsADirectoryError: the text or the split cannot be had, see `read_documents` and
-            `split_texts`.
+        ValueError, FileNotFoundError, IsADirectoryError: the text or the split cannot be had, see `read_documents`,
+            `split_texts` and `unknown_share`.
     """
     texts, classes = split_texts(name, split, length=length)
     size = (length - 3) // 2
     tokenizer.encode_special_tokens = True  # a "[SEP]" that somebody wrote is text
     encoded = tokenizer.encode_batch([text for _, text in texts], add_special_tokens=False)
-    number = {document: k for k, document in enumerate(classes)}
+    number = {document: k for k, document in enumerate(dict.fromkeys(document for document, _ in texts))}
+    if classes:
+        number = {document: k for k, document in enumerate(classes)}
+    notes = unknown_share(encoded, name)
     halves: list[list[int]] = []
     documents: list[int] = []
     for (document, _), encoding in zip(texts, encoded):
@@ -132,4 +142,22 @@ def load_text(name: str, split: str, *, tokenizer: Any, length: int) -> TokenSet
     )
     tokens = torch.full((len(halves), size), PAD)
     tokens[:, : padded.shape[1]] = padded
-    return TokenSet(Passages(tokens.unflatten(0, (-1, 2)), torch.tensor(documents), words(tokenizer)), classes)
+    found = TokenSet(Passages(tokens.unflatten(0, (-1, 2)), torch.tensor(documents), words(tokenizer)), classes)
+    found.notes = (notes,) if classes else (notes, WHOLE)
+    return found
+
+
+def unknown_share(encoded: Sequence[Any], name: str) -> str:
+    """How many of the tokens are [UNK], in words.
+
+    Raises:
+        ValueError: more than 5 % are.
+    """
+    total = sum(len(encoding.ids) for encoding in encoded)
+    unknown = sum(encoding.ids.count(UNK) for encoding in encoded)
+    share = f"{unknown / max(1, total):.2%} of the {total} tokens of {name} are unknown, [UNK]"
+    if unknown > MOST_UNKNOWN * total:
+        raise ValueError(
+            f"{share}, more than {MOST_UNKNOWN:.0%}: there is nothing to learn from them; --tokenizer bpe has none"
+        )
+    return share

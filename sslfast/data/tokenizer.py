@@ -10,16 +10,19 @@ from sslfast._extras import require
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(5)
+ACCENTS = "[\u0300-\u036f]"
 PREFIX = "##"  # of a token inside a word, in WordPiece
 
 
-def train_tokenizer(texts: Sequence[str], kind: str, vocabulary: int) -> Any:
+def train_tokenizer(texts: Sequence[str], kind: str, vocabulary: int, *, causal: bool = False) -> Any:
     """A `tokenizers.Tokenizer` learned from `texts`; the same texts give the same tokens in every process.
 
     Args:
         texts: what it learns from.
-        kind: "wordpiece", lower-cased without accents as BERT's, or "bpe" over bytes as GPT-2's.
+        kind: "wordpiece", lower-cased as BERT's, without the accents of Latin, Greek and Cyrillic letters; or "bpe"
+            over bytes as GPT-2's.
         vocabulary: tokens at most, the special ones, ids 0 to 4, included.
+        causal: whether what it encodes is to be continued: without a [SEP] behind it.
 
     Raises:
         ValueError: an unknown kind, or the vocabulary is too small for the single characters. ImportError: tokenizers
@@ -32,7 +35,7 @@ def train_tokenizer(texts: Sequence[str], kind: str, vocabulary: int) -> Any:
         raise ValueError(f"vocabulary must be at least {least}, the characters of this text, got {vocabulary}")
     template = require("tokenizers.processors", extra="text").TemplateProcessing
     tokenizer.post_processor = template(
-        single="[CLS] $A [SEP]",
+        single="[CLS] $A" if causal else "[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)],
     )
@@ -64,7 +67,13 @@ def words(tokenizer: Any) -> tuple[str, ...]:
 
 def _wordpiece(texts: Sequence[str], vocabulary: int) -> Any:
     tokenizers = require("tokenizers", extra="text")
-    normalizer, splitter = tokenizers.normalizers.BertNormalizer(), tokenizers.pre_tokenizers.BertPreTokenizer()
+    normal, split = tokenizers.normalizers, tokenizers.pre_tokenizers
+    # BERT's own takes every mark off, also the vowel signs of Hindi and of Thai (tokenizers#572).
+    plain = normal.BertNormalizer(strip_accents=False)
+    normalizer = normal.Sequence([plain, normal.NFD(), normal.Replace(tokenizers.Regex(ACCENTS), ""), normal.NFC()])
+    # The model takes a word of more than 100 characters for unknown.
+    pieces = split.Split(tokenizers.Regex(r"\S{1,100}"), "isolated")
+    splitter = split.Sequence([split.BertPreTokenizer(), pieces])
 
     def around(model: Any) -> Any:
         tokenizer = tokenizers.Tokenizer(model)

@@ -66,6 +66,10 @@ class Method(nn.Module, ABC):
         """
         return []
 
+    def exported_head(self) -> nn.Module | None:
+        """What is exported beside the backbone, as other libraries know it: a head over words."""
+        return None
+
     def on_step(self, step: int, total: int) -> None:
         """Called before the forward passes of optimizer step `step` of `total`, counted from 0.
 

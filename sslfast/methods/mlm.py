@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslfast.config import TextConfig
 from sslfast.data import Passages
@@ -62,6 +62,9 @@ class MLM(Method):
         hidden = self.backbone.hidden(tokens)  # (B, L, F)
         scores = self.words(hidden, positions, targets, self.backbone.embeddings)
         return {**scores, "embeddings": hidden[:, 1].detach()}
+
+    def exported_head(self) -> nn.Module:
+        return self.words.head
 
     def illustrate(self, source: Passages, generator: torch.Generator | None = None) -> list[list[Panel]]:
         """Each passage's words, with a guess at those that were hidden."""

@@ -87,6 +87,9 @@ class PairMethod(Method):
             loss = loss + self.weight * words["loss"]
         return {"loss": loss, **output, "embeddings": hidden[:, 1].detach()}
 
+    def exported_head(self) -> nn.Module | None:
+        return self.words.head if self.weight else None
+
     def illustrate(self, source: Passages, generator: torch.Generator | None = None) -> list[list[Panel]]:
         """Each pair's two segments as they were shown, and what the network said of them."""
         pairs, labels = self.pair(source, generator)

@@ -73,8 +73,8 @@ class Modality(ABC):
         return load_weights(path)
 
     @abstractmethod
-    def export(self, backbone: nn.Module, folder: Path) -> None:
-        """Write the trained backbone so that it can be read without sslfast."""
+    def export(self, backbone: nn.Module, folder: Path, *, head: nn.Module | None = None) -> None:
+        """Write the trained backbone, and `Method.exported_head`, so that they can be read without sslfast."""
 
     @abstractmethod
     def load_exported(self, folder: Path) -> nn.Module:

@@ -73,7 +73,7 @@ class Images(Modality):
         normalization = {"mean": list(mean), "std": list(std)}
         return {"image_size": self.config.image_size, "normalization": normalization}
 
-    def export(self, backbone: nn.Module, folder: Path) -> None:
+    def export(self, backbone: nn.Module, folder: Path, *, head: nn.Module | None = None) -> None:
         config, (mean, std) = self.config, self.normalization
         about = {"backbone": config.backbone, "in_channels": len(mean), "image_size": config.image_size}
         about |= {"mean": list(mean), "std": list(std), "features": backbone.num_features}

@@ -17,7 +17,7 @@ from sslfast.data import Passages, TokenSet, load_text
 from sslfast.data.text import split_texts
 from sslfast.data.tokenizer import MASK, read_tokenizer, train_tokenizer
 from sslfast.modality.base import Modality
-from sslfast.models.text import GPT2, build_text_backbone, export_text, load_text_backbone
+from sslfast.models.text import GPT2, build_text_backbone, export_text, load_text_backbone, without_head
 
 TOKENIZER = "tokenizer.json"
 
@@ -38,7 +38,8 @@ class Text(Modality):
             return read_tokenizer(self.folder / TOKENIZER)
         config = self.config
         texts, _ = split_texts(config.data, "train", length=config.length)
-        return train_tokenizer([text for _, text in texts], config.tokenizer, config.vocabulary)
+        causal = config.backbone in GPT2
+        return train_tokenizer([text for _, text in texts], config.tokenizer, config.vocabulary, causal=causal)
 
     def load(
         self,
@@ -74,10 +75,10 @@ class Text(Modality):
         beside = path.parent / TOKENIZER
         if beside.is_file() and read_tokenizer(beside).get_vocab() != self.tokenizer.get_vocab():
             raise ValueError(f"{path} was trained with other tokens than those of {self.config.data}: see {beside}")
-        return {f"model.{name}": weight for name, weight in super().read_weights(path).items()}
+        return {f"model.{name}": weight for name, weight in without_head(super().read_weights(path)).items()}
 
-    def export(self, backbone: nn.Module, folder: Path) -> None:
-        export_text(backbone, folder, tokenizer=self.tokenizer, length=self.config.length)
+    def export(self, backbone: nn.Module, folder: Path, *, head: nn.Module | None = None) -> None:
+        export_text(backbone, folder, tokenizer=self.tokenizer, length=self.config.length, head=head)
 
     def load_exported(self, folder: Path) -> nn.Module:
         return load_text_backbone(folder)

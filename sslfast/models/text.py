@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ class WordHead(nn.Module):
 
     def __init__(self, features: int, vocabulary: int) -> None:
         super().__init__()
-        self.transform = nn.Sequential(nn.Linear(features, features), nn.GELU(), nn.LayerNorm(features))
+        self.transform = nn.Sequential(nn.Linear(features, features), nn.GELU(), nn.LayerNorm(features, eps=1e-12))
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
@@ -130,7 +131,9 @@ def build_text_backbone(name: str, *, vocabulary: int, length: int) -> TextBackb
     return TextBackbone(transformers.BertModel(config, add_pooling_layer=False))
 
 
-def export_text(backbone: TextBackbone, folder: Path, *, tokenizer: Any, length: int) -> None:
+def export_text(
+    backbone: TextBackbone, folder: Path, *, tokenizer: Any, length: int, head: WordHead | None = None
+) -> None:
     """Write the model and its tokenizer as transformers does, so that its Auto classes read them.
 
     ```python
@@ -139,10 +142,13 @@ def export_text(backbone: TextBackbone, folder: Path, *, tokenizer: Any, length:
     hidden = model(**tokenizer("first segment", "second", return_tensors="pt")).last_hidden_state
     ```
 
-    AutoModel adds an untrained pooler to a BERT, which leaves the hidden states alone.
+    AutoModel adds an untrained pooler to a BERT, which leaves the hidden states alone. With a `head` it is a
+    BertForMaskedLM, which `pipeline("fill-mask", "RUN/exported")` asks; a GPT-2, whose head is its embeddings, is a
+    GPT2LMHeadModel.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(backbone.model, folder / WEIGHTS)
+    whole = backbone.model if head is None else _with_head(backbone, head)
+    save_weights(whole, folder / WEIGHTS)
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL))
     inputs = ["input_ids", *([] if backbone.causal else ["token_type_ids"]), "attention_mask"]
     fast = require("transformers", extra="text").PreTrainedTokenizerFast(
@@ -150,11 +156,32 @@ def export_text(backbone: TextBackbone, folder: Path, *, tokenizer: Any, length:
     )
     with tempfile.TemporaryDirectory() as written:  # transformers writes in place, and hides what the disk says
         fast.save_pretrained(written)
-        backbone.model.config.architectures = [type(backbone.model).__name__]
-        backbone.model.config.save_pretrained(written)
+        config = copy.deepcopy(backbone.model.config)
+        config.architectures = ["GPT2LMHeadModel" if backbone.causal else type(whole).__name__]
+        config.save_pretrained(written)
         # The configuration comes last: it says that the export is complete.
         for path in sorted(Path(written).iterdir(), key=lambda path: path.name == CONFIG):
             write_text(folder / path.name, path.read_text(encoding="utf-8"))
+
+
+def _with_head(backbone: TextBackbone, head: WordHead) -> nn.Module:
+    """transformers' BertForMaskedLM of the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        whole = require("transformers", extra="text").BertForMaskedLM(copy.deepcopy(backbone.model.config))
+    predictions, (dense, _, norm) = whole.cls.predictions, head.transform
+    for theirs, ours in ((whole.bert, backbone.model), (predictions.transform.dense, dense)):
+        theirs.load_state_dict(ours.state_dict())
+    predictions.transform.LayerNorm.load_state_dict(norm.state_dict())
+    with torch.no_grad():
+        predictions.bias.copy_(head.bias)
+        predictions.decoder.bias.copy_(head.bias)
+    return whole
+
+
+def without_head(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the model in an export that has a head."""
+    own = {name.removeprefix("bert."): weight for name, weight in weights.items() if name.startswith("bert.")}
+    return own or weights
 
 
 def load_text_backbone(folder: Path) -> TextBackbone:
@@ -171,7 +198,7 @@ def load_text_backbone(folder: Path) -> TextBackbone:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         options = {} if config.model_type == "gpt2" else {"add_pooling_layer": False}
         model = transformers.AutoModel.from_config(config, trust_remote_code=False, **options)
-        model.load_state_dict(load_weights(folder / WEIGHTS))
+        model.load_state_dict(without_head(load_weights(folder / WEIGHTS)))
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         raise ValueError(f"{folder} does not hold an exported text model: {error!r}") from error
     return TextBackbone(model).eval()

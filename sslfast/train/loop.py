@@ -148,7 +148,8 @@ class Training:
             while self.epoch < self.config.epochs:
                 self._train_epoch(stop)
             if main:
-                self.modality.export(self.method.backbone, self.run / EXPORTED)
+                head = self.method.exported_head()
+                self.modality.export(self.method.backbone, self.run / EXPORTED, head=head)
             if self.skipped:
                 self.log.warning(f"{len(self.skipped)} image files could not be read and were skipped, see above")
         self.fabric.barrier()
