@@ -39,7 +39,7 @@ docs: $(VENV)/docs.stamp  ## the pages of docs/ and of the docstrings as a site,
 
 test-oldest:  ## the CPU ops with the oldest Python and torch that pyproject.toml admits, in an environment of its own
 	python3.10 -m venv $(VENV)-oldest
-	$(VENV)-oldest/bin/pip install --quiet --constraint tests/oldest.txt . pytest
+	$(VENV)-oldest/bin/pip install --quiet --constraint tests/oldest.txt . pytest torchvision
 	$(VENV)-oldest/bin/pytest -q tests/ops -m "not slow" -k "not triton and not compile and not opcheck and not cuda"
 
 bench: $(VENV)/dev.stamp  ## every op beside its peers; results in benchmarks/results

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -63,12 +64,14 @@ def backends(op: str) -> dict[str, str]:
     if registry.USE_REFERENCE:
         return {"cpu": "reference (SSLFAST_REFERENCE=1)", "cuda": "reference (SSLFAST_REFERENCE=1)"}
     kernels = registry.IMPLS[op]
-    return {
-        device: "reference"
-        if kernels[device] is kernels["reference"]
-        else kernels[device].__module__.removeprefix("sslfast.kernels.").partition(".")[0]
-        for device in ("cpu", "cuda")
-    }
+    return {device: _backend(kernels[device], kernels["reference"]) for device in ("cpu", "cuda")}
+
+
+def _backend(kernel: Callable, reference: Callable) -> str:
+    if kernel is reference:
+        return "reference"
+    function = getattr(kernel, "func", kernel)  # of a partial
+    return function.__module__.removeprefix("sslfast.kernels.").partition(".")[0]
 
 
 def info() -> str:

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from sslfast import _C
+from sslfast._info import backends
+from sslfast.ops.registry import IMPLS
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,6 +89,11 @@ def test_the_stubs_have_every_function_and_as_many_arguments(stub):
     }
     assert found
     assert declared == found | ({"load": 0} if stub == "__init__" else {})
+
+
+def test_info_tells_the_backend_of_every_op():
+    served = {backend for op in IMPLS for backend in backends(op).values()}
+    assert {"cpu", "triton"} <= served <= {"cpu", "triton", "cuda", "reference"}
 
 
 WITHOUT_CORE = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -163,11 +165,13 @@ _triton_forward = lazily("sslfast.kernels.triton.info_nce", "forward")
 _triton_backward = lazily("sslfast.kernels.triton.info_nce", "backward")
 
 
+@functools.wraps(_triton_forward)
 def _cuda_forward(query, key, queue, temperature, tau, with_mean, with_cosines):
     outputs = _triton_forward(query, key, queue, temperature, tau, with_mean)
     return *outputs, query.new_empty(0, dtype=torch.float32)
 
 
+@functools.wraps(_triton_backward)
 def _cuda_backward(grad, u, scale, losses, shift, inverse_sum, mean, cosines, temperature, tau, in_batch, with_key):
     return _triton_backward(grad, u, scale, losses, shift, inverse_sum, mean, temperature, tau, in_batch, with_key)
 

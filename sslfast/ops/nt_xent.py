@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -132,10 +134,12 @@ _triton_forward = lazily("sslfast.kernels.triton.nt_xent", "forward")
 _triton_backward = lazily("sslfast.kernels.triton.nt_xent", "backward")
 
 
+@functools.wraps(_triton_forward)
 def _cuda_forward(z1, z2, temperature, tau, with_cosines):
     return *_triton_forward(z1, z2, temperature, tau), z1.new_empty(0, dtype=torch.float32)
 
 
+@functools.wraps(_triton_backward)
 def _cuda_backward(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau):
     return _triton_backward(grad, u, scale, losses, shift, inverse_sum, temperature, tau)
 
