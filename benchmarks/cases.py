@@ -72,6 +72,16 @@ def nt_xent(device: str, views: int, dim: int, dtype: torch.dtype = FLOAT32, **m
     return Case("nt_xent", name, device, 4 * views**2 * dim, moved, make, dtype, gate=gate, **more)
 
 
+def nt_xent_views(device: str, views: int, n: int, dim: int, dtype: torch.dtype = FLOAT32, **more) -> Case:
+    """As nt_xent with all V·N views; the pairs of views of one image are little beside these."""
+
+    def make() -> dict[str, Tensor]:
+        return {"z": leaf(torch.randn(n, dim) + torch.randn(views, n, dim), dtype)}
+
+    name, moved = title(f"V={views} N={n} D={dim}", dtype), 2 * views * n * dim * dtype.itemsize
+    return Case("nt_xent_views", name, device, 4 * (views * n) ** 2 * dim, moved, make, dtype, **more)
+
+
 def info_nce(device: str, n: int, keys: int, dim: int, dtype: torch.dtype = FLOAT32, **more) -> Case:
     """MoCo: a product for the similarities with the queue, one for the gradient to the query, which alone has one."""
 
@@ -331,6 +341,7 @@ CPU = [
     nt_xent("cpu", 8192, 128, BFLOAT16),
     *(nt_xent("cpu", 2048, dim, **times_eager(1.8, 1.8)) for dim in (512, 768, 1024)),
     nt_xent("cpu", 8192, 512, **times_eager(2.5, 1, floor=0.8)),
+    *(nt_xent_views("cpu", 8, n, 128, **times_eager(2, 2)) for n in (64, 256, 1024)),
     info_nce("cpu", 256, 65536, 128, **times_eager(5, 4)),
     info_nce_in_batch("cpu", 4096, 128, **times_eager(2.8, 2.5)),
     *(info_nce_in_batch("cpu", n, d, **times_eager(1.15, 1.15)) for n in (1024, 2048) for d in (256, 512, 768, 1024)),
@@ -367,6 +378,7 @@ CUDA = [
     nt_xent("cuda", 131072, 128, BFLOAT16, bars=PRACTICAL),
     nt_xent("cuda", 8192, 128),
     nt_xent("cuda", 1 << 20, 128, BFLOAT16, bars=PRACTICAL),
+    nt_xent_views("cuda", 8, 1024, 128, BFLOAT16),
     info_nce("cuda", 1024, 65536, 128, BFLOAT16),
     info_nce_in_batch("cuda", 8192, 128, BFLOAT16),
     clip_loss("cuda", 8192, 512, BFLOAT16),
@@ -394,6 +406,7 @@ def tiny(device: str) -> list[Case]:
     both = {"overhead": True, "bars": bars}
     return [
         nt_xent(device, 32, 16, **both),
+        nt_xent_views(device, 3, 10, 16, **both),
         info_nce(device, 16, 64, 16, **both),
         clip_loss(device, 16, 16, **both),
         siglip_loss(device, 16, 16, **both),

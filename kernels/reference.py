@@ -68,6 +68,33 @@ def nt_xent_backward(
     return project(du, u, scale), -(du * u).sum() / (2 * temperature)
 
 
+def nt_xent_views(
+    z: Tensor,
+    temperature: float | Tensor = 0.5,
+    *,
+    ids: Tensor | None = None,
+    decoupled: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """loss_vi = Σ_{w≠v} (−s(vi, wi) + log(exp s(vi, wi) + Σ_j exp s(vi, j)))/(V − 1) of V views (V, N, D), j all views
+    of other ids; decoupled (Yeh et al. 2022, https://arxiv.org/abs/2110.06848) without the positive's exponential."""
+    views, n, _ = z.shape
+    u = normalize(z)[0].flatten(0, 1)
+    s = u @ u.T / temperature
+    positive = s.view(views, n, views, n).diagonal(dim1=1, dim2=3)  # (V, V, N)
+    ids = torch.arange(n, device=z.device) if ids is None else ids
+    alike = (ids[:, None] == ids).repeat(views, views)
+    negatives = torch.logsumexp(s.masked_fill(alike, float("-inf")), dim=1).view(views, 1, n)
+    losses = negatives - positive
+    losses = (
+        losses.masked_fill(alike.all(dim=1).view(views, 1, n), 0)
+        if decoupled
+        else torch.logaddexp(losses, torch.zeros_like(losses))
+    )
+    itself = torch.eye(views, dtype=torch.bool, device=z.device)[..., None]
+    return reduced(losses.masked_fill(itself, 0).sum(dim=1) / (views - 1), reduction)
+
+
 # --- info_nce: MoCo's loss (He et al. 2020, https://arxiv.org/abs/1911.05722, equation 1) ---
 
 

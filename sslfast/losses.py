@@ -59,6 +59,7 @@ class NTXentLoss(_TemperedLoss):
         learnable: train the temperature; the parameter is its logarithm, so it stays positive.
         reduction: "mean" over the 2N views, "sum", or "none".
         group, gather: whose negatives to see across processes, and how; as in `ops.nt_xent`.
+        decoupled: leave the positive out of the sum of exponentials.
 
     Raises:
         TypeError, ValueError: the temperature is not a positive number, or the reduction is unknown.
@@ -71,15 +72,19 @@ class NTXentLoss(_TemperedLoss):
         reduction: Reduction = "mean",
         group: Group = None,
         gather: Gather = "all",
+        decoupled: bool = False,
     ) -> None:
         super().__init__(temperature, learnable, reduction, group, gather)
+        self.decoupled = decoupled
 
-    def forward(self, z1: Tensor, z2: Tensor, temperature: Tensor | None = None) -> Tensor:
+    def forward(self, z1: Tensor, z2: Tensor, temperature: Tensor | None = None, ids: Tensor | None = None) -> Tensor:
         """z1, z2: raw projections (N, D) of the two views -> 0-dim float32, or (2N,) with reduction="none".
 
         temperature: its own, where the caller has taken it before, as `GradCache` and parallel modules need it.
+        ids: (N,) integers, of which equal ones mark images that are no negatives of each other.
         """
-        return ops.nt_xent(z1, z2, self.temperature if temperature is None else temperature, **self._options)
+        temperature = self.temperature if temperature is None else temperature
+        return ops.nt_xent(z1, z2, temperature, ids=ids, decoupled=self.decoupled, **self._options)
 
 
 class InfoNCELoss(_TemperedLoss):

@@ -64,6 +64,18 @@ DIFFERENTIABLE: dict[str, Case] = {
         lambda z1, z2, tau: reference.nt_xent(z1, z2, tau, reduction="none"),
         lambda b, dtype: (_embeddings(b, dtype), []),
     ),
+    "nt_xent, ids, decoupled": Case(
+        lambda z1, z2, tau, ids: ops.nt_xent(z1, z2, tau, ids=ids, decoupled=True, reduction="none"),
+        lambda *xs: reference.nt_xent_views(
+            torch.stack(xs[:2]), xs[2], ids=xs[3], decoupled=True, reduction="none"
+        ).flatten(),
+        lambda b, dtype: (_embeddings(b, dtype), [torch.arange(b, device="cpu") // 2]),
+    ),
+    "multi-crop": Case(  # of nt_xent_views, with the batch first as everywhere here
+        lambda z, tau: ops.nt_xent_views(z.transpose(0, 1), tau),
+        lambda z, tau: reference.nt_xent_views(z.transpose(0, 1), tau),
+        lambda b, dtype: ([randn(b, 3, 5, dtype=dtype), _embeddings(b, dtype)[-1]], []),
+    ),
     "info_nce, batch": Case(
         lambda q, k, tau: ops.info_nce(q, k, temperature=tau, reduction="sum"),
         lambda q, k, tau: reference.info_nce(q, k, temperature=tau, reduction="sum"),

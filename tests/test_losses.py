@@ -23,6 +23,12 @@ def test_info_nce_is_the_op():
     )
 
 
+def test_nt_xent_takes_ids_and_may_be_decoupled():
+    ids = torch.arange(8) // 3
+    expected = ops.nt_xent(Z1, Z2, 0.5, ids=ids, decoupled=True)
+    assert torch.equal(NTXentLoss(decoupled=True)(Z1, Z2, ids=ids), expected)
+
+
 def test_clip_loss_is_the_op():
     assert torch.equal(CLIPLoss()(Z1, Z2), ops.clip_loss(Z1, Z2))
     assert torch.equal(CLIPLoss(0.2, reduction="sum")(Z1, Z2), ops.clip_loss(Z1, Z2, 0.2, reduction="sum"))

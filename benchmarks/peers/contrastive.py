@@ -31,6 +31,19 @@ def nt_xent_lightly(inputs: dict[str, Tensor]) -> Peer:
     return NTXentLoss(temperature=NT_XENT_TEMPERATURE)
 
 
+def nt_xent_views_eager(z: Tensor) -> Tensor:
+    """Every view with each other view of its image, against the views of the other images."""
+    views, n, _ = z.shape
+    u = F.normalize(z, dim=2).flatten(0, 1)
+    similarity = u @ u.T / NT_XENT_TEMPERATURE
+    image = torch.arange(n, device=u.device).repeat(views)
+    alike = image[:, None] == image
+    negatives = similarity.masked_fill(alike, -torch.inf).logsumexp(dim=1, keepdim=True)
+    others = ~torch.eye(len(u), dtype=torch.bool, device=u.device)
+    positives = similarity[alike & others].view(views * n, views - 1)
+    return F.softplus(negatives - positives).mean()
+
+
 # --- info_nce ---
 
 
@@ -151,6 +164,7 @@ def cosine_lightly(inputs: dict[str, Tensor]) -> Peer:
 
 EXACT = {
     "nt_xent": lambda z1, z2: reference.nt_xent(z1, z2, NT_XENT_TEMPERATURE),
+    "nt_xent_views": lambda z: reference.nt_xent_views(z, NT_XENT_TEMPERATURE),
     "info_nce": lambda query, key, queue=None: reference.info_nce(query, key, queue, INFO_NCE_TEMPERATURE),
     "clip_loss": lambda image, text: reference_image_text.clip_loss(image, text, INFO_NCE_TEMPERATURE),
     "siglip_loss": reference_image_text.siglip_loss,
@@ -163,6 +177,11 @@ PEERS = {
         "torch.compile": compiled(nt_xent_eager),
         "lightly": nt_xent_lightly,
         "sslfast": sslfast(lambda z1, z2: ops.nt_xent(z1, z2, NT_XENT_TEMPERATURE), "nt_xent"),
+    },
+    "nt_xent_views": {
+        "eager": plain(nt_xent_views_eager),
+        "torch.compile": compiled(nt_xent_views_eager),
+        "sslfast": sslfast(lambda z: ops.nt_xent_views(z, NT_XENT_TEMPERATURE), "nt_xent_views"),
     },
     "info_nce": {
         "eager": plain(info_nce_eager),

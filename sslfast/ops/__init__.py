@@ -9,6 +9,7 @@ from sslfast.ops.info_nce import info_nce
 from sslfast.ops.masked_patch_loss import masked_patch_loss
 from sslfast.ops.negative_cosine_similarity import negative_cosine_similarity
 from sslfast.ops.nt_xent import nt_xent
+from sslfast.ops.nt_xent_views import nt_xent_views
 from sslfast.ops.random_patch_mask import PatchMask, random_patch_mask
 from sslfast.ops.restore_tokens import restore_tokens
 from sslfast.ops.siglip_loss import siglip_loss
@@ -25,6 +26,7 @@ __all__ = [
     "masked_patch_loss",
     "negative_cosine_similarity",
     "nt_xent",
+    "nt_xent_views",
     "random_patch_mask",
     "restore_tokens",
     "siglip_loss",

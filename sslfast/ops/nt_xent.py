@@ -13,6 +13,7 @@ from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import Reduction, check_embeddings, check_reduction, check_temperature, promoted
 from sslfast.ops.distributed import Gather, Group
+from sslfast.ops.nt_xent_views import views_loss
 from sslfast.ops.registry import HAS_CPU_KERNELS, define_op, lazily
 
 
@@ -21,6 +22,8 @@ def nt_xent(
     z2: Tensor,
     temperature: float | Tensor = 0.5,
     *,
+    ids: Tensor | None = None,
+    decoupled: bool = False,
     reduction: Reduction = "mean",
     group: Group = None,
     gather: Gather = "all",
@@ -33,7 +36,8 @@ def nt_xent(
         s = F.normalize(torch.cat([z1, z2])) @ F.normalize(torch.cat([z1, z2])).T / temperature
         F.cross_entropy(s.fill_diagonal_(-torch.inf), torch.arange(2 * N).roll(N), reduction=reduction)
 
-    but never holds a (2N, 2N) tensor. A zero row has cosine 0 to all others and gradient zero.
+    but never holds a (2N, 2N) tensor. A zero row has cosine 0 to all others and gradient zero. For more than two views,
+    and how ids and decoupled change the formula: `nt_xent_views`.
 
     Args:
         z1, z2: projections of the first and of the second views, (N, D) each, alike in dtype (float32, bfloat16,
@@ -41,6 +45,9 @@ def nt_xent(
             from image k.
         temperature: a positive number that float32 can hold, or a 0-dim tensor on the same device, which may require
             grad; the value of a tensor is not checked, one that is not positive gives NaN.
+        ids: (N,) integers of any value, one an image: images of one id are no negatives of each other, as duplicates in
+            the batch, or images known to show the same, should not be. None: all images differ.
+        decoupled: leave the positive out of the sum of exponentials, as decoupled contrastive learning does.
         reduction: "mean" over the 2N views, "sum", or "none": (2N,), views in the order z1 then z2.
         group: process group whose views are negatives too, "world" for the default one (if there is one); None for
             this process alone. Every rank returns the losses of its own 2N views. With reduction="mean" and DDP's
@@ -63,6 +70,9 @@ def nt_xent(
     """
     z1, z2 = promoted(z1, z2)
     check_embeddings("nt_xent", z1=z1, z2=z2)
+    if ids is not None or decoupled is not False:
+        options = ids, decoupled, reduction, group, gather, check_ranks
+        return views_loss("nt_xent", z1, z2, temperature, *options)
     number, tau = check_temperature("nt_xent", temperature, z1.device)
     check_reduction("nt_xent", reduction)
     group = distributed.find_group("nt_xent", group, gather)

@@ -37,7 +37,7 @@ def test_work_is_counted(case):
     assert math.isfinite(case.bytes)
     assert case.bytes > 0
     assert case.flops >= 0
-    softmax_and_sigmoid = ("nt_xent", "info_nce", "clip_loss", "siglip_loss", "sup_con")
+    softmax_and_sigmoid = ("nt_xent", "nt_xent_views", "info_nce", "clip_loss", "siglip_loss", "sup_con")
     assert (case.flops > 0) == (case.op in (*softmax_and_sigmoid, "patch_embed"))
 
 
@@ -72,6 +72,7 @@ TINY = [
 ]
 HALF = [
     c.nt_xent("cpu", 32, 16, torch.bfloat16),
+    c.nt_xent_views("cpu", 3, 10, 16, torch.bfloat16),
     c.info_nce("cpu", 16, 64, 16, torch.bfloat16),
     c.info_nce_in_batch("cpu", 16, 16, torch.bfloat16),
     c.clip_loss("cpu", 16, 16, torch.bfloat16),

@@ -1,4 +1,4 @@
-"""sup_con over several processes: W ranks of n rows train as one process with W·n rows does."""
+"""sup_con and nt_xent_views over several processes: W ranks of n rows train as one process with W·n rows does."""
 
 from __future__ import annotations
 
@@ -35,6 +35,20 @@ def step(z: torch.Tensor, labels: torch.Tensor, reduction: str, temperature: flo
     return [loss.detach(), *torch.autograd.grad(loss.sum(), leaves)]
 
 
+VIEWS = list(itertools.product(("all", "ring"), (True, False), (True, False)))  # gather, with ids, decoupled
+
+
+def views_step(size: int, rank: int | None, with_ids: bool, decoupled: bool, **across) -> list[torch.Tensor]:
+    """Of one rank's images, or of all without one. Ids are shared by images of one and of several ranks."""
+    generator = torch.Generator().manual_seed(8)
+    z = torch.randn(3, size * N, DIM, generator=generator, dtype=torch.float32)
+    ids = torch.arange(size * N) % 7 * 10**10
+    part = slice(None) if rank is None else slice(rank * N, (rank + 1) * N)
+    leaves = [z[:, part].clone().requires_grad_(), torch.tensor(0.2, dtype=torch.float64, requires_grad=True)]
+    loss = ops.nt_xent_views(*leaves, ids=ids[part] if with_ids else None, decoupled=decoupled, **across)
+    return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+
+
 def compiled(z: torch.Tensor, labels: torch.Tensor) -> list:
     def loss(z):
         return ops.sup_con(z, labels, 0.2, group="world")
@@ -67,8 +81,12 @@ def everything() -> dict:
     (slope,) = torch.autograd.grad(ops.sup_con(leaf, labels, group="world"), leaf, create_graph=True)
     return {
         "cases": found,
+        "views": [views_step(size, rank, *how, group="world", gather=gather) for gather, *how in VIEWS],
         "compiled": compiled(z, labels),
         "ragged": what_is_raised(lambda: ops.sup_con(z[ragged], labels[ragged], group="world")),
+        "other": what_is_raised(
+            lambda: ops.nt_xent_views(torch.stack([z, z]), decoupled=rank == 1, group="world"),
+        ),
         "twice": what_is_raised(lambda: slope.sum().backward()),
     }
 
@@ -98,6 +116,16 @@ def test_ranks_train_as_one_process(number, results):
     )
 
 
+@pytest.mark.parametrize("number", range(len(VIEWS)))
+def test_views_of_all_ranks_are_those_of_one_process(number, results):
+    size = len(results)
+    loss, dz, dtau = views_step(size, None, *VIEWS[number][1:])
+    losses, slopes, taus = zip(*(result["views"][number] for result in results))
+    torch.testing.assert_close(torch.stack(losses).mean(), loss)
+    torch.testing.assert_close(torch.cat(slopes, dim=1) / size, dz, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(torch.stack(taus).mean(), dtau, rtol=1e-4, atol=1e-6)
+
+
 def test_compiles_as_one_graph(results):
     for result in results:
         torch.testing.assert_close(*result["compiled"])
@@ -106,4 +134,6 @@ def test_compiles_as_one_graph(results):
 def test_what_cannot_be_is_refused_on_every_rank(results):
     for result in results:
         assert result["ragged"].startswith("ValueError: sup_con: the ranks of group must have equal")
+        assert result["other"].startswith("ValueError: nt_xent_views: the ranks of group must have equal")
+        assert "decoupled True" in result["other"]
         assert result["twice"].startswith("RuntimeError: sup_con: with a group it can be differentiated once only")
