@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslfast import ops
@@ -80,6 +82,61 @@ class NTXentLoss(nn.Module):
         if self.size and self.memory_bank is None and keys is not None:
             self.memory_bank = KeyQueue(len(keys), keys.shape[1], group=self.group)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class DCLLoss(nn.Module):
+    """Decoupled contrastive learning of two views: SimCLR without the positive in the sum; the mean over all rows.
+
+    It differs from lightly's for a batch of one image, which has nothing to be compared with: lightly's loss is minus
+    infinity, this is 0. The result is float32 also for bfloat16 and float16.
+
+    Args:
+        temperature: positive.
+        weight_fn: (out0, out1) of unit length -> (N,) weights of the positive pairs.
+        gather_distributed: see the images of all processes as negatives.
+
+    Raises:
+        TypeError, ValueError: the temperature is not a positive number, gather_distributed is asked of a PyTorch
+            without torch.distributed; in the call: out0 and out1 do not go together.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        weight_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
+        gather_distributed: bool = False,
+    ) -> None:
+        super().__init__()
+        check_temperature(type(self).__name__, temperature, torch.device("cpu"))
+        if gather_distributed and not dist.is_available():
+            name = type(self).__name__
+            raise ValueError(f"{name}: gather_distributed must be False where PyTorch has no torch.distributed")
+        self.temperature, self.weight_fn, self.gather_distributed = temperature, weight_fn, gather_distributed
+
+    def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
+        """out0, out1: (N, D) of the two views."""
+        group = "world" if self.gather_distributed else None
+        loss = ops.nt_xent(out0, out1, self.temperature, decoupled=True, group=group)
+        if self.weight_fn is None:
+            return loss
+        u0, u1 = F.normalize(out0, dim=1), F.normalize(out1, dim=1)
+        cosines = -ops.negative_cosine_similarity(out0, out1, reduction="none")
+        weights = (self.weight_fn(u0, u1) + self.weight_fn(u1, u0)) / 2
+        return loss + ((1 - weights) * cosines).mean() / self.temperature
+
+
+class DCLWLoss(DCLLoss):
+    """The same with the paper's weights, by the negative of a von Mises-Fisher density: `sigma` is its temperature."""
+
+    def __init__(self, temperature: float = 0.1, sigma: float = 0.5, gather_distributed: bool = False) -> None:
+        weight_fn = functools.partial(negative_mises_fisher_weights, sigma=sigma)
+        super().__init__(temperature, weight_fn, gather_distributed)
+
+
+def negative_mises_fisher_weights(out0: Tensor, out1: Tensor, sigma: float = 0.5) -> Tensor:
+    """2 − N·softmax(out0·out1/sigma) of rows of unit length (N, D): pairs that agree already weigh less."""
+    similarity = (out0.detach() * out1.detach()).sum(dim=1) / sigma
+    return 2 - out0.shape[0] * similarity.softmax(dim=0)
 
 
 class NegativeCosineSimilarity(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from gloo import run_ranks
-from lightly.loss import NegativeCosineSimilarity, NTXentLoss
+from lightly.loss import DCLLoss, DCLWLoss, NegativeCosineSimilarity, NTXentLoss
 from lightly.models.utils import get_at_index, random_token_mask, update_momentum
 from torch import nn
 
@@ -34,6 +34,9 @@ def test_signatures():
     for mine, its in (
         (ours.NTXentLoss, NTXentLoss),
         (ours.NTXentLoss.forward, NTXentLoss.forward),
+        (ours.DCLLoss, DCLLoss),
+        (ours.DCLLoss.forward, DCLLoss.forward),
+        (ours.DCLWLoss, DCLWLoss),
         (ours.NegativeCosineSimilarity, NegativeCosineSimilarity),
         (ours.NegativeCosineSimilarity.forward, NegativeCosineSimilarity.forward),
         (ours.update_momentum, update_momentum),
@@ -110,6 +113,26 @@ def test_nt_xent(temperature, device):
     actual = value_and_gradients(ours.NTXentLoss(temperature), *views)
     for mine, its in zip(actual, value_and_gradients(NTXentLoss(temperature), *views)):
         torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6)
+
+
+def squared_distances(x0: torch.Tensor, x1: torch.Tensor) -> torch.Tensor:
+    return (x0 - x1).square().sum(dim=1)
+
+
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # lightly's
+def test_decoupled(device):
+    x0, x1 = torch.randn(2, 12, 7, generator=torch.Generator().manual_seed(0)).to(device)
+    for mine, its in (
+        (ours.DCLLoss(), DCLLoss()),
+        (ours.DCLLoss(0.5), DCLLoss(0.5)),
+        (ours.DCLLoss(0.5, squared_distances), DCLLoss(0.5, squared_distances)),
+        (ours.DCLWLoss(0.2, sigma=0.3), DCLWLoss(0.2, sigma=0.3)),
+    ):
+        for actual, expected in zip(value_and_gradients(mine, x0, x1), value_and_gradients(its, x0, x1)):
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
+    assert ours.DCLLoss()(x0[:1], x1[:1]) == 0
+    with pytest.raises(ValueError, match="DCLWLoss: temperature must be positive"):
+        ours.DCLWLoss(-0.1)
 
 
 def test_nt_xent_with_a_memory_bank(device):
