@@ -96,9 +96,19 @@ def calls(draw: random.Random) -> dict[str, tuple[Callable, list, dict[str, Any]
         ops.ema_update_([target], [source], momentum, step=step)
         return target
 
+    labels = torch.tensor([draw.randrange(3) for _ in range(n)])
     temper = {"temperature": 0.2}
     return {
         "nt_xent": (ops.nt_xent, [z1, z2], temper | {"reduction": "sum"}),
+        "nt_xent, ids": (
+            lambda z1, z2, ids, **numbers: ops.nt_xent(z1, z2, ids=ids, **numbers), [z1, z2, labels],
+            temper | {"decoupled": True},
+        ),
+        "nt_xent_views": (
+            lambda z, ids, **numbers: ops.nt_xent_views(z, ids=ids, **numbers), [torch.stack([z1, z2, -z1]), labels],
+            temper | {"decoupled": False},
+        ),
+        "sup_con": (ops.sup_con, [z1, labels], temper | {"reduction": "none"}),
         "info_nce": (ops.info_nce, [z1, z2], temper),
         "clip_loss": (ops.clip_loss, [z1, z2], temper | {"reduction": "sum"}),
         "siglip_loss": (ops.siglip_loss, [z1, z2], {"logit_scale": 5.0, "logit_bias": -3.0}),
