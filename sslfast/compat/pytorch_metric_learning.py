@@ -14,9 +14,9 @@ from sslfast.ops.checks import check_dense, check_temperature
 class NTXentLoss(nn.Module):
     """NT-Xent of pairs that labels tell, over cosines: the mean over all positive pairs.
 
-    Labels that come twice each are served, or with `ref_emb` once on each side: the two views of every example. What
-    it cannot serve raises: larger classes, mined pairs, other distances and reducers. The result is float32 also for
-    bfloat16 and float16. On CUDA the labels are read by the host; `SelfSupervisedLoss` needs none.
+    Labels that all come equally often are served, or with `ref_emb` once on each side: the views of every example. What
+    it cannot serve raises: classes of several sizes, mined pairs, other distances and reducers. The result is float32
+    also for bfloat16 and float16. On CUDA the labels are read by the host; `SelfSupervisedLoss` needs none.
 
     Args:
         temperature: positive.
@@ -49,17 +49,27 @@ class NTXentLoss(nn.Module):
         wanted = "NTXentLoss: labels must be given, and ref_labels with ref_emb"
         if labels is None:
             raise ValueError(wanted)
-        _check_labelled("embeddings", embeddings, "labels", labels)
+        _check_labelled("NTXentLoss", "embeddings", embeddings, "labels", labels)
         if ref_emb is None:
             order = labels.argsort(stable=True)
-            first, second = order[: len(order) // 2 * 2].view(-1, 2).T
-            self._check(labels[first], labels[second], len(labels) == 2 * len(first))
-            return self.symmetric(_rows(embeddings, first), _rows(embeddings, second))
+            sizes = labels.unique(return_counts=True)[1]
+            if len(sizes) == 0 or sizes[0] < 2 or (sizes != sizes[0]).any():
+                raise ValueError(
+                    "NTXentLoss: labels must come equally often, twice each at least, or once in labels and once in "
+                    "ref_labels; for others use SupConLoss, or pytorch-metric-learning's own NTXentLoss"
+                )
+            views = [_rows(embeddings, places) for places in order.view(len(sizes), -1).T]
+            return ops.nt_xent_views(torch.stack(views), self.temperature) if len(views) > 2 else self.symmetric(*views)
         if ref_labels is None:
             raise ValueError(wanted)
-        _check_labelled("ref_emb", ref_emb, "ref_labels", ref_labels)
+        _check_labelled("NTXentLoss", "ref_emb", ref_emb, "ref_labels", ref_labels)
         first, second = labels.argsort(), ref_labels.argsort()
-        self._check(labels[first], ref_labels[second], len(labels) == len(ref_labels))
+        here, there = labels[first], ref_labels[second].to(labels.device)
+        if not torch.equal(here, there) or (here[1:] == here[:-1]).any():
+            raise ValueError(
+                "NTXentLoss: labels must come once in labels and once in ref_labels; for larger classes use "
+                "pytorch-metric-learning's own NTXentLoss"
+            )
         return self.one_way(_rows(embeddings, first), _rows(ref_emb, second))
 
     def symmetric(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
@@ -69,14 +79,6 @@ class NTXentLoss(nn.Module):
     def one_way(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
         """Row i of both are one example; embeddings are the anchors, and ref_emb what they are compared with."""
         return ops.info_nce(embeddings, ref_emb, None, self.temperature)
-
-    def _check(self, first: Tensor, second: Tensor, paired: bool) -> None:
-        """Sorted labels of the two sides: equal, and none twice on a side."""
-        if not paired or not torch.equal(first, second.to(first.device)) or (first[1:] == first[:-1]).any():
-            raise ValueError(
-                "NTXentLoss: labels must come twice each, or once in labels and once in ref_labels; for larger classes "
-                "use SupConLoss, or pytorch-metric-learning's own NTXentLoss"
-            )
 
 
 class SupConLoss(nn.Module):
@@ -115,6 +117,7 @@ class SupConLoss(nn.Module):
         _refuse("SupConLoss", {"indices_tuple": indices_tuple, "ref_emb": ref_emb, "ref_labels": ref_labels})
         if labels is None:
             raise ValueError("SupConLoss: labels must be given")
+        _check_labelled("SupConLoss", "embeddings", embeddings, "labels", labels)
         labels = labels.to(embeddings.device)
         losses = ops.sup_con(embeddings, labels, self.temperature, reduction="none")
         counted = losses > 0
@@ -155,14 +158,14 @@ class SelfSupervisedLoss(nn.Module):
         return (self.loss.symmetric if self.symmetric else self.loss.one_way)(embeddings, ref_emb)
 
 
-def _check_labelled(name: str, embeddings: Tensor, labels_name: str, labels: Tensor) -> None:
-    check_dense("NTXentLoss", name, embeddings, " (N, D)")
-    check_dense("NTXentLoss", labels_name, labels, " (N,)")
+def _check_labelled(loss: str, name: str, embeddings: Tensor, labels_name: str, labels: Tensor) -> None:
+    check_dense(loss, name, embeddings, " (N, D)")
+    check_dense(loss, labels_name, labels, " (N,)")
     if labels.is_complex() or labels.is_quantized or labels.is_meta:
-        raise TypeError(f"NTXentLoss: {labels_name} must be real numbers, got {labels.dtype} on {labels.device}")
+        raise TypeError(f"{loss}: {labels_name} must be real numbers, got {labels.dtype} on {labels.device}")
     if embeddings.dim() != 2 or labels.shape != embeddings.shape[:1]:
         raise ValueError(
-            f"NTXentLoss: {labels_name} must be (N,) for {name} (N, D), got shapes {tuple(labels.shape)} and "
+            f"{loss}: {labels_name} must be (N,) for {name} (N, D), got shapes {tuple(labels.shape)} and "
             f"{tuple(embeddings.shape)}"
         )
 
