@@ -83,8 +83,8 @@ class NTXentLoss(_TemperedLoss):
         temperature: its own, where the caller has taken it before, as `GradCache` and parallel modules need it.
         ids: (N,) integers, of which equal ones mark images that are no negatives of each other.
         """
-        temperature = self.temperature if temperature is None else temperature
-        return ops.nt_xent(z1, z2, temperature, ids=ids, decoupled=self.decoupled, **self._options)
+        tau = self.temperature if temperature is None else temperature
+        return ops.nt_xent(z1, z2, tau, ids=ids, decoupled=self.decoupled, **self._options)
 
 
 class InfoNCELoss(_TemperedLoss):

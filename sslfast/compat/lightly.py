@@ -115,7 +115,7 @@ class DCLLoss(nn.Module):
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
         """out0, out1: (N, D) of the two views."""
-        group = "world" if self.gather_distributed else None
+        group: Group = "world" if self.gather_distributed else None
         loss = ops.nt_xent(out0, out1, self.temperature, decoupled=True, group=group)
         if self.weight_fn is None:
             return loss

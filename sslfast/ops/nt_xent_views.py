@@ -33,7 +33,7 @@ def nt_xent_views(
 ) -> Tensor:
     """NT-Xent of V views of N images, as multi-crop makes them, from raw projections; rows are L2-normalised inside.
 
-    With s the (V, N, V, N) cosines/temperature, the loss of view v of image i is the mean over the image's other views w of
+    With s the (V, N, V, N) cosines/temperature, the loss of view v of image i is the mean over its other views w of
 
         negatives = s[v, i][:, ids != ids[i]].flatten()  # by default all views of other images
         F.cross_entropy(torch.cat([s[v, i, w, i, None], negatives]), torch.tensor(0))
@@ -99,8 +99,8 @@ def views_loss(
     check_reduction(op, reduction)
     group = distributed.find_group(op, group, gather)
     if group is not None and check_ranks:
-        options = {"gather": gather, "reduction": reduction, "decoupled": decoupled, "with_ids": ids is not None}
-        agreement.check_ranks_agree(op, group, z, temperature=number if tau is None else tau, **options)
+        numbers = {"temperature": number if tau is None else tau, "decoupled": decoupled, "with_ids": ids is not None}
+        agreement.check_ranks_agree(op, group, z, gather=gather, reduction=reduction, **numbers)
     with_cosines = may_be_differentiated(z, second, tau)
     name = distributed.name_of(group)
     return _nt_xent_views(z, second, tau, ids, number, decoupled, with_cosines, reduction, name, gather)
