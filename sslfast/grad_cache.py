@@ -99,7 +99,10 @@ class GradCache:
                 raise TypeError("GradCache: inputs must be lists of chunks where chunk_size is None")
             return [_arguments(chunk) for chunk in x]
         arguments = _arguments(x)
-        sizes = {len(leaf) for leaf in tree_leaves(arguments) if _has_rows(leaf)}
+        tensors = [leaf for leaf in tree_leaves(arguments) if _has_rows(leaf)]
+        if any(x.is_nested or x.is_mkldnn for x in tensors):
+            raise TypeError("GradCache: inputs must be tensors that can be cut into rows, got a nested or mkldnn one")
+        sizes = {len(x) for x in tensors}
         if len(sizes) != 1 or 0 in sizes:
             raise ValueError(
                 f"GradCache: inputs must be tensors (N, ...) of one N for an encoder, got N {sorted(sizes)}"
