@@ -78,7 +78,14 @@ def assert_fit(launches: list[Launch], capability: int, spills: bool = False) ->
 
 ALIKE = [(256, torch.float16), (1024, torch.float16), (256, torch.float32)]  # same tiles and code as another case
 WIDTHS = [
-    pytest.param(d, dtype, id=f"{d}-{dtype}", marks=[pytest.mark.slow] if (d, dtype) in ALIKE else [])
+    pytest.param(d, dtype, id=f"{d}-{dtype}", marks=(pytest.mark.long,) if (d, dtype) in ALIKE else ())
     for d in (128, 256, 1024)
     for dtype in DTYPES
+]
+# Every width on one chip and one on every chip; the other pairs take minutes.
+WIDTHS_ON_CHIPS = [
+    pytest.param(*width.values, chip, id=f"{width.id}-{chip}", marks=width.marks + marks)
+    for width in WIDTHS
+    for chip in (80, 90, 100)
+    for marks in [() if chip == 90 or width.values == (256, torch.bfloat16) else (pytest.mark.long,)]
 ]

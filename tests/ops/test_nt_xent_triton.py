@@ -17,7 +17,7 @@ from triton_compile import recorded_launches
 from triton_kernels import (
     DEVICE,
     DTYPES,
-    WIDTHS,
+    WIDTHS_ON_CHIPS,
     assert_fit,
     compiles,
     planned_for,
@@ -238,8 +238,7 @@ def launches(monkeypatch, capability, n, d, dtype, temperature=0.2):
 
 
 @compiles
-@pytest.mark.parametrize("capability", [80, 90, 100])
-@pytest.mark.parametrize(("d", "dtype"), WIDTHS)
+@pytest.mark.parametrize(("d", "dtype", "capability"), WIDTHS_ON_CHIPS)
 def test_default_configurations_compile_without_spills(d, dtype, capability, monkeypatch):
     temperature = torch.tensor(0.2) if dtype == torch.bfloat16 else 0.2  # a tensor launches both variants
     assert_fit(launches(monkeypatch, capability, 4096, d, dtype, temperature), capability)
