@@ -23,6 +23,6 @@ def version(peer: str) -> str:
 
 
 INSTALLABLE = {
-    "ema-pytorch", "kornia", "lightly", "siglip-kernel", "sslfast", "timm", "torchvision", "triton-augment",
-    *PACKAGES.values(),
+    "ema-pytorch", "kornia", "lightly", "pytorch-metric-learning", "siglip-kernel", "sslfast", "timm", "torchvision",
+    "triton-augment", *PACKAGES.values(),
 }  # fmt: skip

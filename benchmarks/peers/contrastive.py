@@ -149,6 +149,15 @@ def sup_con_eager(z: Tensor, labels: Tensor) -> Tensor:
     return -((positives * log_p).sum(dim=1) / count).mean()
 
 
+def sup_con_pytorch_metric_learning(inputs: dict[str, Tensor]) -> Peer | None:
+    """It holds some ten matrices of pairs: no more than 2048 rows are asked of it."""
+    if len(inputs["z"]) > 2048:
+        return None
+    from pytorch_metric_learning.losses import SupConLoss
+
+    return SupConLoss(temperature=SUP_CON_TEMPERATURE)
+
+
 # --- negative_cosine_similarity ---
 
 
@@ -207,6 +216,7 @@ PEERS = {
     "sup_con": {
         "eager": plain(sup_con_eager),
         "torch.compile": compiled(sup_con_eager),
+        "pytorch-metric-learning": sup_con_pytorch_metric_learning,
         "sslfast": sslfast(lambda z, labels: ops.sup_con(z, labels, SUP_CON_TEMPERATURE), "sup_con"),
     },
     "negative_cosine_similarity": {
