@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-
-import torch
 from torch import Tensor
 
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import nt_xent as cpu
-from sslfast.ops import agreement, distributed
-from sslfast.ops.autograd import differentiable, may_be_differentiated
-from sslfast.ops.checks import Reduction, check_embeddings, check_reduction, check_temperature, promoted
+from sslfast.ops.checks import Reduction, check_embeddings, check_temperature, promoted
 from sslfast.ops.distributed import Gather, Group
 from sslfast.ops.nt_xent_views import views_loss
-from sslfast.ops.registry import HAS_CPU_KERNELS, define_op, lazily
+from sslfast.ops.pair_loss import define_pair_loss
 
 
 def nt_xent(
@@ -74,111 +69,20 @@ def nt_xent(
         options = ids, decoupled, reduction, group, gather, check_ranks
         return views_loss("nt_xent", z1, z2, temperature, *options)
     number, tau = check_temperature("nt_xent", temperature, z1.device)
-    check_reduction("nt_xent", reduction)
-    group = distributed.find_group("nt_xent", group, gather)
-    if group is not None and check_ranks:
-        agreement.check_ranks_agree(
-            "nt_xent", group, z1, temperature=number if tau is None else tau, gather=gather, reduction=reduction
-        )
-    with_cosines = may_be_differentiated(z1, z2, tau)
-    return _nt_xent(z1, z2, tau, number, with_cosines, reduction, distributed.name_of(group), gather)
+    return _nt_xent(z1, z2, number, tau, reduction, group, gather, check_ranks)
 
 
-def _value(z1, z2, tau, temperature, with_cosines, reduction, group, gather):
-    losses, shift, inverse_sum, u, scale, cosines = _forward(z1, z2, temperature, tau, with_cosines)
-    if group is not None:
-        no_mean = u.new_empty(0, u.shape[1])
-        losses, shift, inverse_sum, _ = distributed.add_negatives(
-            u, u, losses, shift, inverse_sum, no_mean, temperature, tau, group, gather
-        )
-    return reference.reduced(losses, reduction), losses, shift, inverse_sum, u, scale, cosines
+def _every_view(u, *own):
+    """Of the unit views u (2N, D): each meets every other."""
+    yield u, u, own, own
 
 
-def _gradient(
-    wanted, grad, z1, z2, tau, temperature, with_cosines, reduction, group, gather,
-    losses, shift, inverse_sum, u, scale, cosines,
-):  # fmt: skip
-    grad = (grad / u.shape[0] if reduction == "mean" else grad).expand(u.shape[0])
-    dz, dtau = _backward(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau)
-    if group is not None:
-        own = [grad * inverse_sum, shift]
-        du, radial = distributed.weighted_negatives(u, u, own, own, temperature, tau, group, gather)
-        dz += reference.project(du, u.to(du.dtype), scale).to(dz.dtype)
-        dtau = dtau + radial / 2  # a pair of views counts from both sides
-    return *dz.chunk(2), None if tau is None else dtau.to(tau.dtype)
-
-
-def _formula(z1, z2, tau, temperature, with_cosines, reduction, group, gather):
-    distributed.check_alone("nt_xent", group)
-    exact = torch.promote_types(z1.dtype, torch.float32)
-    return reference.nt_xent(z1.to(exact), z2.to(exact), temperature if tau is None else tau, reduction=reduction)
-
-
-def _reference_forward(z1, z2, temperature, tau, with_cosines):
-    exact = torch.promote_types(z1.dtype, torch.float32)
-    outputs = reference.nt_xent_forward(z1.to(exact), z2.to(exact), temperature if tau is None else tau)
-    losses, shift, inverse_sum, u, scale = outputs
-    return losses, shift, inverse_sum, u.to(z1.dtype), scale, scale.new_empty(0, dtype=torch.float32)
-
-
-def _reference_backward(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau):
-    temperature = temperature if tau is None else tau
-    dz, dtau = reference.nt_xent_backward(grad, u.to(scale.dtype), scale, losses, shift, inverse_sum, temperature)
-    return dz.to(u.dtype), dtau
-
-
-def _fake_forward(z1, z2, temperature, tau, with_cosines):
-    n, d = z1.shape
-    losses, shift, inverse_sum, scale = (
-        z1.new_empty(2 * n, dtype=torch.promote_types(z1.dtype, torch.float32)) for _ in range(4)
-    )
-    cosines = z1.new_empty(cpu.cosines(z1, with_cosines and HAS_CPU_KERNELS), dtype=torch.float32)
-    return losses, shift, inverse_sum, z1.new_empty(2 * n, d), scale, cosines
-
-
-def _fake_backward(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau):
-    return torch.empty_like(u), scale.new_empty(())
-
-
-_triton_forward = lazily("sslfast.kernels.triton.nt_xent", "forward")
-_triton_backward = lazily("sslfast.kernels.triton.nt_xent", "backward")
-
-
-@functools.wraps(_triton_forward)
-def _cuda_forward(z1, z2, temperature, tau, with_cosines):
-    return *_triton_forward(z1, z2, temperature, tau), z1.new_empty(0, dtype=torch.float32)
-
-
-@functools.wraps(_triton_backward)
-def _cuda_backward(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau):
-    return _triton_backward(grad, u, scale, losses, shift, inverse_sum, temperature, tau)
-
-
-# `cosines` are those that a CPU kernel keeps for the backward pass, as far as they fit its workspace.
-_forward = define_op(
-    "nt_xent_forward(Tensor z1, Tensor z2, float temperature, Tensor? tau, bool with_cosines)"
-    " -> (Tensor losses, Tensor shift, Tensor inverse_sum, Tensor u, Tensor scale, Tensor cosines)",
-    fake=_fake_forward,
-    reference=_reference_forward,
-    cpu=cpu.forward,
-    cuda=_cuda_forward,
-    layout={"z1": "N D: float", "z2": "N D: z1", "tau": ": float"},
-)
-_backward = define_op(
-    "nt_xent_backward(Tensor grad, Tensor u, Tensor scale, Tensor losses, Tensor shift, Tensor inverse_sum,"
-    " Tensor cosines, float temperature, Tensor? tau) -> (Tensor dz, Tensor dtau)",
-    fake=_fake_backward,
-    reference=_reference_backward,
-    cpu=cpu.backward,
-    cuda=_cuda_backward,
-    layout={"u": "M D: float", "cosines": "C: float32", "tau": ": float"}
-    | dict.fromkeys(("grad", "scale", "losses", "shift", "inverse_sum"), "M: exact u"),
-)
-_nt_xent = differentiable(
-    "nt_xent(Tensor z1, Tensor z2, Tensor? tau, float temperature, bool with_cosines, str reduction, str? group,"
-    " str gather) -> Tensor",
-    value=_value,
-    gradient=_gradient,
-    formula=_formula,
-    leaves=3,
+_nt_xent = define_pair_loss(
+    "nt_xent",
+    "z1",
+    "z2",
+    forward=reference.nt_xent_forward,
+    backward=reference.nt_xent_backward,
+    cpu=cpu,
+    meetings=_every_view,
 )

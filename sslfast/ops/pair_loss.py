@@ -1,0 +1,145 @@
+"""What NT-Xent and CLIP's loss share: softmaxes over the cosines of N pairs, whose 2N rows all have a loss."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from sslfast.kernels import reference
+from sslfast.ops import agreement, distributed
+from sslfast.ops.autograd import differentiable, may_be_differentiated
+from sslfast.ops.checks import check_reduction
+from sslfast.ops.registry import HAS_CPU_KERNELS, define_op, lazily
+
+
+def define_pair_loss(
+    name: str,
+    first: str,
+    second: str,
+    *,
+    forward: Callable,
+    backward: Callable,
+    cpu: ModuleType,
+    meetings: Callable[..., Iterable[tuple]],
+) -> Callable[..., Tensor]:
+    """Register the ops of a loss of pairs and return what calls it, with arguments that have been checked but for
+    reduction and group: (first, second, temperature, tau, reduction, group, gather, check_ranks).
+
+    Args:
+        name: of the loss, and of its module among the Triton kernels.
+        first, second: names of the rows of the pairs, (N, D) each.
+        forward, backward: the reference's, which say what they return.
+        cpu: the module of the CPU's kernels.
+        meetings: (u, *what rows have) -> (rows, columns, rows' own, columns' own) of the unit rows u (2N, D) which meet
+            those of other ranks; all rows once, in their order.
+    """
+
+    def value(x, y, tau, temperature, with_cosines, reduction, group, gather):
+        losses, shift, inverse_sum, u, scale, cosines = forward_op(x, y, temperature, tau, with_cosines)
+        if group is not None:
+            no_mean = u.new_empty(0, u.shape[1])
+            parts = [
+                distributed.add_negatives(rows, columns, *own, no_mean, temperature, tau, group, gather)[:3]
+                for rows, columns, own, _ in meetings(u, losses, shift, inverse_sum)
+            ]
+            losses, shift, inverse_sum = map(torch.cat, zip(*parts))
+        return reference.reduced(losses, reduction), losses, shift, inverse_sum, u, scale, cosines
+
+    def gradient(
+        wanted, grad, x, y, tau, temperature, with_cosines, reduction, group, gather,
+        losses, shift, inverse_sum, u, scale, cosines,
+    ):  # fmt: skip
+        grad = (grad / u.shape[0] if reduction == "mean" else grad).expand(u.shape[0])
+        dz, dtau = backward_op(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau)
+        if group is not None:
+            parts = [
+                distributed.weighted_negatives(*met, temperature, tau, group, gather)
+                for met in meetings(u, grad * inverse_sum, shift)
+            ]
+            dz += reference.project(torch.cat([du for du, _ in parts]), u.to(scale.dtype), scale).to(dz.dtype)
+            dtau = dtau + sum(along for _, along in parts) / 2  # a pair counts from both sides
+        return *dz.chunk(2), None if tau is None else dtau.to(tau.dtype)
+
+    def formula(x, y, tau, temperature, with_cosines, reduction, group, gather):
+        distributed.check_alone(name, group)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        losses, *_ = forward(x.to(exact), y.to(exact), temperature if tau is None else tau)
+        return reference.reduced(losses, reduction)
+
+    def reference_forward(x, y, temperature, tau, with_cosines):
+        exact = torch.promote_types(x.dtype, torch.float32)
+        *outputs, u, scale = forward(x.to(exact), y.to(exact), temperature if tau is None else tau)
+        return *outputs, u.to(x.dtype), scale, scale.new_empty(0, dtype=torch.float32)
+
+    def reference_backward(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau):
+        temperature = temperature if tau is None else tau
+        dz, dtau = backward(grad, u.to(scale.dtype), scale, losses, shift, inverse_sum, temperature)
+        return dz.to(u.dtype), dtau.to(scale.dtype)
+
+    def fake_forward(x, y, temperature, tau, with_cosines):
+        n, d = x.shape
+        losses, shift, inverse_sum, scale = (
+            x.new_empty(2 * n, dtype=torch.promote_types(x.dtype, torch.float32)) for _ in range(4)
+        )
+        cosines = x.new_empty(cpu.cosines(x, with_cosines and HAS_CPU_KERNELS), dtype=torch.float32)
+        return losses, shift, inverse_sum, x.new_empty(2 * n, d), scale, cosines
+
+    def fake_backward(grad, u, scale, *_):
+        return torch.empty_like(u), scale.new_empty(())
+
+    triton_forward, triton_backward = (
+        lazily(f"sslfast.kernels.triton.{name}", direction) for direction in ("forward", "backward")
+    )
+
+    @functools.wraps(triton_forward)
+    def cuda_forward(x, y, temperature, tau, with_cosines):
+        return *triton_forward(x, y, temperature, tau), x.new_empty(0, dtype=torch.float32)
+
+    @functools.wraps(triton_backward)
+    def cuda_backward(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau):
+        return triton_backward(grad, u, scale, losses, shift, inverse_sum, temperature, tau)
+
+    # `cosines` are those that a CPU kernel keeps for the backward pass, as far as they fit its workspace.
+    forward_op = define_op(
+        f"{name}_forward(Tensor {first}, Tensor {second}, float temperature, Tensor? tau, bool with_cosines)"
+        " -> (Tensor losses, Tensor shift, Tensor inverse_sum, Tensor u, Tensor scale, Tensor cosines)",
+        fake=fake_forward,
+        reference=reference_forward,
+        cpu=cpu.forward,
+        cuda=cuda_forward,
+        layout={first: "N D: float", second: f"N D: {first}", "tau": ": float"},
+    )
+    backward_op = define_op(
+        f"{name}_backward(Tensor grad, Tensor u, Tensor scale, Tensor losses, Tensor shift, Tensor inverse_sum,"
+        " Tensor cosines, float temperature, Tensor? tau) -> (Tensor dz, Tensor dtau)",
+        fake=fake_backward,
+        reference=reference_backward,
+        cpu=cpu.backward,
+        cuda=cuda_backward,
+        layout={"u": "M D: float", "cosines": "C: float32", "tau": ": float"}
+        | dict.fromkeys(("grad", "scale", "losses", "shift", "inverse_sum"), "M: exact u"),
+    )
+    whole = differentiable(
+        f"{name}(Tensor {first}, Tensor {second}, Tensor? tau, float temperature, bool with_cosines, str reduction,"
+        " str? group, str gather) -> Tensor",
+        value=value,
+        gradient=gradient,
+        formula=formula,
+        leaves=3,
+    )
+
+    def call(x, y, temperature, tau, reduction, group, gather, check_ranks):
+        check_reduction(name, reduction)
+        group = distributed.find_group(name, group, gather)
+        if group is not None and check_ranks:
+            agreement.check_ranks_agree(
+                name, group, x, temperature=temperature if tau is None else tau, gather=gather, reduction=reduction
+            )
+        with_cosines = may_be_differentiated(x, y, tau)
+        return whole(x, y, tau, temperature, with_cosines, reduction, distributed.name_of(group), gather)
+
+    return call
