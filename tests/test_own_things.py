@@ -88,6 +88,39 @@ def test_objects_without_a_path_are_asked_for_again(tmp_path: Path, forgetful: N
     assert sslfast.give(own_things.Pictures(30)) != names[0]
 
 
+class Entry:
+    """An entry point of another package."""
+
+    def __init__(self, thing: object) -> None:
+        self.thing = thing
+
+    def load(self) -> object:
+        return self.thing
+
+
+def test_entry_points_and_imported_modules_are_known_by_name(
+    tmp_path: Path, forgetful: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    things = {
+        "methods": {"own": Entry(own_things.Own)},
+        "data": {"pictures": Entry(own_things.pictures)},
+        "backbones": {"net": Entry(own_things.Net)},
+        "presets": {"gentle": Entry(own_things.GENTLE)},
+    }
+    monkeypatch.setattr(_outside, "entry_points", things.__getitem__)
+    run = sslfast.pretrain("own", data="pictures", backbone="net", preset="gentle", output=tmp_path / "run", **SHORT)
+    assert (run.config["data"], type(run.backbone())) == ("pictures", own_things.Net)
+    assert preset("gentle") == own_things.GENTLE
+    METHODS.pop("own")
+    monkeypatch.setattr(_outside, "entry_points", lambda kind: {})
+    (tmp_path / "brings_own.py").write_text(
+        "from own_things import Own\nfrom sslfast.methods import register\nregister(Own)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["pretrain", "own", "--help", "--import", "brings_own"]) == 0
+    assert "own" in METHODS
+
+
 def test_a_method_that_nobody_knows_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown method 'simcrl'; did you mean simclr\?"):
         sslfast.methods.method_named("simcrl")

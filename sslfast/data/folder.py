@@ -90,7 +90,7 @@ def _tried(files: FolderImages, places: Sequence[int]) -> Iterator[Tensor | Unre
 
     def attempt(place: int) -> Tensor | Unreadable:
         try:
-            return files.load(files.paths[place])
+            return files.load(place)
         except Unreadable as error:
             return error
 

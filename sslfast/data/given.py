@@ -16,6 +16,7 @@ from sslfast.data.decode import Unreadable, converted, from_object, shrunk
 from sslfast.data.duplicates import a_fifth
 from sslfast.data.examples import NO_LABELS
 from sslfast.data.images import FolderImages
+from sslfast.data.paths import Paths
 
 IMAGE = ("image", "img", "pixel_values", "jpg", "png")  # columns, the first that there is
 LABEL = ("label", "labels", "fine_label", "target", "cls")
@@ -147,6 +148,8 @@ def name_of(data: Any) -> str:
     """
     if isinstance(data, str):
         return data
+    if isinstance(data, Path):
+        return f"folder:{data}"
     if path := path_of(data):
         return path
     digest = hashlib.sha256()
@@ -174,7 +177,7 @@ class GivenImages(FolderImages):
         self.source = source
         first = source.image(places[0])
         super().__init__(
-            [Path(str(place)) for place in places],
+            Paths(Path(), map(str, places)),
             labels,
             classes,
             source_size,
@@ -182,12 +185,12 @@ class GivenImages(FolderImages):
             dtype=first.dtype,
         )
 
-    def load(self, path: Path) -> Tensor:
+    def load(self, place: int) -> Tensor:
         try:
-            image = shrunk(self.source.image(int(str(path))), self.source_size)
+            image = shrunk(self.source.image(int(self.name(place))), self.source_size)
             return converted(image, self.channels, self.dtype)
         except (ValueError, TypeError) as error:
-            raise Unreadable(path, str(error)) from error
+            raise Unreadable(self.paths[place], str(error)) from error
 
 
 def list_given(name: str, split: str | None, *, source_size: int, seed: int = 0) -> GivenImages:

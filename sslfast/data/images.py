@@ -111,8 +111,9 @@ class FolderImages(ImageSet):
     def name(self, index: int) -> str:
         return printable(self.paths[index])
 
-    def load(self, path: Path) -> Tensor:
+    def load(self, place: int) -> Tensor:
         """One file as the set has it, (C, H, W). Raises Unreadable."""
+        path = self.paths[place]
         image = read(path, self.source_size)
         try:
             return converted(image, self.channels, self.dtype)
@@ -133,7 +134,7 @@ class FolderImages(ImageSet):
             if str(path) in self.corrupt:
                 continue
             try:
-                return place, self.load(path), corrupt
+                return place, self.load(place), corrupt
             except Unreadable as error:
                 if not self.skip_corrupt:
                     raise

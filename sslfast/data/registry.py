@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sslfast._outside import is_outside
+from sslfast._words import nearest
 from sslfast.data.documents import FILE
 from sslfast.data.embedded import load_digits, load_photos
 from sslfast.data.folder import list_folder, samples, settled
@@ -106,7 +107,9 @@ def normalization(name: str, *, gray: bool = False) -> tuple[tuple[float, ...], 
 
 def is_own(name: str) -> bool:
     """Whether the images are somebody's own: a folder, shards, or a dataset in Python."""
-    return name not in DATASETS and (name.startswith((FOLDER, WDS)) or is_outside("data", name))
+    if name in DATASETS or name.startswith(FILE):
+        return False
+    return name.startswith((FOLDER, WDS)) or is_outside("data", name)
 
 
 def list_own(name: str, split: str | None, *, skip_corrupt: bool = False, **options: Any) -> FolderImages:
@@ -153,6 +156,7 @@ def _look_up(name: str) -> Dataset:
     key = FOLDER + "PATH" if is_own(name) and name not in (FOLDER, WDS) else name
     if key not in DATASETS:
         meant = f"; did you mean {FOLDER}{name}?" if name and Path(name).expanduser().is_dir() else ""
+        meant = meant or nearest(name, DATASETS)
         raise ValueError(f"data must be one of {', '.join(DATASETS)}, {OWN}, got {name!r}{meant}")
     return DATASETS[key]
 

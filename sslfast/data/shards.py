@@ -20,6 +20,7 @@ from sslfast.data.examples import NO_LABELS
 from sslfast.data.given import split_off
 from sslfast.data.images import FolderImages
 from sslfast.data.layout import TEST, TRAIN
+from sslfast.data.paths import Paths
 from sslfast.data.tree import SUFFIXES
 
 WDS = "wds:"
@@ -51,18 +52,16 @@ class ShardImages(FolderImages):
         skip_corrupt: bool = False,
     ) -> None:
         self.shards, self.members = shards, members
-        self.place = {name: k for k, name in enumerate(names)}
-        super().__init__([Path(n) for n in names], labels, classes, source_size, skip_corrupt=skip_corrupt)
+        super().__init__(Paths(Path(), names), labels, classes, source_size, skip_corrupt=skip_corrupt)
         first = self._first()
         self.channels, self.dtype = len(first), first.dtype
 
-    def load(self, path: Path) -> Tensor:
+    def load(self, place: int) -> Tensor:
+        image = shrunk(self._decoded(place), self.source_size)
         try:
-            return converted(shrunk(self._decoded(path), self.source_size), self.channels, self.dtype)
-        except Unreadable:
-            raise
+            return converted(image, self.channels, self.dtype)
         except ValueError as error:
-            raise Unreadable(path, str(error)) from error
+            raise Unreadable(self.paths[place], str(error)) from error
 
     def order(self, random: np.random.Generator) -> Tensor:
         shard = self.members[:, 0]
@@ -71,17 +70,17 @@ class ShardImages(FolderImages):
         shuffled = np.argsort(np.arange(len(shard)) + random.uniform(0, BUFFER, len(shard)), kind="stable")
         return torch.from_numpy(streamed[shuffled])
 
-    def _decoded(self, path: Path) -> Tensor:
-        shard, offset, length = self.members[self.place[str(path)]].tolist()
+    def _decoded(self, place: int) -> Tensor:
+        shard, offset, length = self.members[place].tolist()
         with open(self.shards[shard], "rb") as file:
             file.seek(offset)
             content = file.read(length)
-        return from_bytes(content, path)
+        return from_bytes(content, self.paths[place])
 
     def _first(self) -> Tensor:
-        for path in self.paths:
+        for place in range(len(self)):
             try:
-                return self._decoded(path)
+                return self._decoded(place)
             except Unreadable as error:
                 if not self.skip_corrupt:
                     raise
