@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 import torch.nn.functional as F
 from numerics import assert_as_accurate
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from sslfast import ops
 from sslfast.kernels import reference
@@ -77,7 +74,7 @@ def test_temperatures(temperature, noise, device):
 @pytest.mark.parametrize("temperature", [0.01, 0.5])
 @pytest.mark.parametrize("d", [32, 200])  # cosines computed again, and kept
 def test_several_tiles(d, temperature, device):
-    check_against_float64(*inputs(1100, d, 100, device, noise=2.0), temperature=temperature)
+    check_against_float64(*inputs(500, d, 50, device, noise=2.0), temperature=temperature)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -199,22 +196,6 @@ def test_same_bits_for_any_number_of_threads():
         results.append((loss.detach(), leaf.grad))
     torch.set_num_threads(threads)
     assert all(map(torch.equal, *results))
-
-
-def test_a_graph_for_every_batch_and_temperature(device):
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(ops.sup_con, fullgraph=True, dynamic=True, backend=counter)
-    for n, temperature in itertools.product((10, 17), (0.1, 0.3)):
-        z, labels = inputs(n, 8, 3, device)
-        results = []
-        for function in (compiled, ops.sup_con):
-            leaf = z.clone().requires_grad_()
-            loss = function(leaf, labels, temperature)
-            loss.backward()
-            results.append((loss.detach(), leaf.grad))
-        torch.testing.assert_close(*results)
-    assert counter.frame_count <= 2
 
 
 @pytest.mark.parametrize(
