@@ -33,6 +33,7 @@ from sslfast.kernels.triton import (
     negatives,
     nt_xent,
     restore_tokens,
+    siglip_loss,
     softmax,
 )
 
@@ -160,6 +161,13 @@ def calls() -> dict[str, tuple[Callable[[], object], ...]]:
     result["negatives of other ranks"] = (
         lambda: negatives.forward(z, queue, False, 0.2, None, True),
         lambda: negatives.backward(z, queue, False, shift, shift, queue[:, 0], queue[:, 0], 0.2, None),
+    )
+    everything = True, True, True
+    result["siglip_loss"] = (
+        lambda: siglip_loss.sums(
+            *siglip_loss.normalize(z, z)[0].chunk(2), None, True, 10.0, -10.0, None, None, *everything
+        ),
+        lambda: siglip_loss.project(tau, z, z, shift, 10.0, None),
     )
     result["negative_cosine_similarity"] = (
         lambda: negative_cosine_similarity.forward(z, z),
