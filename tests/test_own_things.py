@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -41,17 +39,10 @@ def forgetful(monkeypatch: pytest.MonkeyPatch):
     METHODS.pop("own", None)
 
 
-def command(*arguments: str, status: int = 0) -> str:
-    """What `sslfast` said in a new process."""
-    paths = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run(
-        [sys.executable, "-m", "sslfast", *arguments], capture_output=True, text=True, check=False, env=paths
-    )
-    assert done.returncode == status, done.stderr
-    return done.stdout + done.stderr
-
-
-def test_everything_own_by_import_paths_in_other_processes(tmp_path: Path, forgetful: None) -> None:
+def test_everything_own_by_import_paths(
+    tmp_path: Path, forgetful: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "own_things", own_things)
     folder = tmp_path / "run"
     run = sslfast.pretrain(
         own_things.Own,
@@ -65,9 +56,10 @@ def test_everything_own_by_import_paths_in_other_processes(tmp_path: Path, forge
     assert (config["method"], config["method_class"]) == ("own", "own_things:Own")
     assert (config["data"], config["backbone"]) == ("own_things:pictures", "own_things:Net")
     assert preset(config["preset"]) == own_things.GENTLE
-    METHODS.pop("own")
-    shown = command("evaluate", str(folder), "--protocol", "knn", "--k", "3", "--device", "cpu")
-    assert "knn on own_things:pictures" in shown
+    METHODS.pop("own")  # as in another process
+    sys.modules.pop("own_things")
+    assert main(["evaluate", str(folder), "--protocol", "knn", "--k", "3", "--device", "cpu"]) == 0
+    assert "knn on own_things:pictures" in capsys.readouterr().out
     assert sslfast.evaluate.read_results(run)["knn"]["test_examples"] == 10
     assert main(["report", str(folder)]) == 0
     assert main(["compare", str(folder), "--output", str(tmp_path / "all.csv")]) == 0
@@ -121,11 +113,12 @@ def test_entry_points_and_imported_modules_are_known_by_name(
     assert "own" in METHODS
 
 
-def test_a_method_that_nobody_knows_is_named(tmp_path: Path) -> None:
+def test_what_nobody_knows_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match=r"unknown method 'simcrl'; did you mean simclr\?"):
         sslfast.methods.method_named("simcrl")
-    assert "wants the name of a module" in command("recipes", "--import", status=2)
-    assert "there is no module nowhere" in command("recipes", "--import", "nowhere", status=2)
+    for words, said in ((["--import"], "wants the name of a module"), (["--import", "nowhere"], "no module nowhere")):
+        assert main(["recipes", *words]) == 2
+        assert said in capsys.readouterr().err
 
 
 def arrays(count: int = 12, **kind: object) -> np.ndarray:
