@@ -109,6 +109,18 @@ def info_nce_in_batch(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT3
     )
 
 
+def info_nce_hard_negatives(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT32, **more) -> Case:
+    """As in the batch, with a hard negative more for each query."""
+
+    def make() -> dict[str, Tensor]:
+        query, key = pair(n, dim, dtype)
+        return {"query": query, "key": leaf(torch.cat([key.detach(), torch.randn(n, dim)]), dtype)}
+
+    moved = 6 * n * dim * dtype.itemsize
+    what = title(f"N={n} D={dim} hard negatives", dtype)
+    return Case("info_nce", what, device, 16 * n * n * dim, moved, make, dtype, **more)
+
+
 def clip_loss(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT32, **more) -> Case:
     """Similarities once for both directions, again since (N, N) is not kept, and a product for each gradient."""
 
@@ -346,6 +358,7 @@ CPU = [
     info_nce("cpu", 256, 65536, 128, **times_eager(5, 4)),
     info_nce_in_batch("cpu", 4096, 128, **times_eager(2.8, 2.5)),
     *(info_nce_in_batch("cpu", n, d, **times_eager(1.15, 1.15)) for n in (1024, 2048) for d in (256, 512, 768, 1024)),
+    *(info_nce_hard_negatives("cpu", n, 384, **times_eager(1.15, 1.15)) for n in (64, 1024, 4096)),
     clip_loss("cpu", 256, 256, **times_eager(1.2, 1.2)),
     clip_loss("cpu", 1024, 256, **times_eager(1.5, 1.5)),
     clip_loss("cpu", 4096, 256, **times_eager(2, 2)),
@@ -383,6 +396,7 @@ CUDA = [
     nt_xent_views("cuda", 8, 1024, 128, BFLOAT16),
     info_nce("cuda", 1024, 65536, 128, BFLOAT16),
     info_nce_in_batch("cuda", 8192, 128, BFLOAT16),
+    info_nce_hard_negatives("cuda", 4096, 384, BFLOAT16),
     clip_loss("cuda", 8192, 512, BFLOAT16),
     siglip_loss("cuda", 8192, 512, BFLOAT16),
     sup_con("cuda", 8192, 128, 1000, BFLOAT16),

@@ -64,17 +64,24 @@ void bind(py::module_& m) {
         return cpu::nt_xent_backward(at<float>(grad), unit, at<float>(scale), at<float>(loss), at<float>(shift),
                                      at<float>(inverse_sum), kept, n, across, tau, dz);
     }, nogil);
-    m.def("info_nce_forward", [](const cpu::Rows& query, const cpu::Rows& key, int64_t n, const cpu::Rows* queue,
-                                 int64_t queue_rows, double tau, address loss, address shift, address inverse_sum,
-                                 const cpu::Rows* mean, const cpu::Rows& unit, address scale, const cpu::Kept& kept) {
-        cpu::info_nce_forward(query, key, n, queue, queue_rows, tau, at<float>(loss), at<float>(shift),
-                              at<float>(inverse_sum), mean, unit, at<float>(scale), kept);
+    py::class_<cpu::Choice>(m, "Choice", py::module_local())
+        .def(py::init([](int64_t n, int64_t candidates, address targets, address ids) {
+            return cpu::Choice{n, candidates, at<int64_t>(targets), at<int32_t>(ids)};
+        }));
+    m.def("info_nce_forward", [](const cpu::Rows& query, const cpu::Rows& key, const cpu::Choice& choice,
+                                 bool normalized, const cpu::Rows* queue, int64_t queue_rows, double tau, address loss,
+                                 address shift, address inverse_sum, const cpu::Rows* mean, const cpu::Rows& unit,
+                                 address scale, address rank, const cpu::Kept& kept) {
+        cpu::info_nce_forward(query, key, choice, normalized, queue, queue_rows, tau, at<float>(loss), at<float>(shift),
+                              at<float>(inverse_sum), mean, unit, at<float>(scale), at<int64_t>(rank), kept);
     }, nogil);
     m.def("info_nce_backward", [](address grad, const cpu::Rows& unit, address scale, address loss, address shift,
-                                  address inverse_sum, const cpu::Rows& mean, const cpu::Kept& kept, int64_t n,
-                                  double tau, bool in_batch, const cpu::Rows& dquery, const cpu::Rows* dkey) {
+                                  address inverse_sum, const cpu::Rows& mean, const cpu::Kept& kept,
+                                  const cpu::Choice& choice, bool normalized, double tau, bool in_batch,
+                                  const cpu::Rows& dquery, const cpu::Rows* dkey) {
         return cpu::info_nce_backward(at<float>(grad), unit, at<float>(scale), at<float>(loss), at<float>(shift),
-                                      at<float>(inverse_sum), mean, kept, n, tau, in_batch, dquery, dkey);
+                                      at<float>(inverse_sum), mean, kept, choice, normalized, tau, in_batch, dquery,
+                                      dkey);
     }, nogil);
     m.def("negatives_forward", [](const cpu::Rows& rows, int64_t count, const cpu::Rows& columns, int64_t column_count,
                                   bool skip_diagonal, address row_ids, address column_ids, double tau, address shift,
@@ -102,7 +109,7 @@ void bind(py::module_& m) {
                                       at<float>(shift), at<float>(pull), kept, tau, out);
     }, nogil);
     m.def("normalize_rows", [](const cpu::Rows& z1, const cpu::Rows& z2, int64_t n, const cpu::Rows& unit, address scale) {
-        cpu::normalize_rows(z1, z2, n, unit, at<float>(scale));
+        cpu::normalize_rows(z1, n, z2, n, unit, at<float>(scale));
     }, nogil);
     m.def("sigmoid_sums", [](const cpu::Rows& image, const cpu::Rows& text, int64_t n, bool own, double scale,
                              double bias, address factor, address loss, address weight, const cpu::Rows* dimage,

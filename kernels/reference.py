@@ -104,32 +104,68 @@ def info_nce(
     queue: Tensor | None = None,
     temperature: float | Tensor = 0.07,
     *,
+    targets: Tensor | None = None,
+    ids: Tensor | None = None,
+    unit: bool = True,
     reduction: str = "mean",
 ) -> Tensor:
     """loss_i = −s(q_i, k_i) + log(exp s(q_i, k_i) + Σ_j exp s(q_i, n_j)); negatives n: the queue, else other keys."""
-    q, k = normalize(query)[0], normalize(key)[0]
-    if queue is None:
-        logits, positive = q @ k.T, torch.arange(len(q), device=q.device)
-    else:
+    q, k = (rows_and_scale(x, unit)[0] for x in (query, key))
+    if queue is not None:
         logits = torch.cat([(q * k).sum(dim=1, keepdim=True), q @ queue.T], dim=1)
-        positive = torch.zeros(len(q), dtype=torch.int64, device=q.device)
-    return F.cross_entropy(logits / temperature, positive, reduction=reduction)
+        return F.cross_entropy(logits / temperature, torch.zeros_like(first_candidates(query)), reduction=reduction)
+    targets = first_candidates(query) if targets is None else targets
+    logits = q @ k.T / temperature
+    if ids is not None:
+        same = (ids[targets][:, None] == ids).scatter(1, targets[:, None], False)
+        logits = logits.masked_fill(same, float("-inf"))
+    return F.cross_entropy(logits, targets, reduction=reduction)
+
+
+def first_candidates(query: Tensor) -> Tensor:
+    """The targets (N,) of queries that have none: their own numbers."""
+    return torch.arange(len(query), device=query.device)
+
+
+def candidate_ids(key: Tensor, ids: Tensor | None) -> Tensor:
+    """(M,), by default all different."""
+    return torch.arange(len(key), device=key.device) if ids is None else ids
+
+
+def rows_and_scale(z: Tensor, unit: bool) -> tuple[Tensor, Tensor]:
+    """As `normalize` has them, or as they are."""
+    return normalize(z) if unit else (z, z.new_ones(len(z)))
 
 
 def info_nce_forward(
-    query: Tensor, key: Tensor, queue: Tensor | None, temperature: float | Tensor, with_mean: bool
+    query: Tensor,
+    key: Tensor,
+    queue: Tensor | None,
+    temperature: float | Tensor,
+    with_mean: bool,
+    targets: Tensor | None = None,
+    ids: Tensor | None = None,
+    unit: bool = True,
+    with_rank: bool = False,
 ) -> tuple[Tensor, ...]:
-    """Losses, shift, inverse_sum (N,), P_ij = exp((q_i·n_j − shift_i)/τ)·inverse_sum_i; mean; u, scale of q then k.
+    """Losses, shift, inverse_sum (N,), P_ij = exp((q_i·n_j − shift_i)/τ)·inverse_sum_i; mean; u, scale of q, k; rank.
 
-    mean (N, D) = Σ_j P_ij n_j is what the gradient needs of the negatives; (0, D) if not wanted.
+    mean (N, D) = Σ_j P_ij n_j is what the gradient needs of the negatives, rank (N,) how many of them are closer than
+    the positive; (0, D) and (0,) if not wanted.
     """
-    u, scale = normalize(torch.cat([query, key]))
-    q, k = u.chunk(2)
-    negatives = k if queue is None else queue
-    shift, total, weighted = negatives_forward(q, negatives, queue is None, temperature, with_mean)
-    losses, largest, inverse_sum = with_positive(shift, total, (q * k).sum(dim=1), temperature)
+    (q, q_scale), (k, k_scale) = (rows_and_scale(x, unit) for x in (query, key))
+    targets = first_candidates(query) if targets is None else targets
+    numbers = candidate_ids(k, ids)
+    negatives, *own = (k, numbers[targets], numbers) if queue is None else (queue, None, None)
+    shift, total, weighted = negatives_forward(q, negatives, False, temperature, with_mean, *own)
+    losses, largest, inverse_sum = with_positive(shift, total, (q * k[targets]).sum(dim=1), temperature)
     mean = weighted * (torch.exp((shift - largest) / temperature) * inverse_sum)[: len(weighted), None]
-    return losses, largest, inverse_sum, mean, u, scale
+    rank = targets.new_empty(0)
+    if with_rank:
+        cosine = q @ torch.cat([k, negatives]).T  # one product, so that of equal candidates none is closer
+        positive, cosine = cosine.gather(1, targets[:, None]), cosine[:, len(k) :]
+        rank = ((cosine > positive) & ~_omitted(cosine, False, *own)).sum(dim=1)
+    return losses, largest, inverse_sum, mean, torch.cat([q, k]), torch.cat([q_scale, k_scale]), rank
 
 
 def info_nce_backward(
@@ -143,22 +179,30 @@ def info_nce_backward(
     temperature: float | Tensor,
     in_batch: bool,
     with_key: bool,
+    targets: Tensor | None = None,
+    ids: Tensor | None = None,
+    unit: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of Σ_i grad_i·loss_i: to the raw queries (N, D), to the raw keys ((0, D) if not wanted), and to τ.
 
-    dL/dq_i = g_i (Σ_j P_ij n_j + (P_ii − 1) k_i)/τ, and dL/dτ = −Σ_i q_i·(dL/dq_i)/τ. In the batch a key is also the
-    negative of other queries: Σ_j g_j P_ji q_j joins.
+    With k_i the target of query i: dL/dq_i = g_i (Σ_j P_ij n_j + (P_ii − 1) k_i)/τ, and dL/dτ = −Σ_i q_i·(dL/dq_i)/τ.
+    In the batch a key is also the negative of other queries: Σ_j g_j P_ji q_j joins.
     """
-    q, k = u.chunk(2)
+    n = len(grad)
+    q, k = u[:n], u[n:]
+    targets = first_candidates(q) if targets is None else targets
     pull = (grad * torch.expm1(-losses))[:, None]  # P − 1 of the positive, without cancellation
-    dq = (grad[:, None] * mean + pull * k) / temperature
+    dq = (grad[:, None] * mean + pull * k[targets]) / temperature
     dtau = -(dq * q).sum() / temperature
+    raw = project if unit else lambda du, u, scale: du
     if not with_key:
-        return project(dq, q, scale[: len(q)]), q.new_empty(0, q.shape[1]), dtau
-    dk = pull * q
+        return raw(dq, q, scale[:n]), q.new_empty(0, q.shape[1]), dtau
+    dk = torch.zeros_like(k).index_put((targets,), pull * q, accumulate=True)
     if in_batch:
-        dk = dk + negatives_backward(k, q, True, None, None, grad * inverse_sum, shift, temperature)
-    return project(dq, q, scale[: len(q)]), project(dk / temperature, k, scale[len(q) :]), dtau
+        numbers = candidate_ids(k, ids)
+        factors = (None, None, grad * inverse_sum, shift)
+        dk = dk + negatives_backward(k, q, False, *factors, temperature, numbers, numbers[targets])
+    return raw(dq, q, scale[:n]), raw(dk / temperature, k, scale[n:]), dtau
 
 
 def project(du: Tensor, u: Tensor, scale: Tensor) -> Tensor:
@@ -211,7 +255,8 @@ def negatives_forward(
     """
     cosine = rows @ columns.T
     cosine = cosine.masked_fill(_omitted(cosine, skip_diagonal, row_ids, column_ids), float("-inf"))
-    shift = cosine.amax(dim=1).clamp_min(-2)  # finite without any negative
+    shift = cosine.amax(dim=1)
+    shift = torch.where(shift == float("-inf"), -2, shift)  # finite without any negative
     e = torch.exp((cosine - shift[:, None]) / temperature)
     return shift, e.sum(dim=1), e @ columns if with_weighted else rows.new_empty(0, rows.shape[1])
 

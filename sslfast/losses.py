@@ -95,6 +95,7 @@ class InfoNCELoss(_TemperedLoss):
         learnable: train the temperature; the parameter is its logarithm, so it stays positive.
         reduction: "mean" over the N queries, "sum", or "none".
         group, gather: without a queue, whose keys to see across processes, and how; as in `ops.info_nce`.
+        normalize: False takes rows as they are, and dot products for cosines.
 
     Raises:
         TypeError, ValueError: the temperature is not a positive number, or the reduction is unknown.
@@ -107,12 +108,31 @@ class InfoNCELoss(_TemperedLoss):
         reduction: Reduction = "mean",
         group: Group = None,
         gather: Gather = "all",
+        *,
+        normalize: bool = True,
     ) -> None:
         super().__init__(temperature, learnable, reduction, group, gather)
+        self.normalize = normalize
 
-    def forward(self, query: Tensor, key: Tensor, queue: Tensor | None = None) -> Tensor:
-        """query, key: raw projections (N, D); queue: unit rows (K, D) -> 0-dim float32, or (N,) with "none"."""
-        return ops.info_nce(query, key, queue, self.temperature, **self._options)
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        queue: Tensor | None = None,
+        *,
+        targets: Tensor | None = None,
+        ids: Tensor | None = None,
+        return_rank: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """query: raw projections (N, D); key: candidates (M, D); queue: unit rows (K, D) -> 0-dim float32, or (N,) with
+        "none". The others: as in `ops.info_nce`."""
+        choice: dict[str, Any] = {
+            "targets": targets,
+            "ids": ids,
+            "normalize": self.normalize,
+            "return_rank": return_rank,
+        }
+        return ops.info_nce(query, key, queue, self.temperature, **choice, **self._options)
 
 
 class CLIPLoss(_TemperedLoss):

@@ -86,6 +86,14 @@ DIFFERENTIABLE: dict[str, Case] = {
         lambda q, k, tau, queue: reference.info_nce(q, k, queue, tau),
         lambda b, dtype: (_embeddings(b, dtype), [_queue(dtype)]),
     ),
+    "info_nce, candidates": Case(
+        lambda q, k, tau, targets, ids: ops.info_nce(q, k, None, tau, targets=targets, ids=ids, normalize=False),
+        lambda q, k, tau, targets, ids: reference.info_nce(q, k, None, tau, targets=targets, ids=ids, unit=False),
+        lambda b, dtype: (
+            [randn(b, 5, dtype=dtype), randn(b + 4, 5, dtype=dtype, seed=1), _embeddings(b, dtype)[2]],
+            [torch.arange(b) // 2 * 2 + 1, torch.arange(b + 4) // 3],
+        ),
+    ),
     "clip_loss": Case(ops.clip_loss, reference_image_text.clip_loss, lambda b, dtype: (_embeddings(b, dtype), [])),
     "clip_loss, scale": Case(
         lambda v, w, scale: ops.clip_loss(v, w, logit_scale=scale, reduction="none"),

@@ -255,12 +255,12 @@ def test_a_stem_for_larger_images_is_left_out() -> None:
 def test_a_run_is_a_backbone_to_begin_with(tmp_path: Path, forgetful: None) -> None:
     still = SHORT | {"data": own_things.Pictures(20), "learning_rate": 0.0}
     first = sslfast.pretrain("simclr", backbone=own_things.Net, output=tmp_path / "first", **still)
-    for source in (first.folder, first.folder / "exported"):
-        second = sslfast.pretrain("simclr", backbone=str(source), output=tmp_path / source.name / "next", **still)
+    for number, source in enumerate((first, first.folder / "exported", str(first.folder))):
+        second = sslfast.pretrain("simclr", backbone=source, output=tmp_path / str(number), **still)
         assert second.config["backbone"] == "own_things:Net"
         assert torch.equal(first.backbone().conv.weight, second.backbone().conv.weight)
     with pytest.raises(ValueError, match="has weights too: give one of both"):
-        sslfast.pretrain("simclr", backbone=str(source), init_from=source, output=tmp_path / "x", **still)
+        sslfast.pretrain("simclr", backbone=source, init_from=first, output=tmp_path / "x", **still)
 
 
 def test_new_method_writes_a_method_that_passes_its_test(

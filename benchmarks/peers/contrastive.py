@@ -74,8 +74,8 @@ def info_nce_lightly(inputs: dict[str, Tensor]) -> Peer | None:
 
 
 def info_nce_inf_cl(inputs: dict[str, Tensor]) -> Peer | None:
-    """Its flash kernels take normalised float32 rows with D = 16, 32, …, 256, and negatives of the batch."""
-    if "queue" in inputs or not inputs["query"].is_cuda:
+    """Its flash kernels take normalised float32 rows with D = 16, 32, …, 256, and as many keys."""
+    if "queue" in inputs or not inputs["query"].is_cuda or len(inputs["query"]) != len(inputs["key"]):
         return None
     from inf_cl import cal_flash_loss
 
@@ -102,6 +102,16 @@ def info_nce_liger(inputs: dict[str, Tensor]) -> Peer | None:
         return fused(k.to(query.dtype), q.to(query.dtype), torch.arange(len(q), device=q.device))
 
     return peer
+
+
+def info_nce_sentence_transformers(inputs: dict[str, Tensor]) -> Peer | None:
+    """Its columns are the anchors, the positives, and one of hard negatives."""
+    if "queue" in inputs or len(inputs["key"]) != 2 * len(inputs["query"]):
+        return None
+    from sentence_transformers.losses import MultipleNegativesRankingLoss
+
+    loss = MultipleNegativesRankingLoss(torch.nn.Module(), scale=1 / INFO_NCE_TEMPERATURE)
+    return lambda query, key: loss.compute_loss_from_embeddings([query, *key.chunk(2)], None)
 
 
 # --- clip_loss ---
@@ -198,6 +208,7 @@ PEERS = {
         "lightly": info_nce_lightly,
         "Inf-CL": info_nce_inf_cl,
         "Liger": info_nce_liger,
+        "sentence-transformers": info_nce_sentence_transformers,
         "sslfast": sslfast(
             lambda query, key, queue=None: ops.info_nce(query, key, queue, INFO_NCE_TEMPERATURE), "info_nce"
         ),

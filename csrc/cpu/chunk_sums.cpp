@@ -13,7 +13,7 @@ constexpr float kLongest = 1.1f;    // squared length of a column with which 1 s
 
 }  // namespace
 
-ChunkSums::ChunkSums(int64_t rows, int64_t columns, int64_t depth, bool with_weighted)
+ChunkSums::ChunkSums(int64_t rows, int64_t columns, int64_t depth, bool with_weighted, bool with_closer)
     : rows_(padded(rows, kTile)), depth_(depth), with_weighted_(with_weighted), weighted_(0) {
     const int64_t groups = count_of(rows, kGroup * kTile), tiles = count_of(columns, kTile);
     const int64_t wanted = count_of(kTasks, groups);
@@ -21,6 +21,7 @@ ChunkSums::ChunkSums(int64_t rows, int64_t columns, int64_t depth, bool with_wei
     chunks_ = count_of(tiles, chunk_tiles_);
     sums_.resize(chunks_ * rows_);
     if (with_weighted) weighted_ = Buffer(chunks_ * rows_ * depth_);
+    if (with_closer) closer_.resize(chunks_ * rows_);
 }
 
 RunningSum ChunkSums::total(int64_t row, const Temperature& tau) const {
@@ -30,6 +31,12 @@ RunningSum ChunkSums::total(int64_t row, const Temperature& tau) const {
         total.merge(part.maximum, part.sum, tau);
     }
     return total;
+}
+
+int64_t ChunkSums::closer(int64_t row) const {
+    int64_t count = 0;
+    for (int64_t chunk = 0; chunk < chunks_; ++chunk) count += closer_[chunk * rows_ + row];
+    return count;
 }
 
 void ChunkSums::weighted(int64_t row, float shift, double factor, const Temperature& tau, float* out) const {
@@ -44,8 +51,8 @@ void ChunkSums::weighted(int64_t row, float shift, double factor, const Temperat
 
 ChunkSums negative_sums(const Packed& rows, int64_t count, const Rows& columns, int64_t first_column,
                         int64_t column_count, const Omitted& omitted, const Temperature& tau, bool with_weighted,
-                        const Kept& kept) {
-    ChunkSums sums(count, column_count, rows.depth(), with_weighted);
+                        const Positives* positives, const Kept& kept) {
+    ChunkSums sums(count, column_count, rows.depth(), with_weighted, positives);
     const int64_t blocks = count_of(count, kTile);
     for_each_tile(
         rows, count, columns, first_column, column_count, sums, with_weighted ? 2 : 1,
@@ -54,10 +61,11 @@ ChunkSums negative_sums(const Packed& rows, int64_t count, const Rows& columns, 
             if (first) std::fill_n(totals, kTile, RunningSum{tau.fixed ? 1 : kNothing, 0});
             float rescale[kTile];
             const bool fixed = tau.fixed && part.longest <= kLongest;
+            const Closer closer = positives ? positives->from(i, sums.closer_of(chunk) + i) : Closer{};
             const bool rescaled =
                 exponentials_tile(cosines_of(part, rows, i, size),
                                   omitted.negatives(at, part.count, i, size), tau, fixed,
-                                  kept.tile(at / kTile * blocks + i / kTile), tile, totals, rescale);
+                                  kept.tile(at / kTile * blocks + i / kTile), closer, tile, totals, rescale);
             if (!with_weighted) return;
             const Strips out = sums.weighted(chunk);
             if (rescaled && !first)

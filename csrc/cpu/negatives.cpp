@@ -15,7 +15,7 @@ void negatives_forward(const Rows& rows, int64_t count, const Rows& columns, int
     const Packed packed(count, rows.dim);
     pack_rows(rows, 0, count, packed);
     const ChunkSums sums =
-        negative_sums(packed, count, columns, 0, column_count, omitted, tau, weighted != nullptr, {nullptr, 0});
+        negative_sums(packed, count, columns, 0, column_count, omitted, tau, weighted != nullptr, nullptr, {nullptr, 0});
     for_each_task(count_of(count, kPanel), count * packed.depth() * sums.chunks() * 4, packed.depth(),
                   [&](int64_t task, float* row) {
                       for (int64_t i = task * kPanel; i < std::min(count, (task + 1) * kPanel); ++i) {

@@ -12,7 +12,7 @@ namespace sslfast::cpu {
 void nt_xent_forward(const Rows& z1, const Rows& z2, int64_t n, bool across, double temperature, float* loss,
                      float* shift, float* inverse_sum, const Rows& unit, float* scale, const Kept& kept) {
     const Temperature tau(temperature);
-    normalize_rows(z1, z2, n, unit, scale);
+    normalize_rows(z1, n, z2, n, unit, scale);
     const Triangle views(unit, 2 * n, across, true);
     const TriangleSums sums(views, tau, kept);
     const int64_t depth = views.depth();

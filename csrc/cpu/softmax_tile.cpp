@@ -114,7 +114,7 @@ void SoftmaxTile::add_running(const Cosines& cosines, const Counted& counted, fl
 }
 
 bool exponentials_tile(const Cosines& cosines, const Counted& counted, const Temperature& tau, bool fixed, float* kept,
-                       float* tile, RunningSum* totals, float* rescale) {
+                       const Closer& closer, float* tile, RunningSum* totals, float* rescale) {
     const Exponential exponential(tau);
     const int64_t width = padded(cosines.columns, kWidth);
     alignas(64) float maxima[kTile], sums[kTile] = {};
@@ -125,6 +125,7 @@ bool exponentials_tile(const Cosines& cosines, const Counted& counted, const Tem
         std::fill(maxima + cosines.columns, maxima + kTile, 1.0f);
         for_each_block(cosines, counted, tile, [&](int64_t i, int64_t j, const Block& block) {
             if (kept) block.store(kept + i * kTile + j, kTile);
+            if (closer.count) closer.add(block, counted, i, j);
             const bool whole = counted.all(i, j);
             Vector down[kVectors] = {};
             SSLFAST_UNROLL
@@ -145,6 +146,7 @@ bool exponentials_tile(const Cosines& cosines, const Counted& counted, const Tem
         std::fill_n(maxima, kTile, kNothing);
         for_each_block(cosines, counted, tile, [&](int64_t i, int64_t j, const Block& block) {
             if (kept) block.store(kept + i * kTile + j, kTile);
+            if (closer.count) closer.add(block, counted, i, j);
             const bool whole = counted.all(i, j);
             for (int64_t r = 0; r < kRows; ++r)
                 for (int64_t v = 0; v < kVectors; ++v) {
@@ -178,7 +180,7 @@ Factors::Factors(const float* factor, const float* factor2, const float* shift, 
                  const Temperature& tau)
     : factor_(padded_count), shift_(padded_count) {
     std::fill_n(factor_.get(), padded_count, 0.0f);
-    std::fill_n(shift_.get(), padded_count, 1.0f);
+    std::fill_n(shift_.get(), padded_count, factor ? 1.0f : -kNothing);  // beyond all dot products
     if (!factor) return;
     for (int64_t i = 0; i < count; ++i) {
         const double whole = double(factor[i]) * (factor2 ? factor2[i] : 1);

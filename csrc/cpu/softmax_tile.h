@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cpu/ranks.h"
 #include "cpu/tile.h"
 
 namespace sslfast::cpu {
@@ -39,7 +40,7 @@ private:
 // and adds them to these. With `fixed` the maxima stay; else they rise, `rescale` gets what turns sums relative to the old
 // ones into such, and the result tells whether any did. `kept`, unless null, gets the cosines.
 bool exponentials_tile(const Cosines& cosines, const Counted& counted, const Temperature& tau, bool fixed, float* kept,
-                       float* tile, RunningSum* totals, float* rescale);
+                       const Closer& closer, float* tile, RunningSum* totals, float* rescale);
 
 // Of every row, what its exponentials are multiplied by and what they are relative to. With a fixed shift that is 1.
 class Factors {
@@ -48,7 +49,7 @@ public:
         const float *factor, *shift;
     };
 
-    // Of `count` rows, zero up to `padded_count`; factor may be null: all zero.
+    // Of `count` rows, zero up to `padded_count`; factor may be null: all zero, and so is every exponential.
     Factors(const float* factor, const float* factor2, const float* shift, int64_t count, int64_t padded_count,
             const Temperature& tau);
 

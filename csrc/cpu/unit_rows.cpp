@@ -48,12 +48,13 @@ void Rows::write(int64_t i, const float* row) const {
 
 float* Kept::tile(int64_t index) const { return index < tiles ? cosines + index * kTile * kTile : nullptr; }
 
-void normalize_rows(const Rows& z1, const Rows& z2, int64_t count, const Rows& unit, float* scale) {
-    const int64_t depth = Strips::depth_of(unit.dim);
-    for_each_task(count_of(2 * count, kPanel), 2 * count * depth * 8, depth, [&](int64_t panel, float* row) {
-        for (int64_t i = panel * kPanel; i < std::min(2 * count, (panel + 1) * kPanel); ++i) {
-            i < count ? z1.read(i, row) : z2.read(i - count, row);
-            scale[i] = normalize(row, depth);
+void normalize_rows(const Rows& z1, int64_t count1, const Rows& z2, int64_t count2, const Rows& unit, float* scale,
+                    bool normalized) {
+    const int64_t depth = Strips::depth_of(unit.dim), count = count1 + count2;
+    for_each_task(count_of(count, kPanel), count * depth * 8, depth, [&](int64_t panel, float* row) {
+        for (int64_t i = panel * kPanel; i < std::min(count, (panel + 1) * kPanel); ++i) {
+            i < count1 ? z1.read(i, row) : z2.read(i - count1, row);
+            scale[i] = normalized ? normalize(row, depth) : 1;
             unit.write(i, row);
         }
     });
@@ -73,7 +74,8 @@ void pack_rows(const Rows& x, int64_t first, int64_t count, const Packed& packed
     });
 }
 
-Temperature::Temperature(double tau) : inverse(tau > 0 ? 1 / tau : NAN), fixed(tau >= kFixedShiftFrom) {}
+Temperature::Temperature(double tau, bool normalized)
+    : inverse(tau > 0 ? 1 / tau : NAN), fixed(normalized && tau >= kFixedShiftFrom) {}
 
 double Temperature::exponential(double a, double b) const { return std::exp((a - b) * inverse); }
 
@@ -103,14 +105,15 @@ float dot(const float* x, const float* y, int64_t depth) {
 }
 
 double project_row(float* du, const float* u, const float* positive, float weight, float scale,
-                   const Temperature& tau, int64_t depth) {
+                   const Temperature& tau, int64_t depth, bool normalized) {
     float along = 0;
 #pragma omp simd reduction(+ : along)
     for (int64_t k = 0; k < depth; ++k) {
         du[k] += weight * positive[k];
         along += du[k] * u[k];
     }
-    const float radial = scale < 1 / kEps ? along : 0;  // the factor of a shorter row is constant: nothing to project out
+    // The factor of a row shorter than kEps is constant: nothing to project out.
+    const float radial = normalized && scale < 1 / kEps ? along : 0;
     const float factor = float(std::min(scale * tau.inverse, double(FLT_MAX)));  // finite, so that zero stays zero
 #pragma omp simd
     for (int64_t k = 0; k < depth; ++k) du[k] = (du[k] - radial * u[k]) * factor;

@@ -8,9 +8,10 @@
 
 namespace sslfast::cpu {
 
-// The rows of z1, then of z2, `count` each, at unit length; `scale` is what they were multiplied by: 0 for a zero row, 1e12
-// for one shorter than 1e-12.
-void normalize_rows(const Rows& z1, const Rows& z2, int64_t count, const Rows& unit, float* scale);
+// The rows of z1, then of z2, at unit length; `scale` is what they were multiplied by: 0 for a zero row, 1e12 for one shorter
+// than 1e-12. Unless `normalized` they stay as they are, and scale is 1.
+void normalize_rows(const Rows& z1, int64_t count1, const Rows& z2, int64_t count2, const Rows& unit, float* scale,
+                    bool normalized = true);
 
 // Rows first .. first + count of x, behind the first `at` of packed.
 void pack_rows(const Rows& x, int64_t first, int64_t count, const Packed& packed, int64_t at = 0);
@@ -20,7 +21,8 @@ struct Temperature {
     double inverse;
     bool fixed;  // whether 1 serves as the maximum of every row: exp((cosine - 1)/tau) cannot underflow for all of it
 
-    explicit Temperature(double tau);
+    // Of dot products, unless `normalized`, nothing is known beforehand.
+    explicit Temperature(double tau, bool normalized = true);
     // exp((a - b)/tau)
     double exponential(double a, double b) const;
 };
@@ -42,9 +44,10 @@ struct RowLoss {
 };
 
 // du, tau times the gradient of the negatives to the unit row u, becomes the gradient to the raw row; returns u·du. The
-// positive joins here with its weight: by far the largest, and added last it does not coarsen the sum of the others.
+// positive joins here with its weight: by far the largest, and added last it does not coarsen the sum of the others. Rows
+// that were not normalised have nothing to project out.
 double project_row(float* du, const float* u, const float* positive, float weight, float scale,
-                   const Temperature& tau, int64_t depth);
+                   const Temperature& tau, int64_t depth, bool normalized = true);
 
 float dot(const float* x, const float* y, int64_t depth);
 

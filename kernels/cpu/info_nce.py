@@ -1,6 +1,6 @@
-"""InfoNCE on the CPU. In units of N·K·D operations 4: the gradient to the queries is made of the weighted sum of
-negatives, which the forward pass gathers with the sum of exponentials. Keys of the batch cost 2 more and, where the
-cosines are not kept, 4."""
+"""InfoNCE on the CPU. In units of N·K·D operations, of K negatives or candidates, 4: the gradient to the queries is
+made of the weighted sum of negatives, which the forward pass gathers with that of exponentials. Candidates that get a
+gradient cost 2 more and, where the cosines are not kept, 4."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from torch import Tensor
 
 from sslfast import _C
 from sslfast.kernels.cpu import contrastive
-from sslfast.kernels.cpu.contrastive import floats, kept, rows, value
+from sslfast.kernels.cpu.contrastive import address, contiguous, floats, kept, rows, value
 from sslfast.kernels.cpu.memory import empty
 
 
-def cosines(query: Tensor, queue: Tensor | None, wanted: bool) -> int:
+def cosines(query: Tensor, key: Tensor, queue: Tensor | None, wanted: bool) -> int:
     """Floats for the cosines that the forward pass keeps; those with a queue are of no use to the backward pass."""
-    return contrastive.cosines(query, contrastive.blocks(query.shape[0]) ** 2, wanted and queue is None)
+    tiles = contrastive.blocks(query.shape[0]) * contrastive.blocks(key.shape[0])
+    return contrastive.cosines(query, tiles, wanted and queue is None)
 
 
 def forward(
@@ -26,16 +27,21 @@ def forward(
     tau: Tensor | None,
     with_mean: bool,
     with_cosines: bool,
+    targets: Tensor | None = None,
+    ids: Tensor | None = None,
+    normalize: bool = True,
+    with_rank: bool = False,
 ) -> tuple[Tensor, ...]:
-    query, key = query.contiguous(), key.contiguous()
-    n, d = query.shape
+    query, key, targets, ids = contiguous(query, key, targets, ids)
+    (n, d), m = query.shape, len(key)
     losses, shift, inverse_sum = (floats(n) for _ in range(3))
-    mean, u, scale = floats(n if with_mean else 0, d), empty(2 * n, d, dtype=query.dtype), floats(2 * n)
-    room = floats(cosines(query, queue, with_cosines))
+    mean, u, scale = floats(n if with_mean else 0, d), empty(n + m, d, dtype=query.dtype), floats(n + m)
+    rank, room = empty(n if with_rank else 0, dtype=torch.int64), floats(cosines(query, key, queue, with_cosines))
     _C.info_nce_forward(
         rows(query),
         rows(key),
-        n,
+        _C.Choice(n, m, address(targets), address(ids)),
+        normalize,
         None if queue is None else rows(queue),
         0 if queue is None else len(queue),
         value(temperature, tau),
@@ -45,9 +51,10 @@ def forward(
         rows(mean) if with_mean else None,
         rows(u),
         scale.data_ptr(),
+        rank.data_ptr() if with_rank else 0,
         kept(room),
     )
-    return losses, shift, inverse_sum, mean, u, scale, room
+    return losses, shift, inverse_sum, mean, u, scale, room, rank
 
 
 def backward(
@@ -63,10 +70,14 @@ def backward(
     tau: Tensor | None,
     in_batch: bool,
     with_key: bool,
+    targets: Tensor | None = None,
+    ids: Tensor | None = None,
+    normalize: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, d = mean.shape
-    grad = grad.contiguous()
-    dq, dk = empty(n, d, dtype=u.dtype), empty(n if with_key else 0, d, dtype=u.dtype)
+    m = len(u) - n
+    grad, targets, ids = contiguous(grad, targets, ids)
+    dq, dk = empty(n, d, dtype=u.dtype), empty(m if with_key else 0, d, dtype=u.dtype)
     dtau = _C.info_nce_backward(
         grad.data_ptr(),
         rows(u),
@@ -76,7 +87,8 @@ def backward(
         inverse_sum.data_ptr(),
         rows(mean),
         kept(cosines),
-        n,
+        _C.Choice(n, m, address(targets), address(ids)),
+        normalize,
         value(temperature, tau),
         in_batch,
         rows(dq),

@@ -43,8 +43,9 @@ def forward(image: Tensor, text: Tensor, temperature: float, tau: Tensor | None)
             if guarded:
                 for rows, columns, sums in ((v, w, partial[0]), (w, v, partial[1])):
                     streaming_sums[(cdiv(n, plan.rows), groups, 1)](
-                        rows, columns, None, None, sums, None, n, n, size, temperature, tau, PLAIN_FROM.value,
-                        SKIP="self", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned, **plan.options,
+                        rows, columns, None, None, sums, None, None, None, n, n, size, temperature, tau,
+                        PLAIN_FROM.value, SKIP="self", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned,
+                        **plan.options,
                     )  # fmt: skip
             else:
                 pair_sums[(groups**2,)](v, w, *partial, n, size, temperature, tau, SKIP="self", **plan.options)

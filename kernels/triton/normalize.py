@@ -1,4 +1,4 @@
-"""Rows onto the unit sphere: both views in one pass, with the cosines of the positive pairs; and the way back."""
+"""Rows onto the unit sphere: both sides in one pass, with the cosines of the positive pairs; and the way back."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ EPS = tl.constexpr(1e-12)  # of F.normalize
 
 
 @triton.jit
-def _unit_rows(pointers, mask):
-    """Rows of unit length, (R, D) in their dtype, and the factors (R,) that made them so."""
+def _unit_rows(pointers, mask, UNIT: tl.constexpr):
+    """Rows of unit length, (R, D) in their dtype, and the factors (R,) that made them so; unless UNIT as they are."""
     z = tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
+    if not UNIT:
+        return z.to(pointers.dtype.element_ty), tl.full((z.shape[0],), 1.0, tl.float32)
     largest = tl.max(tl.abs(z), axis=1)
     largest = tl.where(largest > 0, largest, 1.0)
     z = tl.div_rn(z, largest[:, None])  # no square overflows or vanishes
@@ -29,53 +31,64 @@ def _unit_rows(pointers, mask):
 
 @triton.jit
 def _normalize_pairs(
-    z1, z2, u, scale, cosine, N, D: tl.constexpr,
+    z1, z2, targets, u, scale, cosine, N, M, D: tl.constexpr,
     row_stride1, feature_stride1, row_stride2, feature_stride2,
-    ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     features = tl.arange(0, BLOCK_D).to(tl.int64)
-    mask = (rows < N)[:, None] & (features < D)[None, :]
-    u1, scale1 = _unit_rows(z1 + rows[:, None] * row_stride1 + features[None, :] * feature_stride1, mask)
-    u2, scale2 = _unit_rows(z2 + rows[:, None] * row_stride2 + features[None, :] * feature_stride2, mask)
+    columns = (features < D)[None, :]
+    mask1, mask2 = (rows < N)[:, None] & columns, (rows < M)[:, None] & columns
+    theirs = z2 + features[None, :] * feature_stride2
+    u1, scale1 = _unit_rows(z1 + rows[:, None] * row_stride1 + features[None, :] * feature_stride1, mask1, UNIT)
+    u2, scale2 = _unit_rows(theirs + rows[:, None] * row_stride2, mask2, UNIT)
     out = u + rows[:, None] * D + features[None, :]
-    tl.store(out, u1, mask=mask)
-    tl.store(out + tl.cast(N, tl.int64) * D, u2, mask=mask)
+    tl.store(out, u1, mask=mask1)
+    tl.store(out + tl.cast(N, tl.int64) * D, u2, mask=mask2)
     tl.store(scale + rows, scale1, mask=rows < N)
-    tl.store(scale + N + rows, scale2, mask=rows < N)
-    tl.store(cosine + rows, tl.sum(u1.to(tl.float32) * u2.to(tl.float32), axis=1), mask=rows < N)
+    tl.store(scale + N + rows, scale2, mask=rows < M)
+    inside = rows < N
+    if targets is not None:
+        target = tl.load(targets + rows, mask=rows < N, other=0)
+        inside = inside & (target >= 0) & (target < M)
+        u2, scale2 = _unit_rows(theirs + target[:, None] * row_stride2, inside[:, None] & columns, UNIT)
+    product = tl.sum(u1.to(tl.float32) * u2.to(tl.float32), axis=1)
+    tl.store(cosine + rows, tl.where(inside, product, float("nan")), mask=rows < N)
 
 
 @triton.jit
 def store_raw_gradient(
-    dz, du, u, scale, row, end, D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr
+    dz, du, u, scale, row, end, D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, UNIT: tl.constexpr = True
 ):  # fmt: skip
     """dz[row : end], at most ROWS raw rows' gradients, from du to their unit rows u; returns Σ_i u_i·du_i of them."""
     i = tl.arange(0, ROWS)
     inside = row + i < end
     along = tl.where(inside, tl.sum(du * u, axis=1), 0.0)
     factor = tl.load(scale + row + i, mask=inside, other=0.0)
-    # The factor of a row shorter than 1e-12 is constant: nothing to project out.
-    du -= tl.where(factor < 1e12, along, 0.0)[:, None] * u
+    if UNIT:  # the factor of a row shorter than 1e-12 is constant: nothing to project out
+        du -= tl.where(factor < 1e12, along, 0.0)[:, None] * u
     features = tl.arange(0, BLOCK_D)[None, :]
     out = dz + tl.cast(row, tl.int64) * D + (i[:, None] * D + features)
     tl.store(out, du * factor[:, None], mask=inside[:, None] & (features < D))
     return tl.sum(along)
 
 
-def normalize_pairs(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit rows of (N, D) views and their cosines: u (2N, D) in the input dtype, scale (2N,) and cosine (N,) in fp32.
+def normalize_pairs(
+    z1: Tensor, z2: Tensor, targets: Tensor | None = None, unit: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit rows of z1 (N, D), then z2 (M, D): u (N + M, D) in the input dtype, scale (N + M,); cosines (N,) in fp32.
 
-    u = scale·z; a zero row has scale 0, a row shorter than 1e-12 has 1e12. The cosines are those of the rounded u.
+    u = scale·z; a zero row has scale 0, a row shorter than 1e-12 has 1e12; unless unit all have 1. The cosines are
+    those of the rounded u, of row i of z1 and row i or targets_i of z2; NaN where there is none.
     """
-    n, d = z1.shape
-    u = torch.empty(2 * n, d, dtype=z1.dtype, device=z1.device)
-    scale = torch.empty(2 * n, dtype=torch.float32, device=z1.device)
+    (n, d), m = z1.shape, len(z2)
+    u = torch.empty(n + m, d, dtype=z1.dtype, device=z1.device)
+    scale = torch.empty(n + m, dtype=torch.float32, device=z1.device)
     cosine = torch.empty(n, dtype=torch.float32, device=z1.device)
     block = max(16, next_power_of_2(d))
     rows = max(1, 2048 // block)
-    _normalize_pairs[(cdiv(n, rows),)](
-        z1, z2, u, scale, cosine, n, d, *z1.stride(), *z2.stride(),
-        ROWS=rows, BLOCK_D=block, num_warps=4 if block <= 2048 else 8,
+    _normalize_pairs[(cdiv(max(n, m), rows),)](
+        z1, z2, targets, u, scale, cosine, n, m, d, *z1.stride(), *z2.stride(),
+        UNIT=unit, ROWS=rows, BLOCK_D=block, num_warps=4 if block <= 2048 else 8,
     )  # fmt: skip
     return u, scale, cosine

@@ -47,7 +47,7 @@ def forward(z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None) -> t
         for guarded in regimes:
             if guarded:
                 streaming_sums[(cdiv(m, plan.rows), groups, 1)](
-                    u, u, None, None, partial, None, m, m, size, temperature, tau, PLAIN_FROM.value,
+                    u, u, None, None, partial, None, None, None, m, m, size, temperature, tau, PLAIN_FROM.value,
                     SKIP="views", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned, **plan.options,
                 )  # fmt: skip
             else:

@@ -149,6 +149,7 @@ class Sums(NamedTuple):
     partial: Tensor
     weighted: Tensor | None
     plain_from: float
+    closer: Tensor | None = None  # (splits, R) int32, if wanted
 
 
 def streaming_sums(
@@ -159,8 +160,13 @@ def streaming_sums(
     tau: Tensor | None,
     with_weighted: bool,
     ids: tuple[Tensor | None, Tensor | None] = (None, None),
+    plain_from: float = PLAIN_FROM.value,
+    positive: Tensor | None = None,
 ) -> Sums:
-    """Sums of exponentials, and of columns weighted by them, over splits of the columns; but of pairs of one id."""
+    """Sums of exponentials, and of columns weighted by them, over splits of the columns; but of pairs of one id.
+
+    plain_from: infinite for products that are no cosines. positive (R,): count the columns that are closer than that.
+    """
     (r, d), c = rows.shape, len(columns)
     schedule = plan("weighted_sums" if with_weighted else "sums", r, c, d, rows.dtype, rows.device)
     owned = schedule.owned if with_weighted else d
@@ -168,23 +174,24 @@ def streaming_sums(
     width = split_columns(row_blocks * feature_blocks, c, schedule.columns, SPLITS, rows.device)
     splits = cdiv(c, width)
     # float16 cannot hold the weights exp(s) at any temperature, only those relative to the highest.
-    plain_from = math.inf if with_weighted and rows.dtype == torch.float16 else PLAIN_FROM.value
+    plain_from = math.inf if with_weighted and rows.dtype == torch.float16 else plain_from
     variants = regimes(temperature, tau, plain_from)
     partial = torch.empty(2 if True in variants else 1, splits, r, dtype=torch.float32, device=rows.device)
     weighted = partial.new_empty(splits, r, d) if with_weighted else None
+    closer = None if positive is None else partial.new_empty(splits, r, dtype=torch.int32)
     for guarded in variants:
         kernels.streaming_sums[(row_blocks, splits, feature_blocks)](
-            rows, columns, *ids, partial, weighted, r, c, width, temperature, tau, plain_from,
+            rows, columns, *ids, partial, weighted, positive, closer, r, c, width, temperature, tau, plain_from,
             SKIP=skip, GUARDED=guarded, WGMMA=schedule.wgmma, BLOCK_F=schedule.owned, **schedule.options,
         )  # fmt: skip
-    return Sums(partial, weighted, plain_from)
+    return Sums(partial, weighted, plain_from, closer)
 
 
 def combine(
     sums: Sums, positive: Tensor | None, temperature: float, tau: Tensor | None
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None]:
     """(losses, shift, inverse sum, mean) with the cosines of positive pairs, else (None, shift, sum, weighted sum)."""
-    partial, weighted, plain_from = sums
+    partial, weighted, plain_from, _ = sums
     _, splits, r = partial.shape
     losses = None if positive is None else partial.new_empty(r)
     shift, total = partial.new_empty(r), partial.new_empty(r)
@@ -221,27 +228,42 @@ def relative_factors(
     largest: Tensor | None,
     temperature: float,
     tau: Tensor | None,
+    plain_from: float = PLAIN_FROM.value,
 ) -> Tensor:
     """grad (M,), times inverse_sum, as weighted_sums takes it; largest: a bound of its size, for float16."""
     factors = torch.empty_like(shift)
     kernels.relative_factors[(cdiv(len(shift), 256),)](
-        grad, grad.stride(0), shift, inverse_sum, largest, factors, len(shift), temperature, tau, ROWS=256
+        grad, grad.stride(0), shift, inverse_sum, largest, factors, len(shift), temperature, tau, plain_from, ROWS=256
     )
     return factors
 
 
 def weighted_sums(
-    factors: Factors, rows: Tensor, columns: Tensor, skip: str, temperature: float, tau: Tensor | None, most: int
+    factors: Factors,
+    rows: Tensor,
+    columns: Tensor,
+    skip: str,
+    temperature: float,
+    tau: Tensor | None,
+    most: int,
+    plain_from: float = PLAIN_FROM.value,
 ) -> Tensor:
     """W·columns as (splits, R, D) to be added, at most so many splits."""
     by_panels = rows.dtype == torch.float32 or rows.shape[1] > 256
     if by_panels:
-        return _sums_by_panels(factors, rows, columns, skip, temperature, tau)
-    return _sums_by_rows(factors, rows, columns, skip, temperature, tau, most)
+        return _sums_by_panels(factors, rows, columns, skip, temperature, tau, plain_from)
+    return _sums_by_rows(factors, rows, columns, skip, temperature, tau, most, plain_from)
 
 
 def _sums_by_rows(
-    factors: Factors, rows: Tensor, columns: Tensor, skip: str, temperature: float, tau: Tensor | None, most: int
+    factors: Factors,
+    rows: Tensor,
+    columns: Tensor,
+    skip: str,
+    temperature: float,
+    tau: Tensor | None,
+    most: int,
+    plain_from: float,
 ) -> Tensor:
     """Rows in registers, and their columns split until they fill the chip."""
     (r, d), c = rows.shape, len(columns)
@@ -249,16 +271,22 @@ def _sums_by_rows(
     row_blocks = cdiv(r, schedule.rows)
     width = split_columns(row_blocks, c, schedule.columns, most, rows.device)
     du = torch.empty(cdiv(c, width), r, d, dtype=torch.float32, device=rows.device)
-    for guarded in regimes(temperature, tau):
+    for guarded in regimes(temperature, tau, plain_from):
         kernels.weighted_rows[(row_blocks, len(du))](
-            *factors, rows, columns, du, r, c, width, temperature, tau,
+            *factors, rows, columns, du, r, c, width, temperature, tau, plain_from,
             SKIP=skip, GUARDED=guarded, WGMMA=schedule.wgmma, **schedule.options,
         )  # fmt: skip
     return du
 
 
 def _sums_by_panels(
-    factors: Factors, rows: Tensor, columns: Tensor, skip: str, temperature: float, tau: Tensor | None
+    factors: Factors,
+    rows: Tensor,
+    columns: Tensor,
+    skip: str,
+    temperature: float,
+    tau: Tensor | None,
+    plain_from: float,
 ) -> Tensor:
     """Where the rows do not fit in registers: W in panels of its columns."""
     (r, d), c = rows.shape, len(columns)
@@ -269,9 +297,9 @@ def _sums_by_panels(
     du = torch.empty(1, r, d, dtype=torch.float32, device=rows.device)
     for panel in range(0, c, width):
         grid = (cdiv(min(width, c - panel), schedule.columns), cdiv(r, schedule.rows))
-        for guarded in regimes(temperature, tau):
+        for guarded in regimes(temperature, tau, plain_from):
             kernels.panel_weights[grid](
-                *factors, rows, columns, weights, panel, r, c, temperature, tau,
+                *factors, rows, columns, weights, panel, r, c, temperature, tau, plain_from,
                 WIDTH=width, SKIP=skip, GUARDED=guarded, **schedule.options,
             )  # fmt: skip
         grid = (cdiv(r, product.rows), cdiv(d, product.columns))

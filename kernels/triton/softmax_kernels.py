@@ -12,7 +12,6 @@ import triton.language as tl
 from sslfast.kernels.triton.tiles import (
     LN2,
     LOG2E,
-    PLAIN_FROM,
     add_product,
     cosines,
     expm1,
@@ -25,6 +24,7 @@ from sslfast.kernels.triton.tiles import (
 )
 
 WEIGHT_UNIT = tl.constexpr(2.0**-14)  # of the largest factor, see weight_unit
+NOTHING = tl.constexpr(-3e38)  # the highest of no products
 
 # --- forward: sums over the columns, in splits of them ---
 
@@ -37,6 +37,8 @@ def streaming_sums(
     column_ids,
     partial,
     weighted,
+    positive,
+    closer,
     R,
     C,
     width,
@@ -55,7 +57,8 @@ def streaming_sums(
     MASK_COLUMNS: tl.constexpr,
 ):
     """A split of `width` columns: partial (2, splits, R) has Σ_j e_ij and, GUARDED, the highest cosine that
-    e_ij = exp2((c_ij − highest_i)·β) is relative to; weighted (splits, R, D) has Σ_j e_ij columns_j, if wanted.
+    e_ij = exp2((c_ij − highest_i)·β) is relative to; weighted (splits, R, D) has Σ_j e_ij columns_j, and closer
+    (splits, R) the number of columns above positive (R,), if wanted.
 
     A program owns BLOCK_F of weighted's features, all of them unless the inputs are wide or float32.
     """
@@ -71,8 +74,11 @@ def streaming_sums(
     i0 = first_row(row, R, BLOCK_M, MASK_ROWS)
     if D <= BLOCK_D:
         x = load_tile(rows, i0, 0, R, D, BLOCK_M, BLOCK_D, MASK_ROWS)
-    highest = tl.full((BLOCK_M,), -2.0, tl.float32)
+    highest = tl.full((BLOCK_M,), NOTHING, tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
+    if closer is not None:
+        least = tl.load(positive + i0 + tl.arange(0, BLOCK_M), mask=i0 + tl.arange(0, BLOCK_M) < R, other=0.0)
+        above = tl.zeros((BLOCK_M,), tl.int32)
     if weighted is not None:
         mean = tl.zeros((BLOCK_M, BLOCK_F), tl.float32)
     for column in range(begin, tl.minimum(begin + width, C), BLOCK_N):
@@ -83,6 +89,8 @@ def streaming_sums(
         else:
             c = cosines(rows, columns, i0, j0, R, C, D, BLOCK_M, BLOCK_N, BLOCK_D, MASK_ROWS, MASK_COLUMNS)
         c = negatives(c, i0, j0, column, R, C, row_ids, column_ids, SKIP, BLOCK_M, BLOCK_N, MASK_COLUMNS)
+        if closer is not None:
+            above += tl.sum((c > least[:, None]).to(tl.int32), axis=1)
         if GUARDED:
             higher = tl.maximum(highest, tl.max(c, axis=1))
             decay = tl.exp2((highest - higher) * beta)
@@ -104,6 +112,8 @@ def streaming_sums(
     sums = partial + split * R + i
     first = owned & (feature == 0)
     tl.store(sums, total * tl.exp2(-UNIT), mask=first)
+    if closer is not None:
+        tl.store(closer + split * R + i, above, mask=first)
     if GUARDED:
         tl.store(sums + tl.num_programs(1).to(tl.int64) * R, highest, mask=first)
     if weighted is not None:
@@ -131,7 +141,7 @@ def combine_splits(
     split = tl.arange(0, SPLITS)[:, None]
     sums = partial + split.to(tl.int64) * R + rows[None, :]
     mask = (split < splits) & inside[None, :]
-    nothing = tl.where(plain, 0.0, -2.0)  # what a split's sum is relative to
+    nothing = tl.where(plain, 0.0, NOTHING)  # what a split's sum is relative to
     to_highest = tl.cast(splits, tl.int64) * R
     highest = tl.load(sums + to_highest, mask=mask & (not plain), other=nothing)
     origin = tl.max(highest, axis=0)
@@ -144,7 +154,7 @@ def combine_splits(
         ratio = (tl.log2(every) - (cosine - origin) * beta) * LN2
         tl.store(losses + rows, tl.maximum(ratio, 0.0) + log1p(tl.exp(-tl.abs(ratio))), mask=inside)
         every += tl.exp2((cosine - origin) * beta)
-    top = tl.where(plain, tl.maximum(tl.log2(every) / beta, -1.0), origin)
+    top = tl.where(plain, tl.maximum(tl.log2(every) / beta, -1.0), tl.where(origin == NOTHING, -2.0, origin))
     rescale = tl.exp2((origin - top) * beta)
     tl.store(shift + rows, top, mask=inside)
     if positive is not None:
@@ -183,7 +193,10 @@ def weight_unit(largest):
 
 
 @triton.jit
-def relative_factors(grad, stride, shift, inverse_sum, largest, factors, M, temperature, tau, ROWS: tl.constexpr):
+def relative_factors(
+    grad, stride, shift, inverse_sum, largest, factors, M, temperature, tau, plain_from: tl.constexpr,
+    ROWS: tl.constexpr,
+):  # fmt: skip
     """factors (M,): grad, times inverse_sum if given; plain, relative to exp(c) instead of exp(c − shift)."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = rows < M
@@ -191,7 +204,7 @@ def relative_factors(grad, stride, shift, inverse_sum, largest, factors, M, temp
     factor = tl.load(grad + rows.to(tl.int64) * stride, mask=inside, other=0.0) / weight_unit(largest)
     if inverse_sum is not None:
         factor *= tl.load(inverse_sum + rows, mask=inside, other=0.0)
-    if temperature >= PLAIN_FROM:
+    if temperature >= plain_from:
         beta = tl.div_rn(LOG2E, temperature)
         factor *= tl.exp2(-beta * tl.load(shift + rows, mask=inside, other=0.0))
     tl.store(factors + rows, factor, mask=inside)
@@ -232,13 +245,13 @@ def _weights(
 @triton.jit
 def weighted_rows(
     row_factors, row_shift, column_factors, column_shift, row_ids, column_ids, rows, columns, du, R, C, width,
-    temperature, tau, SKIP: tl.constexpr, GUARDED: tl.constexpr, WGMMA: tl.constexpr, D: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MASK_ROWS: tl.constexpr,
+    temperature, tau, plain_from: tl.constexpr, SKIP: tl.constexpr, GUARDED: tl.constexpr, WGMMA: tl.constexpr,
+    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MASK_ROWS: tl.constexpr,
     MASK_COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """du (splits, R, D): a block of rows of W·columns stays in registers while it meets a split of `width` columns."""
     temperature = read_temperature(temperature, tau)
-    if (temperature >= PLAIN_FROM) == GUARDED:
+    if (temperature >= plain_from) == GUARDED:
         return
     beta = tl.div_rn(LOG2E, temperature)
     row = tl.program_id(0) * BLOCK_M
@@ -264,13 +277,13 @@ def weighted_rows(
 @triton.jit
 def panel_weights(
     row_factors, row_shift, column_factors, column_shift, row_ids, column_ids, rows, columns, weights, panel, R, C,
-    temperature, tau,
+    temperature, tau, plain_from: tl.constexpr,
     WIDTH: tl.constexpr, SKIP: tl.constexpr, GUARDED: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """weights (R, WIDTH) = W[:, panel : panel + WIDTH]."""
     temperature = read_temperature(temperature, tau)
-    if (temperature >= PLAIN_FROM) == GUARDED:
+    if (temperature >= plain_from) == GUARDED:
         return
     beta = tl.div_rn(LOG2E, temperature)
     column = panel + tl.program_id(0) * BLOCK_N

@@ -25,6 +25,11 @@ class Kept:
 
     def __init__(self, cosines: int, tiles: int, /) -> None: ...
 
+class Choice:
+    """Queries and candidates: how many, the targets of the former (int64), the ids of the latter (int32); 0 is none."""
+
+    def __init__(self, n: int, candidates: int, targets: int, ids: int, /) -> None: ...
+
 class Images:
     """Where images (B, C, H, W) lie, and how a pixel is read."""
 
@@ -71,7 +76,8 @@ def nt_xent_backward(
 def info_nce_forward(
     query: Rows,
     key: Rows,
-    n: int,
+    choice: Choice,
+    normalized: bool,
     queue: Rows | None,
     queue_rows: int,
     tau: float,
@@ -81,6 +87,7 @@ def info_nce_forward(
     mean: Rows | None,
     unit: Rows,
     scale: int,
+    rank: int,
     kept: Kept,
     /,
 ) -> None: ...
@@ -93,7 +100,8 @@ def info_nce_backward(
     inverse_sum: int,
     mean: Rows,
     kept: Kept,
-    n: int,
+    choice: Choice,
+    normalized: bool,
     tau: float,
     in_batch: bool,
     dquery: Rows,

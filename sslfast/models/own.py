@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import os
 from typing import Any
 
 import torch
@@ -20,10 +21,12 @@ def backbone_name(backbone: Any) -> str:
     The latter is the same in every process that is given a module of the same class and the same shapes.
 
     Raises:
-        TypeError: it is neither a name, a module nor a function that makes one.
+        TypeError: it is neither a name, a path, a module nor a function that makes one.
     """
     if isinstance(backbone, str):
         return backbone
+    if isinstance(backbone, os.PathLike):  # of a run
+        return os.path.abspath(backbone)
     if isinstance(backbone, nn.Module):
         shapes = ";".join(f"{name}{tuple(tensor.shape)}" for name, tensor in backbone.state_dict().items())
         return keep(copy.deepcopy(backbone), hashlib.sha256(shapes.encode()).hexdigest())

@@ -26,11 +26,12 @@ def differentiable(
     leaves: int,
     linear: bool = False,
     borrowed: Sequence[int] = (),
-) -> Callable[..., Tensor]:
+    constants: int = 0,
+) -> Callable[..., Any]:
     """The op made of these parts. torch.compile sees it whole, as `sslfast::<schema>`.
 
     Args:
-        schema: name and signature, as `torch.library.Library.define` takes it; one result.
+        schema: name and signature, as `torch.library.Library.define` takes it; one result, and the constants.
         value: (*args) -> (result, *kept): the tensors that the gradient needs besides the arguments.
         gradient: (wanted, grad, *args, *kept) -> gradients to the leaves; what is not wanted is ignored.
         formula: (*args) -> result, differentiable with respect to the leaves.
@@ -38,6 +39,7 @@ def differentiable(
         linear: the op is linear in all its leaves together. Their values are not kept then: the gradient gets tensors
             of their shapes that take no memory.
         borrowed: places of tensors that only the formula needs, and that may change before the gradient is taken.
+        constants: how many tensors without gradient are results, too: the first ones that are kept.
     """
     name = schema.partition("(")[0]
     LIB.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -115,10 +117,14 @@ def differentiable(
 
         return run
 
-    LIB.impl(name, lambda *args: Value.apply(*args)[0], "CompositeImplicitAutograd")
+    def apply(*args: Any) -> Any:
+        results = Value.apply(*args)
+        return results[: 1 + constants] if constants else results[0]
 
-    def call(*args: Any) -> Tensor:
-        return whole(*args) if torch.compiler.is_compiling() else Value.apply(*args)[0]
+    LIB.impl(name, apply, "CompositeImplicitAutograd")
+
+    def call(*args: Any) -> Any:
+        return whole(*args) if torch.compiler.is_compiling() else apply(*args)
 
     return call
 

@@ -79,10 +79,34 @@ def check_embeddings(op: str, **embeddings: Tensor) -> None:
             raise ValueError(
                 f"{op}: {name} must have the shape of {first_name}, {tuple(first.shape)}, got {tuple(z.shape)}"
             )
-        if z.dtype != first.dtype:
-            raise TypeError(f"{op}: {name} must have the dtype of {first_name}, {first.dtype}, got {z.dtype}")
-        if z.device != first.device:
-            raise ValueError(f"{op}: {name} must be on the device of {first_name}, {first.device}, got {z.device}")
+        _check_alike(op, name, z, first_name, first)
+
+
+def _check_alike(op: str, name: str, z: Tensor, first_name: str, first: Tensor) -> None:
+    if z.dtype != first.dtype:
+        raise TypeError(f"{op}: {name} must have the dtype of {first_name}, {first.dtype}, got {z.dtype}")
+    if z.device != first.device:
+        raise ValueError(f"{op}: {name} must be on the device of {first_name}, {first.device}, got {z.device}")
+
+
+def check_candidates(op: str, query: Tensor, key: Tensor, least: int | None) -> None:
+    """Float matrices query (N, D) and key (M, D), alike in dtype and device, M at least so many; N without a number."""
+    check_embeddings(op, query=query)
+    check_embeddings(op, key=key)
+    n, d = query.shape
+    least = n if least is None else least
+    if key.shape[1] != d or key.shape[0] < least:
+        raise ValueError(f"{op}: key must have {d} columns and at least {least} rows, got shape {tuple(key.shape)}")
+    _check_alike(op, "key", key, "query", query)
+
+
+def check_range(op: str, name: str, indices: Tensor, size: int) -> None:
+    """On the CPU ValueError unless all are in [0, size); a device's values are not read."""
+    if indices.device.type != "cpu":
+        return
+    least, largest = (int(x) for x in torch.aminmax(indices))
+    if least < 0 or largest >= size:
+        raise ValueError(f"{op}: {name} must hold indices in [0, {size}), got {least} to {largest}")
 
 
 def check_labels(op: str, name: str, labels: Tensor, z: Tensor) -> Tensor:

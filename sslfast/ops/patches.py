@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sslfast.ops.checks import FLOATS, INTEGERS, as_int, as_number, check_dense
+from sslfast.ops.checks import FLOATS, INTEGERS, as_int, as_number, check_dense, check_range
 from sslfast.ops.layout import require
 
 
@@ -100,11 +100,7 @@ def indices_checked(op: str, name: str, limit: Callable[..., int]) -> Callable[[
     def decorate(kernel: Callable) -> Callable:
         @functools.wraps(kernel)
         def run(first, indices, *rest):
-            if indices.device.type == "cpu":
-                size = limit(first, indices, *rest)
-                least, largest = (int(x) for x in torch.aminmax(indices))
-                if least < 0 or largest >= size:
-                    raise ValueError(f"{op}: {name} must hold indices in [0, {size}), got {least} to {largest}")
+            check_range(op, name, indices, limit(first, indices, *rest))
             return kernel(first, indices, *rest)
 
         return run

@@ -39,7 +39,7 @@ def start_of(config: PretrainConfig, init_from: str | Path | None) -> tuple[Pret
         found, backbone = backbone, about["backbone"]
     if found and init_from:
         raise ValueError(f"init_from is {init_from}, but the backbone {found} has weights too: give one of both")
-    return replace(config, backbone=backbone), found or (str(init_from) if init_from else None)
+    return replace(config, backbone=backbone), found or (os.fspath(init_from) if init_from else None)
 
 
 def initialise(training: Training, source: str | Path) -> str | None:
@@ -49,7 +49,7 @@ def initialise(training: Training, source: str | Path) -> str | None:
     Raises:
         FileNotFoundError: it is not there. ValueError: it is damaged, or its weights are of another network.
     """
-    source, method, backbone = str(source), training.method, training.method.backbone
+    source, method, backbone = os.fspath(source), training.method, training.method.backbone
     try:
         if source.startswith(TIMM):
             return _load_published(backbone, source, training)

@@ -67,6 +67,7 @@ def test_inputs_are_fresh_and_the_same():
 TINY = [
     *c.tiny("cpu"),
     c.info_nce_in_batch("cpu", 16, 16),
+    c.info_nce_hard_negatives("cpu", 16, 16),
     c.restore_tokens("cpu", 2, 16, 8, learnt=True),
     c.masked_patch_loss("cpu", 2, pixels=torch.uint8, image=32),
 ]

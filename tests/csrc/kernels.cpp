@@ -112,11 +112,13 @@ int main(int count, char** words) {
         }
         const cpu::Rows negatives = matrix(queue), weighted = matrix(average), to_key = matrix(dkey);
         for (const cpu::Rows* others : {static_cast<const cpu::Rows*>(nullptr), &negatives}) {
-            cpu::info_nce_forward(matrix(first), matrix(second), n, others, int64_t(queue.size()) / wide, tau,
+            const cpu::Choice choice{n, n, nullptr, nullptr};
+            cpu::info_nce_forward(matrix(first), matrix(second), choice, true, others, int64_t(queue.size()) / wide, tau,
                                   each.data(), shift.data(), inverse_sum.data(), &weighted, matrix(unit),
-                                  lengths.data(), {nullptr, 0});
+                                  lengths.data(), nullptr, {nullptr, 0});
             cpu::info_nce_backward(grad.data(), matrix(unit), lengths.data(), each.data(), shift.data(),
-                                   inverse_sum.data(), weighted, {nullptr, 0}, n, tau, !others, matrix(dquery), &to_key);
+                                   inverse_sum.data(), weighted, {nullptr, 0}, choice, true, tau, !others,
+                                   matrix(dquery), &to_key);
             write(out, std::vector<float>(each.begin(), each.begin() + n)), write(out, dquery), write(out, dkey);
         }
     }

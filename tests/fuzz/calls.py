@@ -112,6 +112,9 @@ def calls(draw: random.Random) -> dict[str, tuple[Callable, list, dict[str, Any]
         "info_nce": (ops.info_nce, [z1, z2], temper),
         "clip_loss": (ops.clip_loss, [z1, z2], temper | {"reduction": "sum"}),
         "siglip_loss": (ops.siglip_loss, [z1, z2], {"logit_scale": 5.0, "logit_bias": -3.0}),
+        "info_nce, candidates": (
+            ops.info_nce, [z1, z2], temper | {"targets": torch.zeros(len(z1), dtype=torch.int64), "normalize": False},
+        ),
         "info_nce, queue": (ops.info_nce, [z1, z2, queue], temper),
         "negative_cosine_similarity": (ops.negative_cosine_similarity, [z1, z2], {"reduction": "none"}),
         "gather_tokens": (ops.gather_tokens, [tokens, order[:, :3]], {}),

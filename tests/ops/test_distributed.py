@@ -113,6 +113,8 @@ def refusals() -> dict:
         "dtype": what_is_raised(
             lambda: ops.info_nce(*[z.to([torch.float32, torch.bfloat16][rank])] * 2, group="world")
         ),
+        "candidates": what_is_raised(lambda: ops.info_nce(z, z.repeat(1 + rank, 1), group="world")),
+        "ids": what_is_raised(lambda: ops.info_nce(z, z, ids=torch.arange(4), group="world")),
         "queue": what_is_raised(lambda: ops.info_nce(z, z, F.normalize(z), group="world")),
         "op": what_is_raised(lambda: (ops.nt_xent, ops.info_nce)[rank](z, z, temperature=0.5, group="world")),
         "queue and loss": what_is_raised(
@@ -145,6 +147,25 @@ def a_part_of_the_world() -> torch.Tensor | None:
         return None
     z1, z2 = (x.chunk(2)[rank // 2] for x in images(2, torch.float64))
     return torch.stack([ops.nt_xent(z1, z2, group=group, gather=gather) for gather in ("all", "ring")])
+
+
+def candidates(size: int, rank: int | None, **options) -> list[torch.Tensor]:
+    """Loss and gradients of a rank's queries among its candidates, or of all of them; mean over all."""
+    generator = torch.Generator().manual_seed(3)
+    query, key = (torch.randn(size, rows, DIM, generator=generator, dtype=torch.float64) for rows in (N, 2 * N + 1))
+    targets = torch.randint(0, 2 * N + 1, (size, N), generator=generator)
+    if rank is None:
+        targets = targets + torch.arange(size)[:, None] * (2 * N + 1)
+    leaves = [(x.flatten(0, 1) if rank is None else x[rank]).clone().requires_grad_() for x in (query, key)]
+    leaves.append(torch.tensor(0.3, dtype=torch.float64, requires_grad=True))
+    targets = targets.flatten() if rank is None else targets[rank]
+    loss = ops.info_nce(*leaves[:2], None, leaves[2], targets=targets, **options)
+    return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+
+
+def own_candidates() -> dict[str, list[torch.Tensor]]:
+    size, rank = dist.get_world_size(), dist.get_rank()
+    return {gather: candidates(size, rank, group="world", gather=gather) for gather in ("all", "ring")}
 
 
 def queues() -> tuple[torch.Tensor, torch.Tensor]:
@@ -200,7 +221,7 @@ def results(request) -> list[dict]:
 
 
 ALONE = {"compiled": compiled, "twice": twice_differentiated}
-COMMON = {"cases": all_cases, "halves": halves, "queues": queues}
+COMMON = {"cases": all_cases, "halves": halves, "queues": queues, "candidates": own_candidates}
 
 
 @pytest.mark.parametrize("number", range(len(CASES)))
@@ -244,6 +265,17 @@ def test_half_precision(dtype, gather, results):
         torch.testing.assert_close(actual, views[view].grad * size, rtol=0.05, atol=1e-3)
 
 
+@pytest.mark.parametrize("gather", ["all", "ring"])
+def test_candidates_of_all_ranks_are_negatives(gather, results):
+    size = len(results)
+    loss, dquery, dkey, dtau = candidates(size, None)
+    ranks = [result["candidates"][gather] for result in results]
+    for expected, actual in zip((loss, dtau), (torch.stack([rank[i] for rank in ranks]).mean() for i in (0, 3))):
+        torch.testing.assert_close(actual, expected)
+    for i, expected in ((1, dquery), (2, dkey)):
+        torch.testing.assert_close(torch.cat([rank[i] for rank in ranks]), expected * size)
+
+
 def test_queue_takes_the_keys_of_every_rank_in_their_order(results):
     size = len(results)
     keys = [[1.0, number + 1, rank + 1] for number in range(2) for rank in range(size) for _ in range(2)]
@@ -271,6 +303,8 @@ def test_queue_takes_the_keys_of_every_rank_in_their_order(results):
             r"ValueError: nt_xent: .*rank 0: \(4, 3\) torch.float32.*; rank 1: \(3, 3\) torch.float32",
         ),
         ("dtype", r"ValueError: info_nce: .*rank 0: \(4, 3\) torch.float32.*; rank 1: \(4, 3\) torch.bfloat16"),
+        ("candidates", "ValueError: info_nce: .*rank 0: .* candidates 4.*; rank 1: .* candidates 8"),
+        ("ids", "ValueError: info_nce: group must be None with ids"),
         ("queue", "ValueError: info_nce: group must be None with a queue"),
         ("op", "ValueError: .*rank 0: .* in nt_xent; rank 1: .* in info_nce"),
         ("queue and loss", "ValueError: .*rank 0: .* in KeyQueue; rank 1: .* in nt_xent"),

@@ -224,7 +224,7 @@ def test_opcheck(queue, device):
     forward, backward = torch.ops.sslfast.info_nce_forward.default, torch.ops.sslfast.info_nce_backward.default
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         query, key, rows = inputs(7, 5, queue, device, dtype)
-        losses, shift, inverse_sum, mean, u, scale, cosines = forward(query, key, rows, 0.5, None, True, True)
+        losses, shift, inverse_sum, mean, u, scale, cosines, _ = forward(query, key, rows, 0.5, None, True, True)
         for with_mean in (False, True):
             torch.library.opcheck(forward, (query, key, rows, 0.5, None, with_mean, not with_mean))
         for with_key in (False, True):
@@ -278,7 +278,7 @@ Z, Q = torch.ones(4, 3), torch.ones(9, 3)
 @pytest.mark.parametrize(
     ("arguments", "keywords", "error", "message"),
     [
-        ((Z, Z[:2]), {}, ValueError, r"key must have the shape of query, \(4, 3\), got \(2, 3\)"),
+        ((Z, Z[:2]), {}, ValueError, r"key must have 3 columns and at least 4 rows, got shape \(2, 3\)"),
         ((Z, Z.double()), {}, TypeError, "key must have the dtype of query"),
         ((Z[:0], Z[:0]), {}, ValueError, "query must be a non-empty matrix"),
         ((Z, Z, [1.0]), {}, TypeError, r"queue must be a tensor \(K, D\) or None, got list"),

@@ -57,7 +57,7 @@ def split(temperature):
 
 def summary(outputs, gradients, tau):
     """Everything by name; the logarithm of the sum of exponentials is what shift and inverse_sum stand for."""
-    losses, shift, inverse_sum, mean, u, _ = outputs
+    losses, shift, inverse_sum, mean, u, *_ = outputs
     lse = shift.double() / tau - inverse_sum.double().log()
     return {"loss": losses, "lse": lse, "mean": mean, "u": u} | dict(zip(("dq", "dk", "dtau"), gradients))
 
@@ -65,7 +65,7 @@ def summary(outputs, gradients, tau):
 def run(query, key, queue, temperature, grad=None, with_key=True):
     number, tau = split(temperature)
     outputs = info_nce.forward(query, key, queue, number, tau, True)
-    losses, shift, inverse_sum, mean, u, scale = outputs
+    losses, shift, inverse_sum, mean, u, scale, _ = outputs
     grad = torch.full_like(losses, 1 / len(losses)) if grad is None else grad
     saved = (grad, u, scale, losses, shift, inverse_sum, mean)
     outputs = summary(outputs, info_nce.backward(*saved, number, tau, queue is None, with_key), float(temperature))
@@ -77,7 +77,7 @@ def run(query, key, queue, temperature, grad=None, with_key=True):
 def run_reference(query, key, queue, temperature, grad, dtype):
     query, key, queue = (None if x is None else x.to(dtype) for x in (query, key, queue))
     outputs = reference.info_nce_forward(query, key, queue, temperature, True)
-    losses, shift, inverse_sum, mean, u, scale = outputs
+    losses, shift, inverse_sum, mean, u, scale, _ = outputs
     saved = (grad.to(dtype), u, scale, losses, shift, inverse_sum, mean)
     return summary(outputs, reference.info_nce_backward(*saved, temperature, queue is None, True), temperature)
 
@@ -389,7 +389,7 @@ def launches(monkeypatch, capability, n, k, d, dtype, temperature=0.2, everythin
     z, queue = torch.empty(n, d, dtype=dtype), torch.empty(k, d, dtype=dtype) if k else None
     with planned_for(monkeypatch, capability):
         forward, outputs = recorded_launches(monkeypatch, info_nce.forward, z, z, queue, number, tau, True)
-        losses, shift, inverse_sum, mean, u, scale = outputs
+        losses, shift, inverse_sum, mean, u, scale, _ = outputs
         saved = (losses, u, scale, losses, shift, inverse_sum, mean, number, tau)
         backward, _ = recorded_launches(monkeypatch, info_nce.backward, *saved, not k, everything)
         assert len(forward) == (3 if tau is None or dtype == torch.float16 else 4)

@@ -14,7 +14,8 @@ from sslfast import ops
 from sslfast.ops import negatives
 from sslfast.ops.registry import IMPLS
 
-ON_ITS_OWN = {"queue", "columns", "noise", "rows", "images", "tokens", "visible", "cosines"}  # sizes that others follow
+# Sizes that others follow
+ON_ITS_OWN = {"query", "key", "queue", "columns", "noise", "rows", "images", "tokens", "visible", "cosines"}
 
 
 class Recorded(TorchDispatchMode):
@@ -73,6 +74,25 @@ def test_tensors_that_do_not_fit_are_refused(name):
             named = argument.name if what in ("dtype", "dimension") else ""  # of two sizes either may be the wrong one
             with pytest.raises((TypeError, ValueError), match=rf"{op[:9]}.*{named}"):
                 function(*arguments[:i], y, *arguments[i + 1 :])
+
+
+def test_candidates_that_are_not_there_are_refused():
+    forward, backward = torch.ops.sslfast.info_nce_forward, torch.ops.sslfast.info_nce_backward
+    query, key, queue = randn(4, 5), randn(6, 5), randn(3, 5)
+    targets = torch.tensor([0, 5, 1, 1])
+    for keys, others, own in (
+        (key[:3], None, None),
+        (key[:3], queue, None),
+        (key, queue, None),
+        (key, None, targets + 1),
+    ):
+        with pytest.raises(ValueError, match=r"info_nce.*: (key|targets) must"):
+            forward(query, keys, others, 0.5, None, True, True, own)
+    losses, shift, inverse_sum, mean, u, scale, cosines, _ = forward(query, key, None, 0.5, None, True, True, targets)
+    saved = u[:-3], scale[:-3], losses, shift, inverse_sum, mean, cosines, 0.5, None, True, True
+    for own, ids in ((None, None), (targets, None), (targets * 0, torch.arange(5, dtype=torch.int32))):
+        with pytest.raises(ValueError, match=r"info_nce.*: (key|targets|ids) must"):
+            backward(losses, *saved, own, ids)
 
 
 def test_numbers_that_do_not_fit_are_refused():

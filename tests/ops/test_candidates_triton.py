@@ -1,0 +1,80 @@
+"""The Triton kernels of info_nce with candidates, targets, ids, dot products and ranks: on a GPU, and on the CPU under
+Triton's interpreter in a process of its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from numerics import assert_as_accurate
+
+from sslfast.kernels import reference
+
+pytest.importorskip("triton")
+
+from triton_kernels import DEVICE, DTYPES, compiles, run_interpreted, runs, shrink_tiles
+
+from sslfast.kernels.triton import info_nce, softmax
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """With 20 multiprocessors a few rows get many splits of the columns."""
+    shrink_tiles(monkeypatch)
+    monkeypatch.setattr(softmax, "chip", lambda device: (90, 20))
+
+
+def run(forward, backward, query, key, temperature, targets, ids, unit, grads):
+    """Everything that is computed, gradients of several losses, ranks included."""
+    rest, choice = temperature if isinstance(temperature, tuple) else (temperature,), (targets, ids, unit)
+    losses, shift, inverse_sum, mean, u, scale, rank = forward(query, key, None, *rest, True, *choice, True)
+    saved = u, scale, losses, shift, inverse_sum, mean
+    found = [backward(grad.to(losses.dtype), *saved, *rest, True, True, *choice) for grad in grads]
+    return {"loss": losses, "mean": mean} | dict(zip(("dq", "dk", "dtau"), map(torch.stack, zip(*found)))), rank
+
+
+@runs
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("n", "m", "d", "temperature", "choice"),
+    [(5, 40, 60, 0.25, ""), (33, 70, 20, 0.0078125, "targets ids"), (40, 7, 129, 0.25, "targets dot")],
+)
+def test_values_gradients_and_ranks(n, m, d, temperature, choice, dtype, small_tiles):
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(rows, d, generator=generator, dtype=torch.float32) for rows in (n, m))
+    targets = torch.randint(0, m, (n,), generator=generator) if choice else None
+    ids = torch.randint(0, m // 2, (m,), generator=generator, dtype=torch.int32) if "ids" in choice else None
+    unit = "dot" not in choice
+    query = 8 * query + key[torch.arange(n) if targets is None else targets]
+    query, key = ((x if unit else 3 * x).to(DEVICE, dtype) for x in (query, key))
+    targets, ids = (None if x is None else x.to(DEVICE) for x in (targets, ids))
+    grads = torch.rand(3, n, generator=generator, dtype=torch.float32).to(DEVICE) / n
+    tau = torch.tensor(temperature, device=DEVICE)
+    actual, rank = run(info_nce.forward, info_nce.backward, query, key, (0.0, tau), targets, ids, unit, grads)
+    eager, exact, ulp_on = (
+        run(reference.info_nce_forward, reference.info_nce_backward, *inputs, t, targets, ids, unit, grads)[0]
+        for inputs, t in (
+            ((query, key), temperature),
+            ((query.double(), key.double()), temperature),
+            ((query.double(), key.double()), temperature * (1 + 2**-23)),
+        )
+    )
+    inherent = {"dtau": (ulp_on["dtau"] - exact["dtau"]).norm().item()}
+    for name in actual:
+        assert_as_accurate(actual[name], eager[name], exact[name], name, dtype=dtype, inherent=inherent.get(name, 0.0))
+    rounded = [reference.rows_and_scale(x.double(), unit)[0].to(dtype).double() for x in (query, key)]
+    *_, exactly = reference.info_nce_forward(*rounded, None, temperature, False, targets, ids, False, True)
+    assert (rank != exactly).sum() <= n // 20  # those of two candidates that are as close but for rounding
+    assert rank.any()
+
+
+@runs
+def test_a_target_that_is_no_candidate_gives_nan(small_tiles):
+    query, key = torch.ones(4, 8, device=DEVICE), torch.eye(6, 8, device=DEVICE)
+    targets = torch.tensor([0, 6, -1, 5], device=DEVICE)
+    losses, *_ = info_nce.forward(query, key, None, 0.2, None, True, targets)
+    assert losses.isnan().tolist() == [False, True, True, False]
+
+
+@compiles
+def test_under_the_interpreter():
+    run_interpreted(__file__)
