@@ -94,7 +94,8 @@ WRONG = [
     ("compare {tmp}/full", r"none of .*full is a run"),
     ("compare {tmp}/nothing", r"no run folder .*nothing"),
     ("compare {tmp}/full --output x.txt", r"output must end in .csv, .md, .html, .png, .svg or .pdf, got x.txt"),
-    ("recipes now", r"recipes takes no options, got now"),
+    ("recipes --now", r"recipes takes no options, got --now"),
+    ("recipes mocco", r"no recipe has mocco; did you mean moco\?"),
 ]
 
 
@@ -144,6 +145,8 @@ def test_version_recipes_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) == len(RECIPES) + 1
     assert all(name in shown for name in RECIPES)
+    assert main(["recipes", "moco", "resnet20"]) == 0
+    assert {line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]} == {"moco"}
     assert main(["info"]) == 0
     assert "torch" in capsys.readouterr().out
 

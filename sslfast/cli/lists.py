@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 from sslfast.cli.parse import UsageError
 
+RECIPES_ABOUT = "List the recipes, or those of all these words; sslfast pretrain NAME --help shows one in full."
+
 
 def recipes(arguments: Sequence[str]) -> int:
     """Run `sslfast recipes`; returns the exit code."""
     from sslfast.cli.pretrain import table
 
-    _no_options("recipes", arguments, "List the recipes; sslfast pretrain NAME --help shows one in full.")
-    print(table())
+    if any(word.startswith("-") for word in arguments):
+        _no_options("recipes", arguments, RECIPES_ABOUT, words=" [WORD …]")
+    print(table(arguments))
     return 0
 
 
@@ -25,9 +28,9 @@ def info(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _no_options(command: str, arguments: Sequence[str], about: str) -> None:
+def _no_options(command: str, arguments: Sequence[str], about: str, words: str = "") -> None:
     if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: sslfast {command}\n\n{about}")
+        print(f"usage: sslfast {command}{words}\n\n{about}")
         raise SystemExit(0)
     if arguments:
         raise UsageError(f"{command} takes no options, got {' '.join(arguments)}")

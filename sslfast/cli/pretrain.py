@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
+from sslfast._words import nearest
 from sslfast.cli.parse import UsageError, parse
 from sslfast.config import PretrainConfig
 from sslfast.evaluate import Run
@@ -149,14 +150,22 @@ def option(options: Sequence[str], flag: str) -> str | None:
     return found
 
 
-def table() -> str:
-    """The recipes, one a line."""
+def table(words: Sequence[str] = ()) -> str:
+    """The recipes, one a line; only those in whose line each of `words` is.
+
+    Raises:
+        UsageError: there is none.
+    """
     rows = [("name", "method", "data", "backbone", "epochs", "batch", "optimizer", "about")]
     for name, recipe in RECIPES.items():
         config = recipe.config
         optimizer = f"{config.optimizer} {config.learning_rate:g}"
         numbers = (str(config.epochs), str(config.batch_size))
         rows.append((name, config.method, config.data, config.backbone, *numbers, optimizer, recipe.about))
+    head, *rows = rows
+    rows = [head, *(row for row in rows if all(word.lower() in " ".join(row).lower() for word in words))]
+    if len(rows) == 1:
+        raise UsageError(f"no recipe has {' and '.join(words)}{nearest(words[0], RECIPES)}")
     widths = [max(map(len, column)) for column in zip(*rows)]
     widths[-1] = 0
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows)
