@@ -1,4 +1,4 @@
-"""lightly's losses, momentum update and token masks (https://github.com/lightly-ai/lightly, 1.6), by their names."""
+"""lightly's losses, memory bank, momentum update, token masks (https://github.com/lightly-ai/lightly, 1.6), by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sslfast import ops
 from sslfast.kernels import reference
 from sslfast.key_queue import KeyQueue
 from sslfast.ops.checks import as_int, as_number, check_dense, check_module, check_temperature
-from sslfast.ops.distributed import Group, find_group
+from sslfast.ops.distributed import Group, find_group, gather_all
 from sslfast.ops.ema import HALVES
 
 
@@ -82,6 +82,63 @@ class NTXentLoss(nn.Module):
         if self.size and self.memory_bank is None and keys is not None:
             self.memory_bank = KeyQueue(len(keys), keys.shape[1], group=self.group)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class MemoryBankModule(nn.Module):
+    """The features of the batches before, in plain PyTorch, for losses of your own that inherit it.
+
+    As lightly's, it keeps them as they are, and drops what of a batch passes the end. It differs in that it takes a
+    size alone, too. `sslfast.KeyQueue` drops nothing, normalises, is part of the state and waits for no device.
+
+    Args:
+        size: (features, dim); features alone, which get the width of the first batch, as in lightly 1.5; 0 for no bank.
+        gather_distributed: the batches of all processes enter, in the order of the ranks.
+        feature_dim_first: return the bank as (dim, features), else (features, dim).
+
+    Raises:
+        ValueError: an entry of size is negative, or there are more than two.
+    """
+
+    bank: Tensor
+    bank_ptr: Tensor
+
+    def __init__(
+        self, size: int | Sequence[int], gather_distributed: bool = False, feature_dim_first: bool = True
+    ) -> None:
+        super().__init__()
+        self.size = (size,) if isinstance(size, int) else tuple(size)
+        if any(x < 0 for x in self.size):
+            raise ValueError(f"Illegal memory bank size {size}, all entries must be non-negative.")
+        if len(self.size) not in (1, 2):
+            raise ValueError(f"Illegal memory bank size {size}, expected (features, dim), features or 0.")
+        self.gather_distributed, self.feature_dim_first = gather_distributed, feature_dim_first
+        rows = torch.randn(*self.size, *[0] * (len(self.size) == 1), dtype=torch.float32, device="cpu")
+        self.register_buffer("bank", reference.normalize(rows)[0] if rows.numel() else rows, persistent=False)
+        self.register_buffer("bank_ptr", torch.zeros(1, dtype=torch.int64, device="cpu"), persistent=False)
+
+    def forward(
+        self, output: Tensor, labels: Tensor | None = None, update: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """output (N, dim) -> it, and a copy of the bank, or None; with update it enters afterwards."""
+        if self.size[0] == 0:
+            return output, None
+        if self.bank.shape[1] == 0:
+            rows = torch.randn(self.size[0], output.shape[1], dtype=torch.float32, device=output.device)
+            self.bank = reference.normalize(rows)[0]
+        bank = self.bank.clone()
+        if update:
+            self._enqueue(output)
+        return output, bank.T if self.feature_dim_first else bank
+
+    @torch.no_grad()
+    def _enqueue(self, batch: Tensor) -> None:
+        group = find_group("MemoryBankModule", "world", "all") if self.gather_distributed else None
+        if group is not None:
+            batch = gather_all(batch, group).flatten(0, 1)
+        first = int(self.bank_ptr)
+        places = self.bank[first : first + len(batch)]
+        places.copy_(batch[: len(places)])
+        self.bank_ptr.fill_(0 if first + len(batch) >= self.size[0] else first + len(batch))
 
 
 class DCLLoss(nn.Module):

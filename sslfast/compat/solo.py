@@ -19,6 +19,22 @@ def simclr_loss_func(z1: Tensor, z2: Tensor, temperature: float = 0.1, extra_pos
     return ops.nt_xent(z1, z2, temperature)
 
 
+def moco_loss_func(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) -> Tensor:
+    """MoCo's loss of queries and keys (N, D), which solo-learn's methods have normalised, against a queue (D, K).
+
+    The result is float32 also for bfloat16 and float16. The queue is copied, (K, D), at every call:
+    `ops.info_nce` with a `KeyQueue` needs no copy.
+
+    Raises:
+        TypeError, ValueError: as `ops.info_nce` does, or the queue is not (D, K).
+    """
+    check_dense("moco_loss_func", "query", query, " (N, D)")
+    check_dense("moco_loss_func", "queue", queue, " (D, K)")
+    if queue.dim() != 2 or queue.shape[:1] != query.shape[1:]:
+        raise ValueError(f"moco_loss_func: queue must be (D, K), as wide as query, got shape {tuple(queue.shape)}")
+    return ops.info_nce(query, key, queue.T, temperature, normalize=False)
+
+
 def byol_loss_func(p: Tensor, z: Tensor, simplified: bool = True) -> Tensor:
     """BYOL's loss of predictions p and targets z, (N, D), which get no gradient: 2 minus twice the mean cosine.
 

@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from gloo import run_ranks
 from lightly.loss import DCLLoss, DCLWLoss, NegativeCosineSimilarity, NTXentLoss
+from lightly.models.modules.memory_bank import MemoryBankModule
 from lightly.models.utils import get_at_index, random_token_mask, update_momentum
 from torch import nn
 
@@ -39,12 +40,34 @@ def test_signatures():
         (ours.DCLWLoss, DCLWLoss),
         (ours.NegativeCosineSimilarity, NegativeCosineSimilarity),
         (ours.NegativeCosineSimilarity.forward, NegativeCosineSimilarity.forward),
+        (ours.MemoryBankModule, MemoryBankModule),
+        (ours.MemoryBankModule.forward, MemoryBankModule.forward),
         (ours.update_momentum, update_momentum),
         (ours.get_at_index, get_at_index),
         (ours.random_token_mask, random_token_mask),
     ):
         mine, its = (inspect.signature(f).parameters.values() for f in (mine, its))
         assert [(p.name, p.default) for p in mine] == [(p.name, p.default) for p in its]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_memory_bank(first, device):
+    """Batches that end at the end of the bank, pass it, and are larger."""
+    mine, its = (kind((7, 3), feature_dim_first=first).to(device) for kind in (ours.MemoryBankModule, MemoryBankModule))
+    assert mine.bank.norm(dim=1).allclose(torch.ones(7, device=device))
+    its.bank.copy_(mine.bank)
+    for n, update in ((3, True), (4, True), (5, False), (5, True), (4, True), (2, True)):
+        batch = torch.randn(n, 3, generator=torch.Generator().manual_seed(n)).to(device)
+        (output, bank), (_, wanted) = mine(batch, update=update), its(batch, update=update)
+        assert output is batch
+        assert torch.equal(bank, wanted)
+        assert torch.equal(mine.bank, its.bank)
+        assert torch.equal(mine.bank_ptr, its.bank_ptr)
+    assert ours.MemoryBankModule(0)(batch) == (batch, None)
+    assert ours.MemoryBankModule(5, feature_dim_first=first)(batch)[1].shape == ((3, 5) if first else (5, 3))
+    for size in (-1, (10, -1)):
+        with pytest.raises(ValueError, match=r"Illegal memory bank size .*, all entries must be non-negative"):
+            ours.MemoryBankModule(size)
 
 
 @pytest.mark.parametrize(

@@ -41,23 +41,32 @@ def columns(*lengths: int, rows: int = 11) -> list[dict[str, Any]]:
     return found
 
 
-def formula(model: nn.Module, features: list[dict[str, Any]], scale: float, both: bool) -> Tensor:
-    query, document = (F.normalize(model(column)["sentence_embedding"], dim=-1) for column in features)
-    scores, own = scale * query @ document.T, torch.arange(len(query))
+def dot_score(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b.T
+
+
+def formula(model: nn.Module, features: list[dict[str, Any]], scale: float, both: bool, dot: bool = False) -> Tensor:
+    embeddings = (model(column)["sentence_embedding"] for column in features)
+    query, *documents = (x if dot else F.normalize(x, dim=-1) for x in embeddings)
+    scores, own = scale * query @ torch.cat(documents).T, torch.arange(len(query))
     forth = F.cross_entropy(scores, own)
-    return (forth + F.cross_entropy(scores.T, own)) / 2 if both else forth
+    return (forth + F.cross_entropy(scores[:, : len(query)].T, own)) / 2 if both else forth
 
 
 @both_losses
 @pytest.mark.parametrize("scale", [20.0, 5.0])
 @pytest.mark.parametrize("both", [False, True])
-def test_value_and_gradient(kind: type, scale: float, both: bool) -> None:
+@pytest.mark.parametrize(("lengths", "dot"), [((5, 7), False), ((5, 7, 4, 6), False), ((5, 7, 4), True)])
+def test_value_and_gradient(kind: type, scale: float, both: bool, lengths: tuple[int, ...], dot: bool) -> None:
+    """Of pairs, and with columns of hard negatives."""
     model = Words()
-    expected, features = copy.deepcopy(model), columns(5, 7)
+    expected, features = copy.deepcopy(model), columns(*lengths)
     options = {"mini_batch_size": 4} if kind is CachedMultipleNegativesRankingLoss else {}
     if both:
         options |= {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
-    found, wanted = kind(model, scale, **options)(features, None), formula(expected, features, scale, both)
+    if dot:
+        options["similarity_fct"] = dot_score
+    found, wanted = kind(model, scale, **options)(features, None), formula(expected, features, scale, both, dot)
     torch.testing.assert_close(found, wanted)
     found.backward()
     wanted.backward()
@@ -94,19 +103,20 @@ def test_the_cached_loss_repeats_dropout_and_needs_no_second_pass_without_gradie
 
 @both_losses
 def test_what_is_not_served_says_what_to_use(kind: type) -> None:
-    def dot_score(a: Tensor, b: Tensor) -> Tensor:
-        return a @ b.T
+    def euclidean_sim(a: Tensor, b: Tensor) -> Tensor:
+        return -torch.cdist(a, b)
 
     for options, match in (
         ({"scale": 0}, "scale must be positive, got 0"),
-        ({"similarity_fct": dot_score}, "similarity_fct=.* is not served; use sentence-transformers' own"),
+        ({"similarity_fct": euclidean_sim}, "similarity_fct=.* is not served; use sentence-transformers' own"),
+        ({"similarity_fct": dot_score, "gather_across_devices": True}, "similarity_fct=.* is not served"),
         ({"directions": ("query_to_doc", "doc_to_query")}, "directions=.* is not served"),
         ({"directions": ("query_to_query",)}, "directions=.* is not served"),
         ({"hardness_mode": "hard_negatives", "hardness_strength": 5.0}, "hardness_mode='hard_negatives' is not served"),
     ):
         with pytest.raises(ValueError, match=rf"{kind.__name__}: {match}"):
             kind(Words(), **options)
-    with pytest.raises(ValueError, match=r"got 3 columns; use sentence-transformers' own for hard negatives"):
-        kind(Words())(columns(3, 4, 5))
+    with pytest.raises(ValueError, match=r"anchors and positives at least, got 1 columns"):
+        kind(Words())(columns(3))
     with pytest.raises(ValueError, match="mini_batch_num_tokens is not served; use mini_batch_size"):
         CachedMultipleNegativesRankingLoss(Words(), mini_batch_num_tokens=100)

@@ -46,6 +46,20 @@ def test_simclr(temperature: float, device: str) -> None:
         ours.simclr_loss_func(*randn(2, 4, 3, device=device), extra_pos_mask=torch.ones(8, 8, dtype=torch.bool))
 
 
+@pytest.mark.parametrize("size", [0.1, 3.0])
+def test_moco(size: float, device: str) -> None:
+    """Of dot products: its rows need not be of unit length."""
+    queue = randn(7, 30, device=device, seed=5)
+
+    def moco(query: Tensor, key: Tensor) -> Tensor:
+        logits = torch.cat([(query * key).sum(dim=1, keepdim=True), query @ (size * queue)], dim=1) / 0.1
+        return -logits.log_softmax(dim=1)[:, 0].mean()
+
+    assert_same(lambda q, k: ours.moco_loss_func(q, k, size * queue), moco, device)
+    with pytest.raises(ValueError, match=r"queue must be \(D, K\), as wide as query, got shape \(30, 7\)"):
+        ours.moco_loss_func(*randn(2, 4, 7, device=device), queue.T)
+
+
 @pytest.mark.parametrize("simplified", [True, False])
 def test_byol_and_simsiam(simplified: bool, device: str) -> None:
     def cosine(p: Tensor, z: Tensor) -> Tensor:
