@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.cases import KEEP, PATCH
+from benchmarks.cases.mae import KEEP, PATCH
 from benchmarks.peers.make import Peer, compiled, plain, sslfast
 from sslfast import ops
 from sslfast.kernels import reference_mae as reference

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import cases as c
 from benchmarks.calls import GATE
+from benchmarks.cases.momentum import parameter_shapes
 from benchmarks.measure import Settings, gate
 from benchmarks.peers import EXACT, PEERS, version
 from sslfast import ops
@@ -52,7 +53,7 @@ def test_counts_by_hand():
 
 def test_parameter_counts():
     for model, count in (("ResNet-50", 25_557_032), ("ViT-L/16", 303_301_632), ("two layers", 4_160)):
-        assert sum(shape.numel() for shape in c.parameter_shapes(model)) == count
+        assert sum(shape.numel() for shape in parameter_shapes(model)) == count
 
 
 def test_inputs_are_fresh_and_the_same():
