@@ -11,7 +11,8 @@ from sslfast.kernels import reference
 
 pytest.importorskip("triton")
 
-from triton_kernels import DEVICE, DTYPES, compiles, run_interpreted, runs, shrink_tiles
+from triton_compile import recorded_launches
+from triton_kernels import DEVICE, DTYPES, assert_fit, compiles, planned_for, run_interpreted, runs, shrink_tiles
 
 from sslfast.kernels.triton import info_nce, softmax
 
@@ -73,6 +74,21 @@ def test_a_target_that_is_no_candidate_gives_nan(small_tiles):
     targets = torch.tensor([0, 6, -1, 5], device=DEVICE)
     losses, *_ = info_nce.forward(query, key, None, 0.2, None, True, targets)
     assert losses.isnan().tolist() == [False, True, True, False]
+
+
+@compiles
+@pytest.mark.slow
+def test_compiles_without_spills(monkeypatch):
+    query, key = (torch.empty(rows, 128, dtype=torch.bfloat16) for rows in (2048, 4096))
+    tau, choice = torch.tensor(0.2), (torch.zeros(2048, dtype=torch.int64), None, False)
+    with planned_for(monkeypatch, 90):
+        forward, outputs = recorded_launches(
+            monkeypatch, info_nce.forward, query, key, None, 0.0, tau, True, *choice, True
+        )
+        losses, shift, inverse_sum, mean, u, scale, _ = outputs
+        saved = losses, u, scale, losses, shift, inverse_sum, mean, 0.0, tau, True, True
+        backward, _ = recorded_launches(monkeypatch, info_nce.backward, *saved, *choice)
+    assert_fit(forward + backward, 90)
 
 
 @compiles
