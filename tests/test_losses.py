@@ -111,3 +111,13 @@ def test_negative_cosine_similarity_is_the_op():
     assert not NegativeCosineSimilarity().state_dict()
     with pytest.raises(ValueError, match="NegativeCosineSimilarity: reduction must be one of"):
         NegativeCosineSimilarity("max")
+
+
+def test_info_nce_of_candidates():
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(n, 8, generator=generator) for n in (5, 9))
+    targets, ids = torch.tensor([3, 8, 0, 0, 1]), torch.arange(9) // 2
+    found = InfoNCELoss(0.3, normalize=False)(query, key, targets=targets, ids=ids, return_rank=True)
+    expected = ops.info_nce(query, key, None, 0.3, targets=targets, ids=ids, normalize=False, return_rank=True)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert not torch.equal(found[0], InfoNCELoss(0.3)(query, key, targets=targets, ids=ids))
