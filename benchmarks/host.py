@@ -135,7 +135,7 @@ def _two_views(
 def _info_nce(
     z: Tensor, queue: Tensor | None, grad: Tensor, temperature: float, tau: Tensor | None
 ) -> tuple[Callable, Callable]:
-    *saved, u, scale = info_nce.forward(z, z, queue, temperature, tau, True)
+    *saved, u, scale, _ = info_nce.forward(z, z, queue, temperature, tau, True)
     with_key = queue is None
     return (
         lambda: info_nce.forward(z, z, queue, temperature, tau, True),
