@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from sslfast.ops.checks import as_int
+from sslfast.ops.checks import as_int, check_dense
 
 Encoder = Callable[..., "Tensor | tuple[Tensor, ...]"]
 
@@ -100,8 +100,8 @@ class GradCache:
             return [_arguments(chunk) for chunk in x]
         arguments = _arguments(x)
         tensors = [leaf for leaf in tree_leaves(arguments) if _has_rows(leaf)]
-        if any(x.is_nested or x.is_mkldnn for x in tensors):
-            raise TypeError("GradCache: inputs must be tensors that can be cut into rows, got a nested or mkldnn one")
+        for x in tensors:
+            check_dense("GradCache", "inputs", x, " that can be cut into rows")
         sizes = {len(x) for x in tensors}
         if len(sizes) != 1 or 0 in sizes:
             raise ValueError(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sslfast import ops
 from sslfast.compat.unit_rows import unit_rows
-from sslfast.ops.checks import as_number, check_temperature
+from sslfast.ops.checks import as_number, check_dense, check_temperature
 
 
 class SupConLoss(nn.Module):
@@ -40,11 +40,13 @@ class SupConLoss(nn.Module):
         """features: (B, V, ...) of unit length; labels: (B,) integers, or None: every image is a class of its own."""
         if mask is not None:
             raise ValueError("SupConLoss: mask is not served; use labels, or SupContrast's own")
+        check_dense("SupConLoss", "features", features, " (B, V, ...)")
         if features.dim() < 3:
             raise ValueError(f"SupConLoss: features must be (B, V, ...), got shape {tuple(features.shape)}")
         features = features.flatten(2)
         if labels is None:
             labels = torch.arange(len(features), device=features.device)
+        check_dense("SupConLoss", "labels", labels, " (B,)")
         labels = labels.reshape(-1)
         if len(labels) != len(features):
             raise ValueError(f"SupConLoss: labels must be ({len(features)},), one an image, got {len(labels)}")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sslfast.compat import ema_pytorch, lightly, open_clip, pytorch_metric_learning, sentence_transformers, solo, timm
+from sslfast.compat.sup_contrast import SupConLoss
 from sslfast.compat.torch import get_ema_multi_avg_fn
 
 X, UNIT, MODEL = torch.ones(4, 2), torch.eye(4), nn.Linear(2, 2)
@@ -36,6 +37,9 @@ ranking = sentence_transformers.MultipleNegativesRankingLoss
         (lambda: lightly.random_token_mask(4), r"random_token_mask: size must be \(B, L\), got 4"),
         (lambda: lightly.random_token_mask((2, -4)), "random_token_mask: size must not be negative"),
         (lambda: lightly.random_token_mask((2, 4), float("nan")), r"random_token_mask: mask_ratio must be in \[0, 1\]"),
+        (lambda: SupConLoss()("features"), r"SupConLoss: features must be a tensor \(B, V, ...\), got str"),
+        (lambda: SupConLoss()(X[None], "01"), r"SupConLoss: labels must be a tensor \(B,\), got str"),
+        (lambda: pytorch_metric_learning.SupConLoss()(X, "01"), r"SupConLoss: labels must be a tensor \(N,\), got str"),
         (lambda: solo.byol_loss_func(X, [1.0]), r"simsiam_loss_func: z must be a tensor \(N, D\), got list"),
         (
             lambda: open_clip.ClipLoss()(UNIT, UNIT, 10.0, "0"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from faces import Call, faces
 from torch import Tensor, nn
 
 from sslfast import EMA, KeyQueue, losses, ops
@@ -65,7 +66,7 @@ NUMBERS: list[Any] = [
 ]  # fmt: skip
 
 
-def calls(draw: random.Random) -> dict[str, tuple[Callable, list, dict[str, Any]]]:
+def calls(draw: random.Random) -> dict[str, Call]:
     """Name -> function, tensors, other arguments, all of them good."""
     n, d = draw.choice([1, 2, 5, 17]), draw.choice([1, 3, 16, 33])
     z1, z2, queue = tensor(draw, n, d), tensor(draw, n, d), nn.functional.normalize(tensor(draw, 6, d))
@@ -98,7 +99,7 @@ def calls(draw: random.Random) -> dict[str, tuple[Callable, list, dict[str, Any]
 
     labels = torch.tensor([draw.randrange(3) for _ in range(n)])
     temper = {"temperature": 0.2}
-    return {
+    return faces(draw, z1, z2, tokens, order) | {
         "nt_xent": (ops.nt_xent, [z1, z2], temper | {"reduction": "sum"}),
         "nt_xent, ids": (
             lambda z1, z2, ids, **numbers: ops.nt_xent(z1, z2, ids=ids, **numbers), [z1, z2, labels],
@@ -138,6 +139,7 @@ def calls(draw: random.Random) -> dict[str, tuple[Callable, list, dict[str, Any]
         "KeyQueue": (enqueue, [z1], {}),
         "KeyQueue, size": (lambda size, dim: KeyQueue(size, dim).keys, [], {"size": 7, "dim": 3}),
         "NTXentLoss": (lambda a, b, temperature: losses.NTXentLoss(temperature)(a, b), [z1, z2], temper),
+        "CLIPLoss": (lambda a, b, temperature: losses.CLIPLoss(temperature)(a, b), [z1, z2], temper),
         "InfoNCELoss": (lambda a, b, q, temperature: losses.InfoNCELoss(temperature)(a, b, q), [z1, z2, queue], temper),
         "lightly.NTXentLoss": (
             lambda a, b, temperature, bank: lightly.NTXentLoss(temperature, bank)(a, b), [z1, z2],

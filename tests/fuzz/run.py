@@ -22,7 +22,7 @@ import warnings
 from pathlib import Path
 
 OUTCOMES = ("answered", "refused by name", "internal error", "silent wrong", "crash")
-CHUNK = 100  # calls of a child
+CHUNK = 250  # calls of a child
 TOLERANCE = 0.05  # of the largest element: bfloat16 is among the inputs
 
 

@@ -7,6 +7,7 @@ import torch
 from patches import patch_mask, photographs, randn
 
 from sslfast import ops
+from sslfast.kernels.cpu import negatives
 
 B, L, K, D = 16, 64, 16, 96
 MASK = patch_mask(B, L, K)
@@ -16,6 +17,18 @@ def masked_loss():
     images, pred = photographs(B, 3, 64, 64), randn(B, L, 192).requires_grad_()
     loss = ops.masked_patch_loss(pred, images, MASK.mask, 8)
     return loss, *torch.autograd.grad(loss, pred)
+
+
+def gathered():
+    tokens = randn(B, L, D).requires_grad_()
+    kept = ops.gather_tokens(tokens, MASK.keep)
+    return kept, *torch.autograd.grad((kept * randn(B, K, D, seed=5)).sum(), tokens)
+
+
+def cut():
+    images = randn(B, 3, 64, 64).requires_grad_()
+    patches = ops.gather_patches(images, MASK.keep, 8)
+    return patches, *torch.autograd.grad((patches * randn(B, K, 192, seed=5)).sum(), images)
 
 
 def restored():
@@ -40,7 +53,15 @@ def mask():
     return ops.random_patch_mask(300, 196, seed=4)
 
 
-@pytest.mark.parametrize("op", [mask, masked_loss, restored, cosine, average])
+def other_negatives():
+    rows, columns = (torch.nn.functional.normalize(randn(300, D, seed=seed)) for seed in (0, 1))
+    factors = randn(300, seed=2).abs(), randn(300, seed=3), randn(300, seed=4).abs(), randn(300, seed=5)
+    return *negatives.forward(rows, columns, False, 0.2, None, True), negatives.backward(
+        rows, columns, False, *factors, 0.2, None
+    )
+
+
+@pytest.mark.parametrize("op", [mask, masked_loss, gathered, cut, restored, cosine, average, other_negatives])
 def test_same_bits_on_any_number_of_threads(op):
     before = torch.get_num_threads()
     try:
