@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslfast import ops
 from sslfast.augment import ViewParams, ViewSampler
-from sslfast.kernels import reference, reference_image_text, reference_mae
+from sslfast.kernels import reference, reference_image_text, reference_mae, reference_sup_con
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ DIFFERENTIABLE: dict[str, Case] = {
     ),
     "sup_con": Case(
         lambda z, tau, labels: ops.sup_con(z, labels, tau, reduction="sum"),
-        lambda z, tau, labels: reference.sup_con(z, labels, tau, reduction="sum"),
+        lambda z, tau, labels: reference_sup_con.sup_con(z, labels, tau, reduction="sum"),
         lambda b, dtype: (_embeddings(b, dtype)[::2], [torch.arange(b, device="cpu") % 2]),
     ),
     "negative_cosine_similarity": Case(

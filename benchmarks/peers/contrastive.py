@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.peers.make import Peer, compiled, plain, sslfast
 from sslfast import ops
-from sslfast.kernels import reference, reference_image_text
+from sslfast.kernels import reference, reference_image_text, reference_sup_con
 
 NT_XENT_TEMPERATURE = 0.5
 INFO_NCE_TEMPERATURE = 0.07
@@ -187,7 +187,7 @@ EXACT = {
     "info_nce": lambda query, key, queue=None: reference.info_nce(query, key, queue, INFO_NCE_TEMPERATURE),
     "clip_loss": lambda image, text: reference_image_text.clip_loss(image, text, INFO_NCE_TEMPERATURE),
     "siglip_loss": reference_image_text.siglip_loss,
-    "sup_con": lambda z, labels: reference.sup_con(z, labels, SUP_CON_TEMPERATURE),
+    "sup_con": lambda z, labels: reference_sup_con.sup_con(z, labels, SUP_CON_TEMPERATURE),
     "negative_cosine_similarity": reference.negative_cosine_similarity,
 }
 PEERS = {

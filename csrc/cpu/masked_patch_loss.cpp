@@ -80,7 +80,7 @@ void scaled_error(const void* pred, int type, const float* x, int64_t size, Stat
 }
 
 // Patches that a thread takes at a time: whole rows of an image, as memory likes it, as long as there are tasks for all.
-int64_t at_once(const Images& images) {
+[[maybe_unused]] int64_t at_once(const Images& images) {
     constexpr int64_t kTasks = 64;
     const int64_t across = images.width / images.patch_size, down = images.height / images.patch_size;
     return across * std::clamp<int64_t>(down * images.batch / kTasks, 1, down);

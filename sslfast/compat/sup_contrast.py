@@ -37,14 +37,23 @@ class SupConLoss(nn.Module):
         self.temperature, self.contrast_mode, self.base_temperature = temperature, contrast_mode, base_temperature
 
     def forward(self, features: Tensor, labels: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """features: (B, V, ...) of unit length; labels: (B,) integers, or None: every image is a class of its own."""
-        if mask is not None:
-            raise ValueError("SupConLoss: mask is not served; use labels, or SupContrast's own")
+        """Supervised by labels or by a mask, or by neither: then every image is a class of its own.
+
+        Args:
+            features: (B, V, ...) of unit length.
+            labels: (B,) integers.
+            mask: (B, B), not zero where two images are of one class, so that it could be made from labels; else the
+                call raises on the CPU, and the loss is NaN on CUDA.
+        """
+        if labels is not None and mask is not None:
+            raise ValueError("SupConLoss: labels and mask must not both be given")
         check_dense("SupConLoss", "features", features, " (B, V, ...)")
         if features.dim() < 3:
             raise ValueError(f"SupConLoss: features must be (B, V, ...), got shape {tuple(features.shape)}")
         features = features.flatten(2)
-        if labels is None:
+        if mask is not None:
+            features, labels = _by_mask(features, mask)
+        elif labels is None:
             labels = torch.arange(len(features), device=features.device)
         check_dense("SupConLoss", "labels", labels, " (B,)")
         labels = labels.reshape(-1)
@@ -53,3 +62,18 @@ class SupConLoss(nn.Module):
         rows = unit_rows("SupConLoss", "features", features).flatten(0, 1)
         losses = ops.sup_con(rows, labels.repeat_interleave(features.shape[1]), self.temperature, reduction="none")
         return self.temperature / self.base_temperature * losses.mean()
+
+
+def _by_mask(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The features, NaN where the mask is none of labels and the host must not wait; and the labels."""
+    check_dense("SupConLoss", "mask", mask, " (B, B)")
+    if mask.shape != (len(features), len(features)):
+        raise ValueError(f"SupConLoss: mask must be ({len(features)}, {len(features)}), got {tuple(mask.shape)}")
+    alike = mask.to(features.device) != 0
+    labels = alike.byte().argmax(dim=1)  # the first image of the class
+    good = (alike == (labels[:, None] == labels)).all()
+    if features.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.where(good, features, float("nan")), labels
+    if not good:
+        raise ValueError("SupConLoss: mask must be that of labels: alike is who shares a class")
+    return features, labels

@@ -47,6 +47,11 @@ def check_dense(op: str, name: str, x: Any, wanted: str) -> None:
         raise TypeError(f"{op}: {name} must be a dense tensor{wanted}, got a {kind} one")
 
 
+def check_flag(op: str, name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: {name} must be True or False, got {value!r}")
+
+
 def check_module(op: str, name: str, x: Any) -> None:
     if not isinstance(x, nn.Module):
         raise TypeError(f"{op}: {name} must be a module, got {type(x).__name__}")

@@ -23,6 +23,7 @@ from sslfast.ops.registry import define_op
 Gather = Literal["all", "ring"]
 GATHERS = get_args(Gather)
 Group = ProcessGroup | Literal["world"] | None
+GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"  # before torch 2.14
 ALIGNMENT = 16  # of each tensor among the bytes of several
 
 
@@ -154,7 +155,7 @@ def gather_all(x: Tensor, group: ProcessGroup) -> Tensor:
     """(ranks, *x.shape)."""
     out = x.new_empty(dist.get_world_size(group), *x.shape)
     with _exchange():
-        dist.all_gather_into_tensor(out.view(-1).view(torch.uint8), _bytes(x), group=group)
+        getattr(dist, GATHER)(out.view(-1).view(torch.uint8), _bytes(x), group=group)
     return out
 
 

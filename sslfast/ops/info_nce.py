@@ -17,6 +17,7 @@ from sslfast.ops.checks import (
     Reduction,
     check_candidates,
     check_embeddings,
+    check_flag,
     check_labels,
     check_queue,
     check_range,
@@ -141,6 +142,8 @@ def info_nce(
     check_queue("info_nce", queue, query)
     number, tau = check_temperature("info_nce", temperature, query.device)
     check_reduction("info_nce", reduction)
+    check_flag("info_nce", "normalize", normalize)
+    check_flag("info_nce", "return_rank", return_rank)
     group = distributed.find_group("info_nce", group, gather)
     _check_together(queue, group, targets=targets, ids=ids, normalize=normalize, return_rank=return_rank)
     if targets is not None:

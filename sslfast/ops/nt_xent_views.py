@@ -13,6 +13,7 @@ from sslfast.ops.checks import (
     Reduction,
     check_dense,
     check_embeddings,
+    check_flag,
     check_labels,
     check_reduction,
     check_temperature,
@@ -93,8 +94,7 @@ def views_loss(
     if second is None:
         check_embeddings(op, z=z[0])
     ids = None if ids is None else check_labels(op, "ids", ids, z[0] if second is None else z)
-    if not isinstance(decoupled, bool):
-        raise TypeError(f"{op}: decoupled must be True or False, got {decoupled!r}")
+    check_flag(op, "decoupled", decoupled)
     number, tau = check_temperature(op, temperature, z.device)
     check_reduction(op, reduction)
     group = distributed.find_group(op, group, gather)

@@ -9,7 +9,7 @@ from sslfast.kernels import reference, reference_image_text
 from sslfast.kernels.cpu import siglip_loss as cpu
 from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
-from sslfast.ops.checks import Reduction, check_embeddings, check_reduction, check_scalar, promoted
+from sslfast.ops.checks import Reduction, check_embeddings, check_flag, check_reduction, check_scalar, promoted
 from sslfast.ops.distributed import Gather, Group
 from sslfast.ops.registry import define_op, lazily
 
@@ -69,8 +69,7 @@ def siglip_loss(
     number, scale = check_scalar("siglip_loss", "logit_scale", logit_scale, image.device)
     bias_number, bias = check_scalar("siglip_loss", "logit_bias", logit_bias, image.device)
     check_reduction("siglip_loss", reduction)
-    if not isinstance(normalize, bool):
-        raise TypeError(f"siglip_loss: normalize must be True or False, got {normalize!r}")
+    check_flag("siglip_loss", "normalize", normalize)
     group = distributed.find_group("siglip_loss", group, gather)
     if group is not None and check_ranks:
         agreement.check_ranks_agree(

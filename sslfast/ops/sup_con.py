@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslfast.kernels import reference
+from sslfast.kernels import reference, reference_sup_con
 from sslfast.kernels.classes import class_counts, class_places, pair_ids
 from sslfast.ops import agreement, among, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
@@ -124,7 +124,7 @@ def _gradient(
 def _formula(z, tau, labels, temperature, with_cosines, reduction, group, gather):
     distributed.check_alone("sup_con", group)
     exact = torch.promote_types(z.dtype, torch.float32)
-    return reference.sup_con(z.to(exact), labels, temperature if tau is None else tau, reduction=reduction)
+    return reference_sup_con.sup_con(z.to(exact), labels, temperature if tau is None else tau, reduction=reduction)
 
 
 _sup_con = differentiable(

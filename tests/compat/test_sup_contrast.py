@@ -43,12 +43,24 @@ def test_value_and_gradient(with_labels: bool, shape: tuple[int, ...], temperatu
     )
 
 
+def test_a_mask_of_labels_gives_the_loss_of_the_labels(device: str) -> None:
+    features = F.normalize(torch.randn(6, 2, 5, generator=torch.Generator().manual_seed(0)), dim=2).to(device)
+    labels = torch.tensor([4, 1, 4, 0, 4, 1], device=device)
+    mask = (labels[:, None] == labels).float()
+    loss = SupConLoss()
+    assert torch.equal(loss(features, mask=mask), loss(features, labels))
+    assert torch.equal(loss(features, mask=torch.eye(6)), loss(features))
+
+
 def test_what_is_not_served_says_what_to_use() -> None:
     x, loss = F.normalize(torch.randn(4, 2, 3), dim=2), SupConLoss()
     for wrong, match in (
         (lambda: SupConLoss(contrast_mode="one"), "contrast_mode must be \"all\", got 'one'; use SupContrast"),
         (lambda: SupConLoss(base_temperature=0), "base_temperature must be positive, got 0"),
-        (lambda: loss(x, mask=torch.eye(4)), "mask is not served; use labels"),
+        (lambda: loss(x, mask=torch.eye(4).tril(1)[[1, 0, 2, 3]]), "mask must be that of labels"),
+        (lambda: loss(x, mask=1 - torch.eye(4)), "mask must be that of labels"),
+        (lambda: loss(x, mask=torch.eye(3)), r"mask must be \(4, 4\), got \(3, 3\)"),
+        (lambda: loss(x, torch.arange(4), torch.eye(4)), "labels and mask must not both be given"),
         (lambda: loss(x[0]), r"features must be \(B, V, ...\), got shape \(2, 3\)"),
         (lambda: loss(x, torch.arange(3)), r"labels must be \(4,\), one an image, got 3"),
         (lambda: loss(2 * x), "features must have rows of unit length"),

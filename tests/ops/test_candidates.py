@@ -236,6 +236,8 @@ T = torch.tensor([0, 8, 3, 3])
         ((Z, MORE), {"ids": T}, ValueError, r"ids must be \(9,\), one a row, got shape \(4,\)"),
         ((Z, Z, QUEUE), {"targets": T}, ValueError, "targets must be None with a queue"),
         ((Z, Z, QUEUE), {"ids": T}, ValueError, "ids must be None with a queue"),
+        ((Z, MORE), {"normalize": []}, TypeError, r"normalize must be True or False, got \[\]"),
+        ((Z, MORE), {"return_rank": 1}, TypeError, "return_rank must be True or False, got 1"),
     ],
 )
 def test_bad_arguments_are_named(arguments, options, error, message):

@@ -137,10 +137,11 @@ class Module(torch.nn.Module):
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_export_with_a_dynamic_batch(name):
     case = DIFFERENTIABLE[name]
-    leaves, others = case.inputs(3, torch.float32)
+    inputs, larger = ([x for part in case.inputs(size, torch.float32) for x in part] for size in (3, 4))
     batch = Dim("batch", min=2)
-    dynamic = [{0: batch} if batched(x, 3) else None for x in (*leaves, *others)]
-    program = export(Module(case.op), (*leaves, *others), dynamic_shapes=(tuple(dynamic),))
+    more = [len(x) - 3 if x.dim() and len(x) != len(y) else None for x, y in zip(inputs, larger)]
+    dynamic = [None if extra is None else {0: batch + extra if extra else batch} for extra in more]
+    program = export(Module(case.op), tuple(inputs), dynamic_shapes=(tuple(dynamic),))
     for size in (3, 7):
         leaves, others = case.inputs(size, torch.float32)
         torch.testing.assert_close(program.module()(*leaves, *others), case.op(*leaves, *others))

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sslfast import KeyQueue, ops
 from sslfast.losses import CLIPLoss, InfoNCELoss, NTXentLoss, SigLIPLoss
+from sslfast.ops.distributed import GATHER
 
 N, WIDTH, DIM = 5, 12, 8
 CASES = [
@@ -79,7 +80,7 @@ def unchecked(z: torch.Tensor, rank: int) -> dict:
     """What is exchanged in a step by a learned temperature, with and without a comparison; and what differs then."""
     exchanges: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("all_gather_into_tensor", "batch_isend_irecv"):
+        for name in (GATHER, "batch_isend_irecv"):
             exchange = getattr(dist, name)
             patch.setattr(
                 dist, name, lambda *args, f=exchange, n=name, **kwargs: exchanges.append(n) or f(*args, **kwargs)
@@ -322,8 +323,8 @@ def test_a_step_exchanges_once_each_way_and_compares_once_at_most(two):
     for result in two:
         found = result["refusals"]["unchecked"]
         for (gather, check), (forward, backward) in found["counts"].items():
-            exchange = "all_gather_into_tensor" if gather == "all" else "batch_isend_irecv"
-            assert forward == ["all_gather_into_tensor"] * check + [exchange], (gather, check)
+            exchange = GATHER if gather == "all" else "batch_isend_irecv"
+            assert forward == [GATHER] * check + [exchange], (gather, check)
             assert backward == [exchange]
         assert found["loss"].isnan()  # temperatures that nobody compared were two different ones
         assert found["gradient"].isnan().all()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numerics import assert_as_accurate
 
 from sslfast import ops
-from sslfast.kernels import reference
+from sslfast.kernels import reference_sup_con as reference
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 HALVES_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]

@@ -42,6 +42,6 @@ export ASAN_OPTIONS=detect_leaks=0  # Python's own
 export UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1:ignore_noninstrumented_modules=1
 cd "$build"
-[ $# -gt 0 ] || set -- -m "not slow" -k "${tests[$name]} and not memory and not across and not compile" "$root/tests/ops"
+[ $# -gt 0 ] || set -- -m "not slow" -k "${tests[$name]} and not memory and not distributed and not compile" "$root/tests/ops"
 PYTHONPATH=$here LD_PRELOAD=$preloaded exec "$python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -q -s \
   -p no:cacheprovider -p every_function "$@"

@@ -114,7 +114,7 @@ class Whole(SimCLR):
 def test_accumulated_batches_are_contrasted_as_one(compile: bool, tmp_path: Path, monkeypatch) -> None:
     """With the same gradient to a learned temperature, too; the mean of losses of their own is another."""
     monkeypatch.setitem(METHODS, "simclr", Whole)
-    monkeypatch.setattr(modality_of(TINY).__class__, "export", lambda *_: None)
+    monkeypatch.setattr(modality_of(TINY).__class__, "export", lambda *_, **__: None)
     options = {"epochs": 1, "log_every": 1, "learnable_temperature": True, "lr_scaling": "none"}
     runs = {
         "whole": {"batch_size": 256},
