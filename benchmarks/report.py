@@ -30,11 +30,13 @@ def write(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
-def read(folder: Path, device: str) -> list[dict]:
-    rows = []
-    for path in sorted(folder.glob(f"*-{device}.csv")):
-        with open(path, newline="", encoding="utf-8") as file:
-            rows += list(csv.DictReader(file))
+def read(path: Path) -> list[dict]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_all(folder: Path, device: str) -> list[dict]:
+    rows = [row for path in sorted(folder.glob(f"*-{device}.csv")) for row in read(path)]
     order = {op: k for k, op in enumerate(OPS)}
     return sorted(rows, key=lambda row: order.get(row.get("op"), len(OPS)))
 
@@ -95,7 +97,7 @@ def roofs(row: dict) -> str:
 
 def render(folder: Path, device: str) -> list[Path]:
     """`bench-DEVICE.md` with every table, and the plots, from the CSVs in the folder; `device` as `place` calls it."""
-    rows = [row for row in read(folder, device) if "bar" in row]
+    rows = [row for row in read_all(folder, device) if "bar" in row]
     if not rows:
         return []
     ops = dict.fromkeys(row["op"] for row in rows)

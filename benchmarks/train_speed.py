@@ -25,7 +25,7 @@ from torch import Tensor
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from benchmarks.measure import RESULTS, machine, refusal  # noqa: E402
-from benchmarks.report import table, write  # noqa: E402
+from benchmarks.report import read, table, write  # noqa: E402
 from sslfast import __version__  # noqa: E402
 from sslfast.data import batches  # noqa: E402
 from sslfast.ops import registry  # noqa: E402
@@ -65,7 +65,9 @@ def main() -> int:
         training.method.train()
         times = measure(training, arguments.steps, arguments.rounds)
     made = rows(training, times)
-    write(arguments.output / f"train_speed-{arguments.device}.csv", made)
+    path = arguments.output / f"train_speed-{arguments.device}.csv"
+    earlier = read(path) if path.is_file() else []
+    write(path, [row for row in earlier if row["case"] != made[0]["case"]] + made)
     print(table(made), *(f"{row['peer']}: {row['note']}" for row in made), sep="\n")
     return 0
 

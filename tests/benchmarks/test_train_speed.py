@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -16,17 +15,19 @@ from benchmarks import report
 @pytest.mark.slow
 def test_rows_of_a_short_run(tmp_path: Path) -> None:
     script = Path(report.__file__).with_name("train_speed.py")
+    case, path = "SimCLR digits resnet20 8 px mnist-like B=16", tmp_path / "train_speed-cpu.csv"
+    report.write(path, [{"case": "another", "peer": "eager"}, {"case": case, "peer": "of an earlier run"}])
     options = "--recipe simclr --batch-size 16 --steps 1 --rounds 2"
     done = subprocess.run(
         [sys.executable, str(script), *options.split(), "--output", str(tmp_path)],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    with open(tmp_path / "train_speed-cpu.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    other, *rows = report.read(path)
+    assert other["case"] == "another"
     assert [row["peer"] for row in rows] == ["eager", "sslfast", "none"]
     for row in rows:
-        assert row["case"] == "SimCLR digits resnet20 8 px mnist-like B=16"
+        assert row["case"] == case
         assert row["rounds"] == "2"
         images = 16 / float(row["median_ms"]) * 1e3
         assert float(row["note"].partition(" ")[0]) == pytest.approx(images, rel=1e-2, abs=1)
