@@ -33,7 +33,7 @@ def test_csv_holds_every_column(tmp_path):
         back = list(csv.DictReader(file))
     assert list(back[0]) == report.COLUMNS
     assert [row["peer"] for row in back] == ["eager", "lightly", "sslfast", "torch.compile"]
-    assert back == report.read(tmp_path / "deep", "cpu")
+    assert back == report.read_all(tmp_path / "deep", "cpu")
 
 
 def test_table_says_why_there_is_no_time():
