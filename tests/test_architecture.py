@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
 
 import sslfast
 
+TESTS = Path(__file__).parent
 ROOT = Path(sslfast.__file__).parent
 KERNELS = Path(sslfast.kernels.__file__).parent
 # A module may import from its own floor and from those before it.
@@ -82,6 +86,27 @@ def test_every_part_stands_on_a_floor():
 def test_files_stay_small():
     long = {str(path): n for _, path in sources() if (n := len(path.read_text().splitlines())) > 360}
     assert not long
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    """Pytest leaves out a file whose name another folder has, and processes of one would import the other."""
+    names = Counter(path.name for path in TESTS.rglob("*.py") if path.name != "conftest.py")
+    assert not [name for name, times in names.items() if times > 1]
+
+
+def test_tests_import_only_what_a_requirement_installs():
+    """What another package brings along by chance is missing on a new machine."""
+    required = {re.match(r"[\w-]+", line)[0].lower() for line in requires("sslfast")} | {"triton", "pytest"}
+    distributions = packages_distributions()
+    files = list(TESTS.rglob("*.py"))
+    own = {path.stem for path in files} | {"sslfast", "benchmarks", "numerics"}
+    for path in files:
+        nodes = ast.parse(path.read_text()).body
+        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+        for name in {name.partition(".")[0] for name in names} - own - sys.stdlib_module_names:
+            packages = {package.lower() for package in distributions.get(name, [])}
+            assert packages & required, f"{path.name} imports {name}, which no requirement of sslfast names"
 
 
 def test_ops_load_torch_and_numpy_only():
