@@ -99,7 +99,7 @@ def test_tests_import_only_what_a_requirement_installs():
     required = {re.match(r"[\w-]+", line)[0].lower() for line in requires("sslfast")} | {"triton", "pytest"}
     distributions = packages_distributions()
     files = list(TESTS.rglob("*.py"))
-    own = {path.stem for path in files} | {"sslfast", "benchmarks", "numerics"}
+    own = {path.stem for path in files} | {path.parent.name for path in files} | {"sslfast", "benchmarks", "numerics"}
     for path in files:
         nodes = ast.parse(path.read_text()).body
         names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
