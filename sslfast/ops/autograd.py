@@ -48,17 +48,13 @@ def differentiable(
 
     class Value(_Function):
         @staticmethod
-        def forward(*args):
-            return value(*args)
-
-        @staticmethod
-        def setup_context(ctx, inputs, outputs):
-            _, *kept = outputs
-            if linear:
-                inputs = *map(_stand_in, inputs[:leaves]), *inputs[leaves:]
-            _save(ctx, (*inputs, *kept), borrowed)
-            ctx.mark_non_differentiable(*kept)
-            ctx.set_materialize_grads(False)
+        def forward(ctx, *args):
+            result, *kept = value(*args)
+            keep(ctx, args, kept)
+            if not constants:
+                return result
+            ctx.mark_non_differentiable(*kept[:constants])
+            return result, *kept[:constants]
 
         @staticmethod
         def backward(ctx, grad, *_):
@@ -78,12 +74,28 @@ def differentiable(
         @staticmethod
         def jvp(ctx, *tangents):
             _check_unchanged(ctx, name)
-            args = _saved(ctx)
-            return _tangents(formula, args[:count], tangents), *[None] * (len(args) - count)
+            return _tangents(formula, _saved(ctx)[:count], tangents), *[None] * constants
+
+    class Transformed(Value):
+        """The same under transforms of `torch.func`, which let a function keep its arguments and results alone."""
+
+        @staticmethod
+        def forward(*args):
+            return value(*args)
+
+        @staticmethod
+        def setup_context(ctx, inputs, outputs):
+            _, *kept = outputs
+            keep(ctx, inputs, kept)
+            ctx.mark_non_differentiable(*kept)
+
+        @staticmethod
+        def jvp(ctx, *tangents):
+            return *Value.jvp(ctx, *tangents), *[None] * (len(_saved(ctx)) - count - constants)
 
         @staticmethod
         def vmap(info, in_dims, *args):
-            return _one_by_one(Value, info, in_dims, args)
+            return _one_by_one(Transformed, info, in_dims, args)
 
     class Gradient(_Function):
         """The gradients that are wanted, and no others."""
@@ -111,6 +123,12 @@ def differentiable(
         def vmap(info, in_dims, *args):
             return _one_by_one(Gradient, info, in_dims, args)
 
+    def keep(ctx, args: Sequence[Any], kept: Sequence[Tensor]) -> None:
+        if linear:
+            args = *map(_stand_in, args[:leaves]), *args[leaves:]
+        _save(ctx, (*args, *kept), borrowed)
+        ctx.set_materialize_grads(False)
+
     def _by_formula(wanted: Sequence[bool]) -> Callable[..., tuple[Tensor, ...]]:
         def run(grad, *args):
             return torch.func.vjp(*_along(formula, args[:count], wanted))[1](grad)
@@ -118,7 +136,9 @@ def differentiable(
         return run
 
     def apply(*args: Any) -> Any:
-        results = Value.apply(*args)
+        if not torch._C._are_functorch_transforms_active():
+            return Value.apply(*args)
+        results = Transformed.apply(*args)
         return results[: 1 + constants] if constants else results[0]
 
     LIB.impl(name, apply, "CompositeImplicitAutograd")
