@@ -6,7 +6,7 @@ RUN ?= runs/demo
 SECONDS ?= 600
 SEED ?= 0
 
-.PHONY: demo docs test test-oldest test-gpu-emulated test-long test-asan test-tsan kills fuzz lint bench bench-regression clean
+.PHONY: demo docs test test-oldest test-gpu-emulated test-long test-asan test-tsan test-wide kills fuzz lint bench bench-regression clean
 
 demo: $(VENV)/demo.stamp  ## train SimCLR on crops of photographs, evaluate it, write the report
 	$(BIN)/sslfast pretrain simclr --data photos --output $(RUN) --overwrite
@@ -23,8 +23,8 @@ test-gpu-emulated: $(VENV)/dev.stamp  ## all tests of Triton kernels in the inte
 test-long: $(VENV)/dev.stamp  ## what takes minutes: generated code of torch.compile, dying ranks, every compiler and instruction set
 	$(BIN)/python -m pytest --long -m long
 
-test-asan test-tsan: test-%: $(VENV)/dev.stamp  ## the CPU ops' tests over kernels compiled under sanitizers
-	tests/sanitizers/run.sh $* $(BIN)/python
+test-asan test-tsan test-wide: test-%: $(VENV)/dev.stamp  ## the CPU ops' tests over kernels under sanitizers, or as AVX-512 has them
+	tests/special_builds/run.sh $* $(BIN)/python
 
 kills: $(VENV)/dev.stamp  ## 100 processes killed while they train, and every run resumed to the same bits
 	$(BIN)/python tests/train/kills.py --kills 100

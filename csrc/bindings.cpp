@@ -209,4 +209,3 @@ void bind(py::module_& m) {
 PYBIND11_MODULE(baseline, m) { bind(m); }
 PYBIND11_MODULE(avx2, m) { bind(m); }
 PYBIND11_MODULE(avx512, m) { bind(m); }
-PYBIND11_MODULE(avx512_bf16, m) { bind(m); }

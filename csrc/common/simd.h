@@ -8,8 +8,13 @@
 
 namespace sslfast {
 
-// As many floats as a register holds, for loops whose vectors must not be left to the compiler.
+// SSLFAST_WIDE: the blocks and vectors of AVX-512 on any CPU, so that `make test-wide` can run them.
 #if defined(__AVX512F__)
+#define SSLFAST_WIDE
+#endif
+
+// As many floats as a register holds, for loops whose vectors must not be left to the compiler.
+#if defined(SSLFAST_WIDE)
 typedef float Part __attribute__((vector_size(64)));
 #elif defined(__AVX2__)
 typedef float Part __attribute__((vector_size(32)));

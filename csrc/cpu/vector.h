@@ -9,7 +9,7 @@
 
 namespace sslfast::cpu {
 
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(SSLFAST_WIDE) || defined(__aarch64__)
 inline constexpr int64_t kRegisters = 32;
 #else
 inline constexpr int64_t kRegisters = 16;
