@@ -1,11 +1,12 @@
-"""Images a second of SimCLR training, with the augmentation in plain PyTorch and with the fused one.
+"""Milliseconds of whole training steps, with eager PyTorch and with sslfast: where it pays, and where it does not.
 
-    python benchmarks/train_speed.py --data folder:cifar10 --recipe simclr-cifar10-cpu --rounds 10
+    python benchmarks/train_speed.py                              # all steps on the CPU
+    python benchmarks/train_speed.py --step mae --device cuda
 
-Whole training steps of one network in one process: the same loop, data and loss, only what makes the views takes turns.
-"eager" is the reference in PyTorch, "sslfast" the op, and "none" hands the same two views to every step: what a step
-costs without augmentation, which no augmentation can beat. A round is --steps steps of each. The rows go to
-benchmarks/results/train_speed-DEVICE.csv; `note` has the images a second.
+A step makes views of images in memory, goes forward and backward through the network and the loss, and updates the
+weights. Both ways have the same network, weights, optimizer and images of random pixels, and take turns; only what
+sslfast has an op for is computed in two ways. "eager" is the formulation of `peers/`, and for views the reference in
+PyTorch. The rows go to benchmarks/results/train_speed-DEVICE.csv.
 """
 
 from __future__ import annotations
@@ -15,130 +16,167 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from benchmarks.measure import RESULTS, machine, refusal  # noqa: E402
+from benchmarks.peers import version  # noqa: E402
+from benchmarks.peers.contrastive import NT_XENT_TEMPERATURE, nt_xent_eager  # noqa: E402
+from benchmarks.peers.mae import RATIO, gather_eager, loss_eager, mask_eager, restore_eager  # noqa: E402
 from benchmarks.report import read, table, write  # noqa: E402
-from sslfast import __version__  # noqa: E402
-from sslfast.data import batches  # noqa: E402
-from sslfast.ops import registry  # noqa: E402
-from sslfast.recipes import RECIPES  # noqa: E402
-from sslfast.train.launch import epoch_order, launch  # noqa: E402
-from sslfast.train.log import RunLog  # noqa: E402
-from sslfast.train.loop import Training  # noqa: E402
+from benchmarks.timing import alternate  # noqa: E402
+from sslfast.augment import ViewSampler  # noqa: E402
+from sslfast.models import MAEDecoder, ProjectionHead, build_backbone, encode_visible  # noqa: E402
+from sslfast.ops import masked_patch_loss, nt_xent, random_patch_mask, registry  # noqa: E402
 
-Views = Callable[[Tensor, torch.Generator], tuple[Tensor, ...]]
-ABOUT = {"eager": "PyTorch", "sslfast": "the op", "none": "the same views at every step"}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Loss = Callable[[nn.Module], Tensor]
+
+
+def simclr(device: str, batch: int = 256) -> tuple[str, nn.Module, dict[str, Loss]]:
+    """SimCLR on images as CIFAR-10's: the network takes nearly all of the time."""
+    network = nn.Sequential(build_backbone("resnet20"), ProjectionHead(64, 64, 128))
+    images = pixels(batch, 32, device)
+    sampler = ViewSampler("simclr-cifar", 32)
+
+    def embeddings(network: nn.Module) -> tuple[Tensor, ...]:
+        return network(torch.cat([sampler.view(images, mean=MEAN, std=STD) for _ in range(2)])).chunk(2)
+
+    def eager(network: nn.Module) -> Tensor:
+        with references():
+            z1, z2 = embeddings(network)
+        return nt_xent_eager(z1, z2)
+
+    def fused(network: nn.Module) -> Tensor:
+        return nt_xent(*embeddings(network), NT_XENT_TEMPERATURE)
+
+    return f"SimCLR, resnet20, {batch} images of 32 px", network, {"eager": eager, "sslfast": fused}
+
+
+def head(device: str, batch: int = 4096) -> tuple[str, nn.Module, dict[str, Loss]]:
+    """A projection head over features that are given: the loss takes most of the time."""
+    network = ProjectionHead(512, 512, 128)
+    features = torch.randn(2 * batch, 512, device=device, dtype=torch.float32)
+
+    def eager(network: nn.Module) -> Tensor:
+        return nt_xent_eager(*network(features).chunk(2))
+
+    def fused(network: nn.Module) -> Tensor:
+        return nt_xent(*network(features).chunk(2), NT_XENT_TEMPERATURE)
+
+    return f"NT-Xent, a head of two layers on 2 x {batch} features of 512", network, {"eager": eager, "sslfast": fused}
+
+
+def mae(device: str, batch: int = 64) -> tuple[str, nn.Module, dict[str, Loss]]:
+    """A masked autoencoder with a small network: views, patches and targets take a good part of the time."""
+    vit = build_backbone("vit_micro_patch16", image_size=224)
+    decoder = MAEDecoder(vit.embed_dim, 14, 16 * 16 * 3, width=96, depth=1, heads=3)
+    network = nn.ModuleDict({"vit": vit, "decoder": decoder})
+    images = pixels(batch, 256, device)
+    sampler = ViewSampler("mae", 224)
+
+    def inputs() -> tuple[Tensor, Tensor]:
+        return sampler.view(images, mean=MEAN, std=STD), torch.rand(batch, 14 * 14, device=device, dtype=torch.float32)
+
+    def eager(network: nn.ModuleDict) -> Tensor:
+        with references():
+            views, noise = inputs()
+        keep, restore, mask = mask_eager(noise)
+        vit, decoder = network["vit"], network["decoder"]
+        tokens = gather_eager(vit.patch_embed(views) + vit.pos_embed[:, 1:], keep)
+        first = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(tokens), -1, -1)
+        tokens = decoder.embed(vit.norm(vit.blocks(torch.cat([first, tokens], dim=1))))
+        patches = restore_eager(tokens[:, 1:], restore, keep, decoder.mask_token, decoder.positions)
+        tokens = decoder.norm(decoder.blocks(torch.cat([tokens[:, :1], patches], dim=1))[:, 1:])
+        return loss_eager(decoder.predict(tokens), views, mask, keep)
+
+    def fused(network: nn.ModuleDict) -> Tensor:
+        views, noise = inputs()
+        hidden = random_patch_mask(*noise.shape, RATIO, noise=noise)
+        tokens = encode_visible(network["vit"], views, hidden.keep)
+        return masked_patch_loss(network["decoder"](tokens, hidden.restore), views, hidden.mask, 16, norm_pix=True)
+
+    return f"MAE, vit_micro_patch16, {batch} images of 256 to 224 px", network, {"eager": eager, "sslfast": fused}
+
+
+STEPS = {"simclr": simclr, "head": head, "mae": mae}
+
+
+def pixels(count: int, side: int, device: str) -> Tensor:
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, device=device)
+
+
+@contextmanager
+def references() -> Iterator[None]:
+    registry.USE_REFERENCE = True
+    try:
+        yield
+    finally:
+        registry.USE_REFERENCE = False
+
+
+def step(network: nn.Module, loss: Loss) -> Callable[[], None]:
+    """A training step of a copy of the network."""
+    network = deepcopy(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+
+    def call() -> None:
+        loss(network).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return call
+
+
+def until_done(call: Callable[[], object]) -> list[float]:
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return [time.perf_counter() - start]
+
+
+def rows(name: str, device: str, seconds: float) -> list[dict]:
+    torch.manual_seed(0)
+    case, network, losses = STEPS[name](device)
+    calls = {way: step(network.to(device), loss) for way, loss in losses.items()}
+    for call in calls.values():
+        call()
+    times = alternate(calls, seconds, until_done)
+    medians = {way: statistics.median(found) for way, found in times.items()}
+    made = []
+    for way, found in times.items():
+        low, _, high = statistics.quantiles(found, n=4)
+        made.append({
+            "op": "train_speed", "case": case, "peer": way, "dtype": "float32", "rounds": len(found),
+            "version": version(way), "median_ms": f"{medians[way] * 1e3:.4g}",
+            "spread_percent": f"{100 * (high - low) / medians[way]:.0f}",
+            "times_eager": f"{medians['eager'] / medians[way]:.2f}", **machine(device),
+        })  # fmt: skip
+    return made
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="another data set than the recipe's")
-    parser.add_argument("--data-root", help="folder of the downloaded sets")
-    parser.add_argument("--recipe", choices=RECIPES, default="simclr-cifar10-cpu", help="(%(default)s)")
-    parser.add_argument("--batch-size", type=int, help="the recipe's when not given")
-    parser.add_argument("--precision", choices=["32", "bf16-mixed", "16-mixed"], help="the recipe's when not given")
+    parser.add_argument("--step", choices=STEPS, nargs="+", default=list(STEPS), help="(all)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(%(default)s)")
-    parser.add_argument("--steps", type=int, default=5, help="steps of each in a round (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=10, help="(%(default)s)")
+    parser.add_argument("--seconds", type=float, default=10, help="for each step and way (%(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the CSV (benchmarks/results)")
     arguments = parser.parse_args()
-    if arguments.steps < 1 or arguments.rounds < 2:
-        parser.error("--steps must be at least 1 and --rounds at least 2")
     if why := refusal(arguments.output):
         parser.error(why)
-    given = {name: getattr(arguments, name) for name in ("data", "data_root", "batch_size", "precision")}
-    given = {name: value for name, value in given.items() if value is not None}
-    config = replace(
-        RECIPES[arguments.recipe].config, **given, accelerator=arguments.device, knn_every=0, epochs=10_000
-    )
-    with TemporaryDirectory() as folder:
-        training = Training(launch(config), config, Path(folder))
-        training.log = RunLog(Path(folder), total=training.total, enabled=False)
-        training.method.train()
-        times = measure(training, arguments.steps, arguments.rounds)
-    made = rows(training, times)
-    path = arguments.output / f"train_speed-{arguments.device}.csv"
-    earlier = read(path) if path.is_file() else []
-    write(path, [row for row in earlier if row["case"] != made[0]["case"]] + made)
-    print(table(made), *(f"{row['peer']}: {row['note']}" for row in made), sep="\n")
+    made = [row for name in arguments.step for row in rows(name, arguments.device, arguments.seconds)]
+    path, cases = arguments.output / f"train_speed-{arguments.device}.csv", {row["case"] for row in made}
+    earlier = [row for row in read(path) if row["case"] not in cases] if path.is_file() else []
+    write(path, earlier + made)
+    print(table(made))
     return 0
-
-
-def measure(training: Training, steps: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds a step of every way to make views, a number a round; the first round is not counted."""
-    stream = endless(training)
-    times: dict[str, list[float]] = {name: [] for name in ABOUT}
-    ways = ways_to_make_views(training.method.views)
-    for _ in range(rounds + 1):
-        for name, views in ways.items():
-            training.method.views = views
-            synchronize(training)
-            start = time.perf_counter()
-            for _ in range(steps):
-                training._train_step(stream)
-            synchronize(training)
-            times[name].append((time.perf_counter() - start) / steps)
-            training._fetch_losses()  # refuses to go on with a broken one
-    return {name: seconds[1:] for name, seconds in times.items()}
-
-
-def ways_to_make_views(fused: Views) -> dict[str, Views]:
-    kept: list[tuple[Tensor, ...]] = []
-
-    def eager(images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        registry.USE_REFERENCE = True
-        try:
-            return fused(images, generator)
-        finally:
-            registry.USE_REFERENCE = False
-
-    def none(images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        if not kept:
-            kept.append(fused(images, generator))
-        return kept[0]
-
-    return {"eager": eager, "sslfast": fused, "none": none}
-
-
-def endless(training: Training) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    config, epoch = training.config, 0
-    while True:
-        order = epoch_order(training.train_set, seed=config.seed, epoch=epoch)
-        options = {"device": training.fabric.device, "order": order, "drop_last": True, "workers": config.workers}
-        yield from batches(training.train_set, config.batch_size, **options)
-        epoch += 1
-
-
-def synchronize(training: Training) -> None:
-    if training.fabric.device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def rows(training: Training, times: dict[str, list[float]]) -> list[dict]:
-    config = training.config
-    data = "folder" if config.data.startswith("folder:") else config.data
-    case = f"SimCLR {data} {config.backbone} {config.image_size} px {config.preset} B={training.batch}"
-    eager = statistics.median(times["eager"])
-    made = []
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
-        low, _, high = statistics.quantiles(seconds, n=4)
-        made.append({
-            "op": "train_speed", "case": case, "peer": name, "dtype": config.precision, "rounds": len(seconds),
-            "version": __version__ if name == "sslfast" else torch.__version__, "median_ms": f"{median * 1e3:.4g}",
-            "spread_percent": f"{100 * (high - low) / median:.0f}", "times_eager": f"{eager / median:.2f}",
-            "note": f"{training.batch / median:.0f} images/s, views by {ABOUT[name]}",
-            **machine(training.fabric.device.type),
-        })  # fmt: skip
-    return made
 
 
 if __name__ == "__main__":
