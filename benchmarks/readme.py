@@ -1,4 +1,4 @@
-"""The tables of speed in README.md, from benchmarks/results: `python benchmarks/readme.py` writes them anew."""
+"""The figures of speed in README.md, from benchmarks/results: `python benchmarks/readme.py` writes them anew."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ FIRST = [
     "`masked_patch_loss`, 64 images of 224 px",
     "`augment`, SimCLR, 64 images of 256 to 224 px",
 ]  # of the short table
+HEAD, MAE, SIMCLR = (
+    "NT-Xent, a head of two layers on 2 x 4096 features of 512",
+    "MAE, vit_micro_patch16, 64 images of 256 to 224 px",
+    "SimCLR, resnet20, 256 images of 32 px",
+)  # the steps of train_speed.py
 OWN = ("eager", "torch.compile", "sslfast")
 
 
@@ -94,13 +99,26 @@ def full_table() -> str:
     return "\n".join(lines)
 
 
+def steps() -> str:
+    """What whole training steps take, in one line."""
+    rows = {(row["case"], row["peer"]): float(row["median_ms"]) for row in read(RESULTS / "train_speed-cpu.csv")}
+
+    def of(case: str) -> str:
+        return f"{rows[case, 'eager'] / 1e3:.2f} to {rows[case, 'sslfast'] / 1e3:.2f} s"
+
+    return (
+        f"**A whole training step** goes from {of(HEAD)} with a loss over 8192 embeddings, from {of(MAE)} with a "
+        f"small MAE, but only from {of(SIMCLR)} where the network takes the time ([steps](benchmarks/README.md#whole-steps))."
+    )
+
+
 def with_tables(text: str) -> str:
-    """The README with both tables as the results have them, between their marks."""
-    for name, table in (("short", short_table()), ("full", full_table())):
-        marks = re.compile(rf"(<!-- speed: {name} -->\n\n).*?(\n\n<!-- end -->)", re.DOTALL)
-        text, found = marks.subn(lambda match, table=table: match[1] + table + match[2], text)
-        if found != 1:
-            raise ValueError(f"README.md must have the marks of the table {name!r} once, has them {found} times")
+    """The README with both tables and the line of steps as the results have them, between their marks."""
+    for name, found in (("short", f"{short_table()}\n\n{steps()}"), ("full", full_table())):
+        marks = re.compile(rf"(<!-- speed: {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        text, count = marks.subn(lambda match, found=found: match[1] + found + match[2], text)
+        if count != 1:
+            raise ValueError(f"README.md must have the marks of the table {name!r} once, has them {count} times")
     return text
 
 
