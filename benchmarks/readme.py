@@ -108,7 +108,8 @@ def steps() -> str:
 
     return (
         f"**A whole training step** goes from {of(HEAD)} with a loss over 8192 embeddings, from {of(MAE)} with a "
-        f"small MAE, but only from {of(SIMCLR)} where the network takes the time ([steps](benchmarks/README.md#whole-steps))."
+        f"small MAE, but only from {of(SIMCLR)} where the network takes the time "
+        "([steps](benchmarks/README.md#whole-steps))."
     )
 
 
