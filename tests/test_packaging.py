@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -66,6 +67,25 @@ def test_from_checkout_to_source_distribution_to_wheel_to_a_fresh_environment(tm
     assert "nt_xent_forward" in python(fresh / "bin" / "python", "-I", "-c", CODE, cwd=tmp_path)
     tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", ROOT / "tests/test_installed.py")
     assert "1 passed" in python(fresh / "bin" / "python", *tests, cwd=ROOT)  # of the wheel, in the checkout
+
+
+@pytest.mark.slow
+def test_an_editable_installation_is_a_folder_on_the_path(tmp_path: Path) -> None:
+    """Which editors and type checkers follow to an op, and over the link `sslfast/kernels` to its kernel."""
+    sources = tmp_path / "sources"
+    for name in ("sslfast", "kernels"):
+        shutil.copytree(ROOT / name, sources / name, symlinks=True, ignore=shutil.ignore_patterns("*.so", "*.pyc"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, sources)
+    without = "import os; os.environ['SSLFAST_NO_EXTENSION'] = '1'"
+    build = "from setuptools.build_meta import build_editable; build_editable('..')"
+    python(sys.executable, "-c", f"{without}; {build}", cwd=sources)
+    (wheel,) = tmp_path.glob("sslfast-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = (name for name in archive.namelist() if "dist-info" not in name)
+        assert path.endswith(".pth")
+        assert archive.read(path).decode().split() == [str(sources)]
+    assert (sources / "sslfast" / "kernels" / "cpu" / "nt_xent.py").is_file()
 
 
 def check_contents(wheel: zipfile.ZipFile) -> None:
