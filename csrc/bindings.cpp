@@ -54,9 +54,9 @@ void bind(py::module_& m) {
     m.attr("tile") = cpu::kTile;
     m.def("nt_xent_forward", [](const cpu::Rows& z1, const cpu::Rows& z2, int64_t n, bool across, double tau,
                                 address loss, address shift, address inverse_sum, const cpu::Rows& unit, address scale,
-                                const cpu::Kept& kept) {
+                                address rank, const cpu::Kept& kept) {
         cpu::nt_xent_forward(z1, z2, n, across, tau, at<float>(loss), at<float>(shift), at<float>(inverse_sum), unit,
-                             at<float>(scale), kept);
+                             at<float>(scale), at<int64_t>(rank), kept);
     }, nogil);
     m.def("nt_xent_backward", [](address grad, const cpu::Rows& unit, address scale, address loss, address shift,
                                  address inverse_sum, const cpu::Kept& kept, int64_t n, bool across, double tau,
@@ -84,10 +84,11 @@ void bind(py::module_& m) {
                                       dkey);
     }, nogil);
     m.def("negatives_forward", [](const cpu::Rows& rows, int64_t count, const cpu::Rows& columns, int64_t column_count,
-                                  bool skip_diagonal, address row_ids, address column_ids, double tau, address shift,
-                                  address sum, const cpu::Rows* weighted) {
+                                  bool skip_diagonal, address row_ids, address column_ids, const cpu::Rows* positives,
+                                  double tau, address shift, address sum, const cpu::Rows* weighted, address rank) {
         cpu::negatives_forward(rows, count, columns, column_count, skip_diagonal, at<int32_t>(row_ids),
-                               at<int32_t>(column_ids), tau, at<float>(shift), at<float>(sum), weighted);
+                               at<int32_t>(column_ids), positives, tau, at<float>(shift), at<float>(sum), weighted,
+                               at<int64_t>(rank));
     }, nogil);
     m.def("negatives_backward", [](const cpu::Rows& rows, int64_t count, const cpu::Rows& columns, int64_t column_count,
                                    bool skip_diagonal, address row_ids, address column_ids, address row_factor,
@@ -98,9 +99,10 @@ void bind(py::module_& m) {
                                 at<float>(column_factor), at<float>(column_shift), tau, out);
     }, nogil);
     m.def("negatives_among_forward", [](const cpu::Rows& rows, int64_t count, address ids, address labels, double tau,
-                                        address shift, address sum, address positive, const cpu::Kept& kept) {
+                                        address shift, address sum, address positive, address rank,
+                                        const cpu::Kept& kept) {
         cpu::negatives_among_forward(rows, count, at<int32_t>(ids), at<int32_t>(labels), tau, at<float>(shift),
-                                     at<float>(sum), at<float>(positive), kept);
+                                     at<float>(sum), at<float>(positive), at<int64_t>(rank), kept);
     }, nogil);
     m.def("negatives_among_backward", [](const cpu::Rows& rows, int64_t count, address ids, address labels,
                                          address factor, address shift, address pull, const cpu::Kept& kept, double tau,

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-12  # of F.normalize
-WORD = 0xFFFFFFFF  # the 32 bits of Philox
 
 
 def reduced(losses: Tensor, reduction: str) -> Tensor:
@@ -33,8 +32,9 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduct
     return reduced(losses, reduction)
 
 
-def nt_xent_forward(z1: Tensor, z2: Tensor, temperature: float | Tensor) -> tuple[Tensor, ...]:
-    """Losses (2N,); shift and inverse_sum (2N,), P_ij = exp((u_i·u_j − shift_i)/τ)·inverse_sum_i; u (2N, D); scale."""
+def nt_xent_forward(z1: Tensor, z2: Tensor, temperature: float | Tensor, with_rank: bool = False) -> tuple[Tensor, ...]:
+    """Losses (2N,); shift and inverse_sum (2N,), P_ij = exp((u_i·u_j − shift_i)/τ)·inverse_sum_i; u (2N, D); scale; how
+    many views are closer than the partner, (2N,), or (0,) if not wanted."""
     u, scale = normalize(torch.cat([z1, z2]))
     s = (u @ u.T / temperature).fill_diagonal_(float("-inf"))
     partner = torch.arange(len(u), device=u.device).roll(len(z1))
@@ -42,7 +42,9 @@ def nt_xent_forward(z1: Tensor, z2: Tensor, temperature: float | Tensor) -> tupl
     with torch.no_grad():
         largest = s.amax(dim=1)
         shift, inverse_sum = largest * temperature, 1 / torch.exp(s - largest[:, None]).sum(dim=1)
-    return losses, shift, inverse_sum, u, scale
+        images = partner % len(z1)
+        rank = closer(u, u[partner], u, omitted_pairs(s, False, images, images)) if with_rank else partner.new_empty(0)
+    return losses, shift, inverse_sum, u, scale, rank
 
 
 def nt_xent_backward(
@@ -157,14 +159,12 @@ def info_nce_forward(
     targets = first_candidates(query) if targets is None else targets
     numbers = candidate_ids(k, ids)
     negatives, *own = (k, numbers[targets], numbers) if queue is None else (queue, None, None)
-    shift, total, weighted = negatives_forward(q, negatives, False, temperature, with_mean, *own)
-    losses, largest, inverse_sum = with_positive(shift, total, (q * k[targets]).sum(dim=1), temperature)
+    positives = k[targets]
+    shift, total, weighted, rank = negatives_forward(
+        q, negatives, False, temperature, with_mean, *own, positives if with_rank else None
+    )
+    losses, largest, inverse_sum = with_positive(shift, total, (q * positives).sum(dim=1), temperature)
     mean = weighted * (torch.exp((shift - largest) / temperature) * inverse_sum)[: len(weighted), None]
-    rank = targets.new_empty(0)
-    if with_rank:
-        cosine = q @ torch.cat([k, negatives]).T  # one product, so that of equal candidates none is closer
-        positive, cosine = cosine.gather(1, targets[:, None]), cosine[:, len(k) :]
-        rank = ((cosine > positive) & ~_omitted(cosine, False, *own)).sum(dim=1)
     return losses, largest, inverse_sum, mean, torch.cat([q, k]), torch.cat([q_scale, k_scale]), rank
 
 
@@ -233,17 +233,28 @@ def negatives_forward(
     with_weighted: bool,
     row_ids: Tensor | None = None,
     column_ids: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """E_ij = exp((rows_i·columns_j − shift_i)/τ): shift (R,), Σ_j E_ij (R,) and Σ_j E_ij columns_j (R, D) or (0, D).
+    positives: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """E_ij = exp((rows_i·columns_j − shift_i)/τ): shift (R,), Σ_j E_ij (R,) and Σ_j E_ij columns_j (R, D) or (0, D);
+    how many of these columns are closer than the row of positives (R, D), (R,) or (0,).
 
     E is zero where i is j, if skip_diagonal, and where both have the same id, if they have ids.
     """
     cosine = rows @ columns.T
-    cosine = cosine.masked_fill(_omitted(cosine, skip_diagonal, row_ids, column_ids), float("-inf"))
+    omitted = omitted_pairs(cosine, skip_diagonal, row_ids, column_ids)
+    cosine = cosine.masked_fill(omitted, float("-inf"))
     shift = cosine.amax(dim=1)
     shift = torch.where(shift == float("-inf"), -2, shift)  # finite without any negative
     e = torch.exp((cosine - shift[:, None]) / temperature)
-    return shift, e.sum(dim=1), e @ columns if with_weighted else rows.new_empty(0, rows.shape[1])
+    weighted = e @ columns if with_weighted else rows.new_empty(0, rows.shape[1])
+    rank = first_candidates(rows[:0]) if positives is None else closer(rows, positives, columns, omitted)
+    return shift, e.sum(dim=1), weighted, rank
+
+
+def closer(rows: Tensor, positives: Tensor, columns: Tensor, omitted: Tensor) -> Tensor:
+    """How many columns (C, D), but those omitted (R, C), are closer to a row than its positive, (R, D) each."""
+    cosine = rows @ torch.cat([positives, columns]).T  # one product, so that of equal candidates none is closer
+    return ((cosine[:, len(rows) :] > cosine.diagonal()[:, None]) & ~omitted).sum(dim=1)
 
 
 def negatives_backward(
@@ -265,10 +276,12 @@ def negatives_backward(
         w = w + torch.exp((cosine - row_shift[:, None]) / temperature) * row_factor[:, None]
     if column_factor is not None:
         w = w + torch.exp((cosine - column_shift) / temperature) * column_factor
-    return w.masked_fill(_omitted(w, skip_diagonal, row_ids, column_ids), 0) @ columns
+    return w.masked_fill(omitted_pairs(w, skip_diagonal, row_ids, column_ids), 0) @ columns
 
 
-def _omitted(pairs: Tensor, diagonal: bool, row_ids: Tensor | None, column_ids: Tensor | None) -> Tensor:
+def omitted_pairs(
+    pairs: Tensor, diagonal: bool, row_ids: Tensor | None = None, column_ids: Tensor | None = None
+) -> Tensor:
     """Which pairs of rows and columns are no negatives."""
     omitted = torch.zeros_like(pairs, dtype=torch.bool)
     if diagonal:
@@ -297,52 +310,3 @@ def negative_cosine_similarity_backward(
     weight, nothing = -grad[:, None], p.new_empty(0, p.shape[1])
     dp = project(weight * v, u, p_scale) if with_p else nothing
     return dp, project(weight * u, v, z_scale) if with_z else nothing.clone()
-
-
-# --- ema_update_: MoCo's momentum encoder (He et al. 2020, https://arxiv.org/abs/1911.05722, equation 2) ---
-
-
-def ema_update_(targets: list[Tensor], sources: list[Tensor], momentum: float | Tensor, step: int | Tensor) -> None:
-    """target ← m·target + (1 − m)·source in place, at float32 or better. Every pair is dense and alike in strides."""
-    weight = 1 - momentum
-    if isinstance(weight, Tensor):
-        weight = torch.where((weight >= 0) & (weight <= 1), weight, float("nan"))
-    for row, pair in enumerate(zip(targets, sources)):
-        target, source = (x.as_strided((x.numel(),), (1,)) for x in pair)  # elements in the order of memory
-        exact = torch.promote_types(target.dtype, torch.float32)
-        share = weight.to(exact) if isinstance(weight, Tensor) else weight
-        old, new = target.to(exact), source.to(exact)
-        mean = 2 * torch.lerp(old / 2, new / 2, share)  # halved, no difference overflows
-        mean = torch.where(mean.isnan(), (1 - share) * old + share * new, mean)  # infinity has no difference
-        halved = target.dtype in (torch.bfloat16, torch.float16)
-        target.copy_(round_stochastically(mean, target.dtype, row, step) if halved else mean)
-
-
-def round_stochastically(x: Tensor, dtype: torch.dtype, row: int, step: int | Tensor) -> Tensor:
-    """float32 (n,) -> bfloat16 or float16, up or down with the probabilities that make the expectation x.
-
-    Element i of tensor `row` has the (i mod 8)-th 16 bits of Philox at counter (i // 8, row, 0), keyed by the step.
-    """
-    group = torch.arange((len(x) + 7) // 8, device=x.device)
-    counter = (group & WORD, group >> 32, torch.full_like(group, row), torch.zeros_like(group))
-    words = torch.stack(philox(counter, step), dim=1)
-    noise = torch.stack([words & 0xFFFF, words >> 16], dim=2).flatten()[: len(x)]
-    if dtype == torch.bfloat16:
-        rounded = (x.view(torch.int32) + noise >> 16).to(torch.int16).view(torch.bfloat16)
-        return torch.where(x.isnan(), float("nan"), rounded)
-    size, noise = x.abs(), noise >> 3  # 13 digits of float32 are beyond float16
-    normal = ((size.view(torch.int32) + noise) & ~0x1FFF).to(torch.int32).view(torch.float32)
-    subnormal = (size.clamp_max(2.0**-14) * 2.0**24 + noise.to(torch.float32) * 2.0**-13).floor() * 2.0**-24
-    rounded = torch.copysign(torch.where(size < 2.0**-14, subnormal, normal), x)
-    return torch.where(x.isfinite(), rounded, x).to(torch.float16)
-
-
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int | Tensor) -> tuple[Tensor, ...]:
-    """Philox 4x32-10 (Salmon et al. 2011): four random words of every counter; a word is an int64 below 2^32."""
-    a, b, c, d = counter
-    low, high = key & WORD, key >> 32 & WORD
-    for _ in range(10):
-        left, right = 0xD2511F53 * a, 0xCD9E8D57 * c  # modulo 2^64
-        a, b, c, d = right >> 32 & WORD ^ b ^ low, right & WORD, left >> 32 & WORD ^ d ^ high, left & WORD
-        low, high = low + 0x9E3779B9 & WORD, high + 0xBB67AE85 & WORD
-    return a, b, c, d

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslfast.kernels.reference import normalize, project, reduced
+from sslfast.kernels.reference import closer, normalize, omitted_pairs, project, reduced
 
 # --- clip_loss: CLIP's loss (Radford et al. 2021, https://arxiv.org/abs/2103.00020, figure 3) ---
 
@@ -17,9 +17,12 @@ def clip_loss(image: Tensor, text: Tensor, temperature: float | Tensor = 0.07, *
     return reduced(losses, reduction)
 
 
-def clip_loss_forward(image: Tensor, text: Tensor, temperature: float | Tensor) -> tuple[Tensor, ...]:
+def clip_loss_forward(
+    image: Tensor, text: Tensor, temperature: float | Tensor, with_rank: bool = False
+) -> tuple[Tensor, ...]:
     """Losses of images, then texts (2N,); shift, inverse_sum (2N,), P_ij = exp((u_i·u_j − shift_i)/τ)·inverse_sum_i for
-    j of the other kind; u (2N, D); scale."""
+    j of the other kind; u (2N, D); scale; how many of the other kind are closer than the own, (2N,), or (0,) if not
+    wanted."""
     u, scale = normalize(torch.cat([image, text]))
     v, w = u.chunk(2)
     logits = v @ w.T / temperature
@@ -29,7 +32,11 @@ def clip_loss_forward(image: Tensor, text: Tensor, temperature: float | Tensor) 
         s = torch.cat([logits, logits.T])
         largest = s.amax(dim=1)
         shift, inverse_sum = largest * temperature, 1 / torch.exp(s - largest[:, None]).sum(dim=1)
-    return losses, shift, inverse_sum, u, scale
+        rank = own.new_empty(0)
+        if with_rank:
+            omitted = omitted_pairs(logits, True)
+            rank = torch.cat([closer(v, w, w, omitted), closer(w, v, v, omitted)])
+    return losses, shift, inverse_sum, u, scale, rank
 
 
 def clip_loss_backward(

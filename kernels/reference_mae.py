@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslfast.kernels.reference import philox
+from sslfast.kernels.reference_ema import philox
 
 EPS = 1e-6  # added to the variance of a patch
 

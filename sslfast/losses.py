@@ -77,14 +77,24 @@ class NTXentLoss(_TemperedLoss):
         super().__init__(temperature, learnable, reduction, group, gather)
         self.decoupled = decoupled
 
-    def forward(self, z1: Tensor, z2: Tensor, temperature: Tensor | None = None, ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        z1: Tensor,
+        z2: Tensor,
+        temperature: Tensor | None = None,
+        ids: Tensor | None = None,
+        *,
+        return_rank: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """z1, z2: raw projections (N, D) of the two views -> 0-dim float32, or (2N,) with reduction="none".
 
         temperature: its own, where the caller has taken it before, as `GradCache` and parallel modules need it.
         ids: (N,) integers, of which equal ones mark images that are no negatives of each other.
+        return_rank: return (loss, rank), as in `ops.nt_xent`.
         """
         tau = self.temperature if temperature is None else temperature
-        return ops.nt_xent(z1, z2, tau, ids=ids, decoupled=self.decoupled, **self._options)
+        choice: dict[str, Any] = {"ids": ids, "decoupled": self.decoupled, "return_rank": return_rank}
+        return ops.nt_xent(z1, z2, tau, **choice, **self._options)
 
 
 class InfoNCELoss(_TemperedLoss):
@@ -158,13 +168,22 @@ class CLIPLoss(_TemperedLoss):
     ) -> None:
         super().__init__(temperature, learnable, reduction, group, gather)
 
-    def forward(self, image: Tensor, text: Tensor, logit_scale: float | Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        logit_scale: float | Tensor | None = None,
+        *,
+        return_rank: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """image, text: raw embeddings (N, D) -> 0-dim float32, or (2N,) with reduction="none".
 
         logit_scale: of a model that has its own, in place of the temperature: what cosines are multiplied by.
+        return_rank: return (loss, rank), as in `ops.clip_loss`.
         """
         temperature = self.temperature if logit_scale is None else None
-        return ops.clip_loss(image, text, temperature, logit_scale=logit_scale, **self._options)
+        choice: dict[str, Any] = {"logit_scale": logit_scale, "return_rank": return_rank}
+        return ops.clip_loss(image, text, temperature, **choice, **self._options)
 
 
 class SupConLoss(_TemperedLoss):

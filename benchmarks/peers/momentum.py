@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.peers.make import MakePeer, Peer, plain, sslfast
 from sslfast import ops
-from sslfast.kernels import reference
+from sslfast.kernels import reference_ema
 
 MOMENTUM = 0.996
 
@@ -73,7 +73,7 @@ def fused(name: str) -> MakePeer:
     return sslfast(update(lambda targets, sources: ops.ema_update_(targets, sources, MOMENTUM)), name)
 
 
-EXACT = {"ema_update_": update(lambda targets, sources: reference.ema_update_(targets, sources, MOMENTUM, 0))}
+EXACT = {"ema_update_": update(lambda targets, sources: reference_ema.ema_update_(targets, sources, MOMENTUM, 0))}
 PEERS = {
     "ema_update_": {
         "eager": plain(update(eager)),

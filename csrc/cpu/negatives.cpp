@@ -1,6 +1,7 @@
 #include "cpu/negatives.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "cpu/column_tiles.h"
 #include "cpu/triangle.h"
@@ -8,20 +9,23 @@
 namespace sslfast::cpu {
 
 void negatives_forward(const Rows& rows, int64_t count, const Rows& columns, int64_t column_count, bool skip_diagonal,
-                       const int32_t* row_ids, const int32_t* column_ids, double temperature, float* shift, float* sum,
-                       const Rows* weighted) {
+                       const int32_t* row_ids, const int32_t* column_ids, const Rows* positives, double temperature,
+                       float* shift, float* sum, const Rows* weighted, int64_t* rank) {
     const Temperature tau(temperature);
     const Omitted omitted{skip_diagonal, {row_ids, count}, {column_ids, column_count}};
     const Packed packed(count, rows.dim);
     pack_rows(rows, 0, count, packed);
-    const ChunkSums sums =
-        negative_sums(packed, count, columns, 0, column_count, omitted, tau, weighted != nullptr, nullptr, {nullptr, 0});
+    std::optional<Positives> found;
+    if (rank) found.emplace(packed, count, [&](int64_t i, float* row) { positives->read(i, row); });
+    const ChunkSums sums = negative_sums(packed, count, columns, 0, column_count, omitted, tau, weighted != nullptr,
+                                         rank ? &*found : nullptr, {nullptr, 0});
     for_each_task(count_of(count, kPanel), count * packed.depth() * sums.chunks() * 4, packed.depth(),
                   [&](int64_t task, float* row) {
                       for (int64_t i = task * kPanel; i < std::min(count, (task + 1) * kPanel); ++i) {
                           const RunningSum total = sums.total(i, tau);
                           shift[i] = std::max(total.maximum, kLeast);  // of a row without any negative
                           sum[i] = float(total.sum);
+                          if (rank) rank[i] = sums.closer(i);
                           if (!weighted) continue;
                           sums.weighted(i, shift[i], 1, tau, row);
                           weighted->write(i, row);
@@ -58,14 +62,16 @@ void negatives_backward(const Rows& rows, int64_t count, const Rows& columns, in
 }
 
 void negatives_among_forward(const Rows& rows, int64_t count, const int32_t* ids, const int32_t* labels,
-                             double temperature, float* shift, float* sum, float* positive, const Kept& kept) {
+                             double temperature, float* shift, float* sum, float* positive, int64_t* rank,
+                             const Kept& kept) {
     const Temperature tau(temperature);
     const Triangle triangle(rows, count, false, false, ids, labels);
-    const TriangleSums sums(triangle, tau, kept);
+    const TriangleSums sums(triangle, tau, rank, kept);
     for (int64_t i = 0; i < count; ++i) {
         const RunningSum total = sums.total(i);
         shift[i] = total.maximum, sum[i] = float(total.sum);
         if (labels) positive[i] = sums.positive(i);
+        if (rank) rank[i] = sums.closer(i);
     }
 }
 

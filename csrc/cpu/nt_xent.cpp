@@ -10,11 +10,12 @@
 namespace sslfast::cpu {
 
 void nt_xent_forward(const Rows& z1, const Rows& z2, int64_t n, bool across, double temperature, float* loss,
-                     float* shift, float* inverse_sum, const Rows& unit, float* scale, const Kept& kept) {
+                     float* shift, float* inverse_sum, const Rows& unit, float* scale, int64_t* rank,
+                     const Kept& kept) {
     const Temperature tau(temperature);
     normalize_rows(z1, n, z2, n, unit, scale);
     const Triangle views(unit, 2 * n, across, true);
-    const TriangleSums sums(views, tau, kept);
+    const TriangleSums sums(views, tau, rank, kept);
     const int64_t depth = views.depth();
     for_each_task(count_of(n, kPanel), 16 * n * depth, 2 * depth, [&](int64_t task, float* row) {
         for (int64_t i = task * kPanel; i < std::min(n, (task + 1) * kPanel); ++i) {
@@ -24,6 +25,7 @@ void nt_xent_forward(const Rows& z1, const Rows& z2, int64_t n, bool across, dou
             for (const int64_t at : {i, i + n}) {
                 const RowLoss result(sums.total(at), positive, tau);
                 loss[at] = result.loss, shift[at] = result.shift, inverse_sum[at] = result.inverse_sum;
+                if (rank) rank[at] = sums.closer(at);
             }
         }
     });

@@ -11,6 +11,13 @@ void begin(float* kept, const Counted& counted) {
         std::fill_n(kept, kTile * kTile, 0.0f);
 }
 
+SSLFAST_INLINE void count_closer(const Block& block, const Counted& counted, int64_t i, int64_t j, const Sums& rows,
+                                 const Sums& columns) {
+    const Block seen = counted.only(i, j, block, -INFINITY);
+    rows.closer.add_to_rows(seen, i);
+    columns.closer.add_to_columns(seen, j);
+}
+
 }  // namespace
 
 void Sums::clear() const {
@@ -40,6 +47,7 @@ void SoftmaxTile::add_fixed(const Cosines& cosines, const Counted& counted, floa
     std::fill_n(column_sums_, kTile, 0.0f);
     for_each_block(cosines, counted, tile_, [&](int64_t i, int64_t j, const Block& block) {
         if (kept) block.store(kept + i * kTile + j, kTile);
+        if (rows.closer.count) count_closer(block, counted, i, j, rows, columns);
         const auto add = [&](const auto& only) {
             Vector down[kVectors] = {};
             SSLFAST_UNROLL
@@ -77,6 +85,7 @@ void SoftmaxTile::add_running(const Cosines& cosines, const Counted& counted, fl
     const int64_t width = padded(cosines.columns, kWidth);
     for_each_block(cosines, counted, tile_, [&](int64_t i, int64_t j, Block& block) {
         if (kept) block.store(kept + i * kTile + j, kTile);
+        if (rows.closer.count) count_closer(block, counted, i, j, rows, columns);
         if (!counted.all(i, j))
             for (int64_t r = 0; r < kRows; ++r)
                 for (int64_t v = 0; v < kVectors; ++v)
@@ -125,7 +134,7 @@ bool exponentials_tile(const Cosines& cosines, const Counted& counted, const Tem
         std::fill(maxima + cosines.columns, maxima + kTile, 1.0f);
         for_each_block(cosines, counted, tile, [&](int64_t i, int64_t j, const Block& block) {
             if (kept) block.store(kept + i * kTile + j, kTile);
-            if (closer.count) closer.add(block, counted, i, j);
+            if (closer.count) closer.add_to_columns(counted.only(i, j, block, -INFINITY), j);
             const bool whole = counted.all(i, j);
             Vector down[kVectors] = {};
             SSLFAST_UNROLL
@@ -146,7 +155,7 @@ bool exponentials_tile(const Cosines& cosines, const Counted& counted, const Tem
         std::fill_n(maxima, kTile, kNothing);
         for_each_block(cosines, counted, tile, [&](int64_t i, int64_t j, const Block& block) {
             if (kept) block.store(kept + i * kTile + j, kTile);
-            if (closer.count) closer.add(block, counted, i, j);
+            if (closer.count) closer.add_to_columns(counted.only(i, j, block, -INFINITY), j);
             const bool whole = counted.all(i, j);
             for (int64_t r = 0; r < kRows; ++r)
                 for (int64_t v = 0; v < kVectors; ++v) {

@@ -11,9 +11,11 @@ namespace sslfast::cpu {
 inline constexpr float kLeast = -2;         // below every cosine
 inline constexpr float kNothing = -3e38f;   // the maximum of nothing
 
-// Sums of exp((cosine - maximum)/tau) of kTile rows or columns; without maxima, these are 1.
+// Sums of exp((cosine - maximum)/tau) of kTile rows or columns; without maxima, these are 1. Of both sides of a tile those
+// that are closer than the positives are counted, or of neither.
 struct Sums {
     float *sum, *maximum;
+    Closer closer;
 
     void clear() const;
 };

@@ -50,6 +50,14 @@ struct Counted {
         }
         return i < rows ? (keep ? x : cpu::all(otherwise)) : cpu::all(otherwise);
     }
+    // The block at (i, j), likewise.
+    SSLFAST_INLINE Block only(int64_t i, int64_t j, Block block, float otherwise) const {
+        if (!all(i, j))
+            for (int64_t r = 0; r < kRows; ++r)
+                for (int64_t v = 0; v < kVectors; ++v)
+                    block.at[r][v] = only(i + r, j + v * kWidth, block.at[r][v], otherwise);
+        return block;
+    }
 };
 
 // The ids of rows, filled up to a whole tile; or none.

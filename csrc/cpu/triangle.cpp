@@ -1,6 +1,7 @@
 #include "cpu/triangle.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -65,7 +66,7 @@ Counted Triangle::negatives(int64_t first, int64_t second) const {
             ids_.from(first * kTile, size(first), ids_, second * kTile, size(second)), ids_.at(second * kTile)};
 }
 
-TriangleSums::TriangleSums(const Triangle& triangle, const Temperature& tau, const Kept& kept)
+TriangleSums::TriangleSums(const Triangle& triangle, const Temperature& tau, bool with_closer, const Kept& kept)
     : triangle_(triangle),
       tau_(tau),
       rows_(triangle.rows()),
@@ -73,8 +74,14 @@ TriangleSums::TriangleSums(const Triangle& triangle, const Temperature& tau, con
       groups_(count_of(triangle.blocks(), wide_)),
       sum_(groups_ * rows_),
       maximum_(tau.fixed ? 0 : groups_ * rows_),
-      positive_(triangle.has_labels() ? groups_ * rows_ : 0) {
+      positive_(triangle.has_labels() ? groups_ * rows_ : 0),
+      closer_(with_closer ? groups_ * rows_ : 0) {
     const bool across = triangle.across();
+    std::optional<Positives> positives;
+    if (with_closer)
+        positives.emplace(triangle.packed(), rows_, [&](int64_t at, float* row) {
+            triangle.strips().get(triangle.partner(at), row);
+        });
     std::vector<std::pair<int64_t, int64_t>> pairs;
     for (int64_t second = across ? groups_ : 0; second < triangle.parts() * groups_; ++second)
         for (int64_t first = 0; first <= (across ? groups_ - 1 : second); ++first) pairs.emplace_back(first, second);
@@ -87,7 +94,8 @@ TriangleSums::TriangleSums(const Triangle& triangle, const Temperature& tau, con
         const auto place = [&](int64_t group, int64_t block) { return group % groups_ * rows_ + block * kTile; };
         const auto slot = [&](int64_t group, int64_t block) {
             const int64_t at = place(group, block);
-            return Sums{sum_.get() + at, tau.fixed ? nullptr : maximum_.get() + at};
+            return Sums{sum_.get() + at, tau.fixed ? nullptr : maximum_.get() + at,
+                        positives ? positives->from(block * kTile, closer_.data() + at) : Closer{}};
         };
         const auto begin = [&](int64_t group) { return group / groups_ * blocks + group % groups_ * wide_; };
         const auto end = [&](int64_t group) { return std::min(begin(group) + wide_, (group / groups_ + 1) * blocks); };
@@ -101,11 +109,11 @@ TriangleSums::TriangleSums(const Triangle& triangle, const Temperature& tau, con
         if (first != second) clear(first, second);
         for (int64_t i = begin(first); i < end(first); ++i)
             for (int64_t j = std::max(i, begin(second)); j < end(second); ++j) {
-                const bool positives = triangle.has_positives(i, j);
+                const bool has_positives = triangle.has_positives(i, j);
                 float* cosines = kept.tile(triangle.index(i, j));
-                if (positives && !cosines) cosines = scratch + SoftmaxTile::kFloats;
+                if (has_positives && !cosines) cosines = scratch + SoftmaxTile::kFloats;
                 tile.add(triangle.tile(i, j, nullptr), triangle.negatives(i, j), cosines, slot(second, i), slot(first, j));
-                if (positives)
+                if (has_positives)
                     add_positives(triangle, i, j, cosines, positive_.get() + place(second, i),
                                   positive_.get() + place(first, j));
             }
@@ -125,6 +133,12 @@ float TriangleSums::positive(int64_t row) const {
     double total = 0;
     for (int64_t group = 0; group < groups_; ++group) total += positive_.get()[group * rows_ + triangle_.place(row)];
     return float(total);
+}
+
+int64_t TriangleSums::closer(int64_t row) const {
+    int64_t count = 0;
+    for (int64_t group = 0; group < groups_; ++group) count += closer_[group * rows_ + triangle_.place(row)];
+    return count;
 }
 
 void weighted_triangle(const Triangle& triangle, const TriangleFactors& of_rows, const Temperature& tau, const Kept& kept,

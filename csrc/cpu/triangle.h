@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "cpu/packed.h"
 #include "cpu/softmax_tile.h"
@@ -26,6 +27,12 @@ public:
     int64_t depth() const { return packed_.depth(); }
     Strips strips() const { return packed_.strips(); }
     int64_t place(int64_t row) const { return row / count_ * blocks_ * kTile + row % count_; }
+    const Packed& packed() const { return packed_; }
+    // The place of the row that is half of all rows apart, for a place that has a row.
+    int64_t partner(int64_t place) const {
+        const int64_t all = across() ? rows() : count_;
+        return (place + all / 2) % all;
+    }
     int64_t size(int64_t block) const { return std::min(kTile, count_ - block % blocks_ * kTile); }
     int64_t work(int64_t products) const { return parts_ * count_ * count_ / 2 * depth() * products; }
 
@@ -49,19 +56,22 @@ private:
     Ids ids_, labels_;
 };
 
-// Of every row the sum of the exponentials of the pairs that count, and of the cosines of its positives.
+// Of every row the sum of the exponentials of the pairs that count, and of the cosines of its positives; with_closer, how
+// many of these pairs are closer than the row's partner, half of all rows apart.
 class TriangleSums {
 public:
-    TriangleSums(const Triangle& triangle, const Temperature& tau, const Kept& kept);
+    TriangleSums(const Triangle& triangle, const Temperature& tau, bool with_closer, const Kept& kept);
 
     RunningSum total(int64_t row) const;
     float positive(int64_t row) const;
+    int64_t closer(int64_t row) const;
 
 private:
     const Triangle& triangle_;
     Temperature tau_;
     int64_t rows_, wide_, groups_;  // groups of rows, each of which leaves sums of its own in every row
     Buffer sum_, maximum_, positive_;
+    std::vector<int32_t> closer_;
 };
 
 // Of every row: its factor is factor * factor2, which may be null.

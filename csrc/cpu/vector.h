@@ -50,6 +50,12 @@ SSLFAST_INLINE float sum(const Vector& x) {
     return total;
 }
 
+SSLFAST_INLINE int32_t sum(const Integers& x) {
+    int32_t total = 0;
+    for (int64_t lane = 0; lane < kWidth; ++lane) total += x[lane];
+    return total;
+}
+
 // y where one of them is NaN.
 SSLFAST_INLINE Vector maximum(const Vector& x, const Vector& y) { return x > y ? x : y; }
 

@@ -3,11 +3,13 @@ rows among themselves R²·D; backward 2 R²·D and, where the cosines are not k
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from sslfast import _C
 from sslfast.kernels.cpu import contrastive
 from sslfast.kernels.cpu.contrastive import address, contiguous, floats, kept, rows, value
+from sslfast.kernels.cpu.memory import empty
 
 
 def forward(
@@ -19,9 +21,11 @@ def forward(
     with_weighted: bool,
     row_ids: Tensor | None = None,
     column_ids: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    x, columns, *ids = contiguous(x, columns, row_ids, column_ids)
+    positives: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x, columns, positives, *ids = contiguous(x, columns, positives, row_ids, column_ids)
     count, d = x.shape
+    rank = empty(0 if positives is None else count, dtype=torch.int64)
     shift, total, weighted = floats(count), floats(count), floats(count if with_weighted else 0, d)
     _C.negatives_forward(
         rows(x),
@@ -30,12 +34,14 @@ def forward(
         len(columns),
         skip_diagonal,
         *map(address, ids),
+        None if positives is None else rows(positives),
         value(temperature, tau),
         shift.data_ptr(),
         total.data_ptr(),
         rows(weighted) if with_weighted else None,
+        0 if positives is None else rank.data_ptr(),
     )
-    return shift, total, weighted
+    return shift, total, weighted, rank
 
 
 def backward(
@@ -74,11 +80,17 @@ def cosines(x: Tensor, wanted: bool) -> int:
 
 
 def among_forward(
-    x: Tensor, ids: Tensor | None, labels: Tensor | None, temperature: float, tau: Tensor | None, with_cosines: bool
+    x: Tensor,
+    ids: Tensor | None,
+    labels: Tensor | None,
+    temperature: float,
+    tau: Tensor | None,
+    with_cosines: bool,
+    with_rank: bool = False,
 ) -> tuple[Tensor, ...]:
     x, ids, labels = contiguous(x, ids, labels)
     shift, total, positive = floats(len(x)), floats(len(x)), floats(0 if labels is None else len(x))
-    room = floats(cosines(x, with_cosines))
+    room, rank = floats(cosines(x, with_cosines)), empty(len(x) if with_rank else 0, dtype=torch.int64)
     _C.negatives_among_forward(
         rows(x),
         len(x),
@@ -88,9 +100,10 @@ def among_forward(
         shift.data_ptr(),
         total.data_ptr(),
         positive.data_ptr(),
+        rank.data_ptr() if with_rank else 0,
         kept(room),
     )
-    return shift, total, positive, room
+    return shift, total, positive, room, rank
 
 
 def among_backward(

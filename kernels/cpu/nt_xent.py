@@ -19,12 +19,19 @@ def cosines(z1: Tensor, wanted: bool, across: bool = False) -> int:
 
 
 def forward(
-    z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None, with_cosines: bool, across: bool = False
+    z1: Tensor,
+    z2: Tensor,
+    temperature: float,
+    tau: Tensor | None,
+    with_cosines: bool,
+    with_rank: bool = False,
+    across: bool = False,
 ) -> tuple[Tensor, ...]:
     z1, z2 = z1.contiguous(), z2.contiguous()
     n, d = z1.shape
     losses, shift, inverse_sum, scale = (floats(2 * n) for _ in range(4))
     u, room = empty(2 * n, d, dtype=z1.dtype), floats(cosines(z1, with_cosines, across))
+    rank = empty(2 * n if with_rank else 0, dtype=torch.int64)
     _C.nt_xent_forward(
         rows(z1),
         rows(z2),
@@ -36,9 +43,10 @@ def forward(
         inverse_sum.data_ptr(),
         rows(u),
         scale.data_ptr(),
+        rank.data_ptr() if with_rank else 0,
         kept(room),
     )
-    return losses, shift, inverse_sum, u, scale, room
+    return losses, shift, inverse_sum, u, scale, room, rank
 
 
 def backward(

@@ -1,8 +1,8 @@
 """CLIP's loss on the GPU: one square of cosines forward, for both directions; blocks of rows backward; never in memory.
 
 For N images and texts, in operations (a multiplication and an addition are two) and exponentials: forward 2·N²·D and
-N² (τ < 1/64: twice that), backward 8·N²·D and 2·N²; float32 products cost three of tf32. Memory beyond inputs and
-outputs as nt_xent for 2N views.
+N² (twice that for τ < 1/64 or with ranks), backward 8·N²·D and 2·N²; float32 products cost three of tf32. Memory
+beyond inputs and outputs as nt_xent for 2N views.
 """
 
 from __future__ import annotations
@@ -21,37 +21,52 @@ from sslfast.kernels.triton.softmax_kernels import streaming_sums
 from sslfast.kernels.triton.tiles import PLAIN_FROM
 
 
-def forward(image: Tensor, text: Tensor, temperature: float, tau: Tensor | None) -> tuple[Tensor, ...]:
+def forward(
+    image: Tensor, text: Tensor, temperature: float, tau: Tensor | None, with_rank: bool = False
+) -> tuple[Tensor, ...]:
     """Losses of images, then texts; shift and inverse_sum (2N,), P_ij = exp((u_i·u_j − shift_i)/τ)·inverse_sum_i; u;
-    scale.
+    scale; rank.
 
     image, text: (N, D) float32, bfloat16 or float16, any strides. tau: a 0-dim tensor that replaces temperature.
-    u: unit rows (2N, D) in the input dtype; scale: their factors (2N,); all but u are float32.
+    u: unit rows (2N, D) in the input dtype; scale: their factors (2N,). rank int64: how many of the other kind are
+    closer than the own one, (2N,) or (0,). All others are float32.
     """
-    n, d = image.shape
     temperature = ctypes.c_float(temperature).value  # as the kernels get it
     with torch.cuda.device_of(image):
         u, scale, cosine = normalize_pairs(image, text)
-        v, w = u[:n], u[n:]
-        plan = softmax.plan("sums", n, n, d, image.dtype, image.device)
-        block = max(plan.rows, plan.columns)
-        size = block * cdiv(n, block * GROUPS)
-        groups = cdiv(n, size)
-        regimes = softmax.regimes(temperature, tau)
-        partial = torch.empty(2, 2 if True in regimes else 1, groups, n, dtype=torch.float32, device=image.device)
-        for guarded in regimes:
-            if guarded:
-                for rows, columns, sums in ((v, w, partial[0]), (w, v, partial[1])):
-                    streaming_sums[(cdiv(n, plan.rows), groups, 1)](
-                        rows, columns, None, None, sums, None, None, None, n, n, size, temperature, tau,
-                        PLAIN_FROM.value, SKIP="self", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned,
-                        **plan.options,
-                    )  # fmt: skip
-            else:
-                pair_sums[(groups**2,)](v, w, *partial, n, size, temperature, tau, SKIP="self", **plan.options)
-        sides = (softmax.combine(softmax.Sums(x, None, PLAIN_FROM.value), cosine, temperature, tau) for x in partial)
-        losses, shift, inverse_sum = map(torch.cat, list(zip(*sides))[:3])
-    return losses, shift, inverse_sum, u, scale
+        v, w = u.chunk(2)
+        if with_rank:
+            of_both = [
+                softmax.streaming_sums(*sides, "self", temperature, tau, False, positive=cosine)
+                for sides in ((v, w), (w, v))
+            ]
+        else:
+            of_both = _square_sums(v, w, temperature, tau)
+        results = (softmax.combine(sums, cosine, temperature, tau) for sums in of_both)
+        losses, shift, inverse_sum = map(torch.cat, list(zip(*results))[:3])
+    return losses, shift, inverse_sum, u, scale, torch.cat([sums.rank for sums in of_both])
+
+
+def _square_sums(v: Tensor, w: Tensor, temperature: float, tau: Tensor | None) -> list[softmax.Sums]:
+    """Of images and of texts over the negatives, each pair once where its exponential serves both."""
+    n, d = v.shape
+    plan = softmax.plan("sums", n, n, d, v.dtype, v.device)
+    block = max(plan.rows, plan.columns)
+    size = block * cdiv(n, block * GROUPS)
+    groups = cdiv(n, size)
+    regimes = softmax.regimes(temperature, tau)
+    partial = torch.empty(2, 2 if True in regimes else 1, groups, n, dtype=torch.float32, device=v.device)
+    for guarded in regimes:
+        if guarded:
+            for rows, columns, sums in ((v, w, partial[0]), (w, v, partial[1])):
+                streaming_sums[(cdiv(n, plan.rows), groups, 1)](
+                    rows, columns, None, None, sums, None, None, None, n, n, size, temperature, tau,
+                    PLAIN_FROM.value, SKIP="self", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned,
+                    **plan.options,
+                )  # fmt: skip
+        else:
+            pair_sums[(groups**2,)](v, w, *partial, n, size, temperature, tau, SKIP="self", **plan.options)
+    return [softmax.Sums(sums, None, PLAIN_FROM.value) for sums in partial]
 
 
 def backward(

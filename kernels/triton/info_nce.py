@@ -61,8 +61,7 @@ def forward(
             u[:n], negatives, skip, temperature, tau, with_mean, own_ids, _plain_from(unit), positive
         )
         losses, shift, inverse_sum, mean = softmax.combine(sums, cosine, temperature, tau)
-    rank = torch.empty(0, dtype=torch.int64, device=u.device) if sums.closer is None else sums.closer.sum(dim=0)
-    return losses, shift, inverse_sum, scale.new_empty(0, d) if mean is None else mean, u, scale, rank
+    return losses, shift, inverse_sum, scale.new_empty(0, d) if mean is None else mean, u, scale, sums.rank
 
 
 def _plain_from(unit: bool) -> float:

@@ -28,8 +28,10 @@ def forward(
     with_weighted: bool,
     row_ids: Tensor | None = None,
     column_ids: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """E_ij = exp((rows_i·columns_j − shift_i)/τ): shift (R,), Σ_j E_ij (R,) and Σ_j E_ij columns_j (R, D) or (0, D).
+    positives: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """E_ij = exp((rows_i·columns_j − shift_i)/τ): shift (R,), Σ_j E_ij (R,) and Σ_j E_ij columns_j (R, D) or (0, D);
+    how many of these columns are closer than the row of positives (R, D), int64 (R,), or (0,).
 
     rows (R, D), columns (C, D): unit rows of one dtype, contiguous. tau: a 0-dim tensor that replaces temperature.
     Pairs of one id are left out.
@@ -37,10 +39,11 @@ def forward(
     """
     temperature = ctypes.c_float(temperature).value  # as the kernels get it
     with torch.cuda.device_of(rows):
-        skip = "self" if skip_diagonal else "none"
-        sums = softmax.streaming_sums(rows, columns, skip, temperature, tau, with_weighted, (row_ids, column_ids))
+        skip, ids = "self" if skip_diagonal else "none", (row_ids, column_ids)
+        positive = None if positives is None else (rows.float() * positives.float()).sum(dim=1)
+        sums = softmax.streaming_sums(rows, columns, skip, temperature, tau, with_weighted, ids, positive=positive)
         _, shift, total, weighted = softmax.combine(sums, None, temperature, tau)
-    return shift, total, shift.new_empty(0, rows.shape[1]) if weighted is None else weighted
+    return shift, total, shift.new_empty(0, rows.shape[1]) if weighted is None else weighted, sums.rank
 
 
 def backward(
@@ -81,16 +84,24 @@ def backward(
 
 
 def among_forward(
-    rows: Tensor, ids: Tensor | None, labels: Tensor | None, temperature: float, tau: Tensor | None, with_cosines: bool
+    rows: Tensor,
+    ids: Tensor | None,
+    labels: Tensor | None,
+    temperature: float,
+    tau: Tensor | None,
+    with_cosines: bool,
+    with_rank: bool = False,
 ) -> tuple[Tensor, ...]:
     """Of rows among themselves: shift and sum (R,) over all others that have not its id, and the sum of the cosines
-    with those of its label, a row with the sum of a class; no cosines are kept."""
-    shift, total, _ = forward(rows, rows, True, temperature, tau, False, ids, ids)
+    with those of its label, a row with the sum of a class; no cosines are kept. How many of these others are closer
+    than the row R / 2 apart."""
+    partners = rows.roll(len(rows) // 2, 0) if with_rank else None
+    shift, total, _, rank = forward(rows, rows, True, temperature, tau, False, ids, ids, partners)
     positive = shift.new_empty(0)
     if labels is not None:
         u = rows.to(torch.float32)
         positive = (u * (class_sums(labels, u, labels) - u)).sum(dim=1)
-    return shift, total, positive, shift.new_empty(0)
+    return shift, total, positive, shift.new_empty(0), rank
 
 
 def among_backward(

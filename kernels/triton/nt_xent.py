@@ -1,9 +1,10 @@
 """NT-Xent on the GPU: one triangle of cosines forward, blocks of rows backward, the matrix never in memory.
 
-For M = 2N views, in operations (a multiplication and an addition are two) and exponentials: forward M²·D and M²/2,
-backward 4·M²·D and M²; float32 products cost three of tf32. With tiles of R x C pairs, u comes M/2C times from L2
-forward and M/R times backward. Memory beyond inputs and outputs: 256·M bytes forward (twice that for τ < 1/64 or in a
-tensor); backward 4·M·D a split, above D = 256 and for float32 also a panel of weights, M x max(D, 2 KiB).
+For M = 2N views, in operations (a multiplication and an addition are two) and exponentials: forward M²·D and M²/2
+(twice that for τ < 1/64 or with ranks), backward 4·M²·D and M²; float32 products cost three of tf32. With tiles of
+R x C pairs, u comes M/2C times from L2 forward and M/R times backward. Memory beyond inputs and outputs: 256·M bytes
+forward (twice that for τ < 1/64 or in a tensor); backward 4·M·D a split, above D = 256 and for float32 also a panel of
+weights, M x max(D, 2 KiB).
 """
 
 from __future__ import annotations
@@ -27,36 +28,47 @@ GROUPS = 64
 SPLITS = 8
 
 
-def forward(z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None) -> tuple[Tensor, ...]:
-    """Losses of the 2N views; shift and inverse_sum (2N,), P_ij = exp((u_i·u_j − shift_i)/τ)·inverse_sum_i; u; scale.
+def forward(
+    z1: Tensor, z2: Tensor, temperature: float, tau: Tensor | None, with_rank: bool = False
+) -> tuple[Tensor, ...]:
+    """Losses of the 2N views; shift and inverse_sum (2N,), P_ij = exp((u_i·u_j − shift_i)/τ)·inverse_sum_i; u; scale;
+    rank.
 
     z1, z2: (N, D) float32, bfloat16 or float16, any strides. tau: a 0-dim tensor that replaces temperature.
-    u: unit rows (2N, D) in the input dtype; scale: their factors (2N,); all but u are float32.
+    u: unit rows (2N, D) in the input dtype; scale: their factors (2N,). rank int64: how many views are closer than the
+    other one of the image, (2N,) or (0,). All others are float32.
     """
-    n, d = z1.shape
-    m = 2 * n
     temperature = ctypes.c_float(temperature).value  # as the kernels get it
     with torch.cuda.device_of(z1):
         u, scale, cosine = normalize_pairs(z1, z2)
-        plan = softmax.plan("sums", m, m, d, z1.dtype, z1.device)
-        block = max(plan.rows, plan.columns)
-        size = block * cdiv(m, block * GROUPS)
-        groups = cdiv(m, size)
-        regimes = softmax.regimes(temperature, tau)
-        partial = torch.empty(2 if True in regimes else 1, groups, m, dtype=torch.float32, device=z1.device)
-        for guarded in regimes:
-            if guarded:
-                streaming_sums[(cdiv(m, plan.rows), groups, 1)](
-                    u, u, None, None, partial, None, None, None, m, m, size, temperature, tau, PLAIN_FROM.value,
-                    SKIP="views", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned, **plan.options,
-                )  # fmt: skip
-            else:
-                kernels.pair_sums[(groups * (groups + 1) // 2,)](
-                    u, u, partial, partial, m, size, temperature, tau, SKIP="views", **plan.options
-                )
-        sums = softmax.Sums(partial, None, PLAIN_FROM.value)
+        if with_rank:
+            sums = softmax.streaming_sums(u, u, "views", temperature, tau, False, positive=cosine.repeat(2))
+        else:
+            sums = _triangle_sums(u, temperature, tau)
         losses, shift, inverse_sum, _ = softmax.combine(sums, cosine, temperature, tau)
-    return losses, shift, inverse_sum, u, scale
+    return losses, shift, inverse_sum, u, scale, sums.rank
+
+
+def _triangle_sums(u: Tensor, temperature: float, tau: Tensor | None) -> softmax.Sums:
+    """Of every view over the negatives, each pair once where its exponential serves both."""
+    m, d = u.shape
+    plan = softmax.plan("sums", m, m, d, u.dtype, u.device)
+    block = max(plan.rows, plan.columns)
+    size = block * cdiv(m, block * GROUPS)
+    groups = cdiv(m, size)
+    regimes = softmax.regimes(temperature, tau)
+    partial = torch.empty(2 if True in regimes else 1, groups, m, dtype=torch.float32, device=u.device)
+    for guarded in regimes:
+        if guarded:
+            streaming_sums[(cdiv(m, plan.rows), groups, 1)](
+                u, u, None, None, partial, None, None, None, m, m, size, temperature, tau, PLAIN_FROM.value,
+                SKIP="views", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned, **plan.options,
+            )  # fmt: skip
+        else:
+            kernels.pair_sums[(groups * (groups + 1) // 2,)](
+                u, u, partial, partial, m, size, temperature, tau, SKIP="views", **plan.options
+            )
+    return softmax.Sums(partial, None, PLAIN_FROM.value)
 
 
 def backward(

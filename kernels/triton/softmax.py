@@ -151,6 +151,11 @@ class Sums(NamedTuple):
     plain_from: float
     closer: Tensor | None = None  # (splits, R) int32, if wanted
 
+    @property
+    def rank(self) -> Tensor:
+        """How many columns are closer, int64 (R,), or (0,) if not wanted."""
+        return self.partial.new_empty(0, dtype=torch.int64) if self.closer is None else self.closer.sum(dim=0)
+
 
 def streaming_sums(
     rows: Tensor,

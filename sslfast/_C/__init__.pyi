@@ -56,6 +56,7 @@ def nt_xent_forward(
     inverse_sum: int,
     unit: Rows,
     scale: int,
+    rank: int,
     kept: Kept,
     /,
 ) -> None: ...
@@ -116,10 +117,12 @@ def negatives_forward(
     skip_diagonal: bool,
     row_ids: int,
     column_ids: int,
+    positives: Rows | None,
     tau: float,
     shift: int,
     sum: int,
     weighted: Rows | None,
+    rank: int,
     /,
 ) -> None: ...
 def negatives_backward(
@@ -147,6 +150,7 @@ def negatives_among_forward(
     shift: int,
     sum: int,
     positive: int,
+    rank: int,
     kept: Kept,
     /,
 ) -> None: ...

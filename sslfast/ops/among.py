@@ -29,16 +29,18 @@ def forward(
     with_cosines: bool,
     group: str | None,
     gather: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    with_rank: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Of every row, over all others: shift, Σ_j exp((c_ij − shift_i)/τ) but of pairs of one id, and, with the places of
-    classes, Σ_p c_ip over the pairs of one place; and the cosines that are kept for the backward pass.
+    classes, Σ_p c_ip over the pairs of one place; the cosines that are kept for the backward pass; how many of these
+    others are closer than the row R / 2 apart, (R,), or (0,) if not wanted.
 
     ids, places: int32, comparable between ranks.
     """
-    *sums, cosines = negatives.among_forward(unit, ids, places, temperature, tau, with_cosines)
+    *sums, cosines, rank = negatives.among_forward(unit, ids, places, temperature, tau, with_cosines, with_rank)
     if group is not None:
-        sums = _add_others(unit, ids, places, *sums, temperature, tau, group, gather)
-    return *sums, cosines
+        *sums, rank = _add_others(unit, ids, places, *sums, rank, temperature, tau, group, gather)
+    return *sums, cosines, rank
 
 
 def backward(
@@ -62,17 +64,20 @@ def backward(
     return du
 
 
-def _from_others(unit, ids, places, shift, total, positive, temperature, tau, group, gather):
+def _from_others(unit, ids, places, shift, total, positive, rank, temperature, tau, group, gather):
     t, exact = temperature if tau is None else tau.double(), shift.dtype
     shift, total, positive = shift.double(), total.double(), positive.to(torch.float64, copy=True)
     ours = [unit, ids] if places is None else [unit, ids, places]
+    partners = unit.roll(unit.shape[0] // 2, 0) if len(rank) else None
+    rank = rank.clone()
     for block, their_ids, *their_places in distributed.other_ranks(ours, distributed.group_named(group), gather):
-        part = negatives.forward(unit, block, False, temperature, tau, False, ids, their_ids)
+        *part, closer = negatives.forward(unit, block, False, temperature, tau, False, ids, their_ids, partners)
         part_shift, part_total = (x.double() for x in part[:2])
+        rank += closer
         shift, total, *_ = distributed.joined(shift, total, part_shift, part_total, t)
         if their_places:
             positive += (unit * class_sums(places, block.to(exact), *their_places)).sum(dim=1)
-    return shift.to(exact), total.to(exact), positive.to(exact)
+    return shift.to(exact), total.to(exact), positive.to(exact), rank
 
 
 def _weighted_from_others(unit, ids, places, factor, shift, pull, temperature, tau, group, gather):
@@ -96,9 +101,9 @@ _labels_of_all = distributed.everywhere(
 )
 _add_others = distributed.everywhere(
     "among_add_others(Tensor unit, Tensor ids, Tensor? places, Tensor shift, Tensor total, Tensor positive,"
-    " float temperature, Tensor? tau, str group, str gather) -> (Tensor, Tensor, Tensor)",
+    " Tensor rank, float temperature, Tensor? tau, str group, str gather) -> (Tensor, Tensor, Tensor, Tensor)",
     _from_others,
-    lambda unit, ids, places, *same, **_: tuple(map(torch.empty_like, same[:3])),
+    lambda unit, ids, places, *same, **_: tuple(map(torch.empty_like, same[:4])),
 )
 _weighted_others = distributed.everywhere(
     "among_weighted_others(Tensor unit, Tensor ids, Tensor? places, Tensor factor, Tensor shift, Tensor? pull,"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import torch
 from torch import Tensor
 
@@ -14,17 +16,48 @@ from sslfast.ops.pair_loss import define_pair_loss
 TEMPERATURE = 0.07
 
 
+@overload
+def clip_loss(
+    image: Tensor,
+    text: Tensor,
+    temperature: float | Tensor | None = ...,
+    *,
+    logit_scale: float | Tensor | None = ...,
+    return_rank: Literal[False] = ...,
+    reduction: Reduction = ...,
+    group: Group = ...,
+    gather: Gather = ...,
+    check_ranks: bool = ...,
+) -> Tensor: ...
+
+
+@overload
+def clip_loss(
+    image: Tensor,
+    text: Tensor,
+    temperature: float | Tensor | None = ...,
+    *,
+    logit_scale: float | Tensor | None = ...,
+    return_rank: Literal[True],
+    reduction: Reduction = ...,
+    group: Group = ...,
+    gather: Gather = ...,
+    check_ranks: bool = ...,
+) -> tuple[Tensor, Tensor]: ...
+
+
 def clip_loss(
     image: Tensor,
     text: Tensor,
     temperature: float | Tensor | None = None,
     *,
     logit_scale: float | Tensor | None = None,
+    return_rank: bool = False,
     reduction: Reduction = "mean",
     group: Group = None,
     gather: Gather = "all",
     check_ranks: bool = True,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """CLIP's symmetric cross entropy of N images and their texts, from raw embeddings; rows are L2-normalised inside.
 
     With v and w the normalised rows it equals
@@ -42,6 +75,9 @@ def clip_loss(
         temperature: a positive number, or a 0-dim tensor on the same device, which may require grad; the value of a
             tensor is not checked, one that is not positive gives NaN. 0.07 if neither it nor logit_scale is given.
         logit_scale: instead of it its inverse, what cosines are multiplied by: CLIP's `logit_scale.exp()`.
+        return_rank: return also how many texts are closer to an image than its own, and images to a text, int64 (2, N):
+            `image_to_text, text_to_image = rank`, and `(rank < 5).float().mean(dim=1)` is the recall among the first
+            five both ways; counted in the same pass, with a group among the rows of all ranks. See `info_nce` for ties.
         reduction: "mean" over the 2N losses, "sum", or "none": (2N,), those of the images first.
         group: process group whose images and texts are negatives too, "world" for the default one; None for this
             process alone. Every rank returns the losses of its own N pairs; see `nt_xent` for the contract.
@@ -50,9 +86,9 @@ def clip_loss(
             that differ raise instead of waiting for each other; False, once they have agreed, saves its time.
 
     Returns:
-        float32 (float64 for float64 inputs): 0-dim, or (2N,) with reduction="none". Differentiable with respect to
-        image, text and temperature or logit_scale; beyond the first derivative by the formula, at its memory, and not
-        with a group.
+        float32 (float64 for float64 inputs): 0-dim, or (2N,) with reduction="none"; with return_rank (loss, rank).
+        Differentiable with respect to image, text and temperature or logit_scale; beyond the first derivative by the
+        formula, at its memory, and not with a group.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype or device, is empty, the temperature or the
@@ -65,7 +101,8 @@ def clip_loss(
     image, text = promoted(image, text)
     check_embeddings("clip_loss", image=image, text=text)
     number, tau = _temperature(temperature, logit_scale, image.device)
-    return _clip_loss(image, text, number, tau, reduction, group, gather, check_ranks)
+    result = _clip_loss(image, text, number, tau, return_rank, reduction, group, gather, check_ranks)
+    return (result[0], result[1].unflatten(0, (2, -1))) if isinstance(result, tuple) else result
 
 
 def _temperature(temperature, logit_scale, device: torch.device) -> tuple[float, Tensor | None]:

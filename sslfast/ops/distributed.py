@@ -61,19 +61,25 @@ def _add_negatives(
     shift: Tensor,
     inverse_sum: Tensor,
     mean: Tensor,
+    rank: Tensor,
+    positives: Tensor | None,
     temperature: float,
     tau: Tensor | None,
     group: str,
     gather: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Losses, shift, inverse_sum and mean of the rows, once the columns of all other ranks are negatives too."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Losses, shift, inverse_sum, mean and rank of the rows, once the columns of all other ranks are negatives too.
+
+    positives: the rows' own, (R, D), for the rank; without them that is (0,).
+    """
     t = temperature if tau is None else tau.double()
     loss, top, total, weighted = losses.double(), shift.double(), 1 / inverse_sum.double(), mean
     weighted = weighted * total[: len(mean), None]
-    temperatures = [] if tau is None else [tau.detach().reshape(1)]
+    temperatures, rank = [] if tau is None else [tau.detach().reshape(1)], rank.clone()
     for block, *theirs in other_ranks([columns, *temperatures], group_named(group), gather):
-        part = negatives.forward(rows, block, False, temperature, tau, len(mean) > 0)
+        *part, closer = negatives.forward(rows, block, False, temperature, tau, len(mean) > 0, None, None, positives)
         part_shift, part_sum, part_weighted = (x.double() for x in part)
+        rank += closer
         ratio = torch.log(part_sum / total) + (part_shift - top) / t
         loss = loss + torch.logaddexp(ratio, torch.zeros_like(ratio))
         top, total, keep, join = joined(top, total, part_shift, part_sum, t)
@@ -82,7 +88,8 @@ def _add_negatives(
             top, loss = top + nothing, loss + nothing
         weighted = weighted * keep[: len(mean), None] + part_weighted * join[: len(mean), None]
     mean = weighted / total[: len(mean), None]
-    return loss.to(losses.dtype), top.to(shift.dtype), (1 / total).to(inverse_sum.dtype), mean.to(losses.dtype)
+    found = loss.to(losses.dtype), top.to(shift.dtype), (1 / total).to(inverse_sum.dtype), mean.to(losses.dtype)
+    return *found, rank
 
 
 def joined(
@@ -195,9 +202,10 @@ def everywhere(schema: str, function: Callable, fake: Callable) -> Callable:
 
 add_negatives = everywhere(
     "add_negatives(Tensor rows, Tensor columns, Tensor losses, Tensor shift, Tensor inverse_sum, Tensor mean,"
-    " float temperature, Tensor? tau, str group, str gather) -> (Tensor, Tensor, Tensor, Tensor)",
+    " Tensor rank, Tensor? positives, float temperature, Tensor? tau, str group, str gather)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _add_negatives,
-    lambda rows, columns, *same, **_: tuple(map(torch.empty_like, same[:4])),
+    lambda rows, columns, *same, **_: tuple(map(torch.empty_like, same[:5])),
 )
 weighted_negatives = everywhere(
     "weighted_negatives(Tensor rows, Tensor columns, Tensor[] row, Tensor[] column, float temperature, Tensor? tau,"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sslfast import _C
-from sslfast.kernels import reference
+from sslfast.kernels import reference_ema
 from sslfast.kernels.cpu import ema as cpu
 from sslfast.kernels.pair_table import pair_table
 from sslfast.ops.checks import FLOATS, as_int, as_number, check_dense
@@ -204,12 +204,12 @@ def _over_table(kernel: Callable) -> Callable:
     return run
 
 
-@functools.wraps(reference.ema_update_)
+@functools.wraps(reference_ema.ema_update_)
 def _reference(targets, sources, momentum, momentum_at, step, step_at):
     _check_tensors(targets, sources)
     _check_apart(targets, sources)
     with _dense_pairs(targets, sources) as pairs:
-        reference.ema_update_(
+        reference_ema.ema_update_(
             *pairs, momentum if momentum_at is None else momentum_at, step if step_at is None else step_at
         )
     _count_change(targets)

@@ -112,8 +112,9 @@ def info_nce(
             that come twice. Not with a queue or a group.
         normalize: False takes rows as they are: dot products in place of cosines, of any size. Not with a group.
         return_rank: return also how many negatives are closer than the positive, int64 (N,): 0 is a hit at the first
-            place, below 5 one among the first five; counted in the same pass. On the CPU equal candidates are not
-            closer; on CUDA they may seem so by rounding. Not with a group.
+            place, below 5 one among the first five, so that `(rank == 0).float().mean()` is the contrastive accuracy;
+            counted in the same pass, with a group among the candidates of all ranks. On the CPU equal candidates are
+            not closer; on CUDA they may seem so by rounding. Nothing is closer than NaN.
         reduction: "mean" over the N queries, "sum", or "none": (N,).
         group: without a queue, the process group whose candidates are negatives too, "world" for the default one; None
             for this process alone. See `nt_xent` for the contract. Not with a queue, which holds the keys of all
@@ -145,7 +146,7 @@ def info_nce(
     check_flag("info_nce", "normalize", normalize)
     check_flag("info_nce", "return_rank", return_rank)
     group = distributed.find_group("info_nce", group, gather)
-    _check_together(queue, group, targets=targets, ids=ids, normalize=normalize, return_rank=return_rank)
+    _check_together(queue, group, targets=targets, ids=ids, normalize=normalize)
     if targets is not None:
         targets = check_labels("info_nce", "targets", targets, query)
     if ids is not None:
@@ -166,7 +167,7 @@ def info_nce(
     return (loss, rank) if return_rank else loss
 
 
-def _check_together(queue, group, *, targets, ids, normalize, return_rank):
+def _check_together(queue, group, *, targets, ids, normalize):
     if queue is not None:
         for name, given, why in (
             ("group", group, "which already holds the keys of every rank"),
@@ -176,7 +177,7 @@ def _check_together(queue, group, *, targets, ids, normalize, return_rank):
             if given is not None:
                 raise ValueError(f"info_nce: {name} must be None with a queue, {why}")
     if group is not None:
-        for name, given in (("ids", ids is not None), ("normalize=False", not normalize), ("return_rank", return_rank)):
+        for name, given in (("ids", ids is not None), ("normalize=False", not normalize)):
             if given:
                 raise ValueError(f"info_nce: group must be None with {name}, which is served in one process")
 
@@ -189,8 +190,9 @@ def _value(
     losses, shift, inverse_sum, mean, u, scale, cosines, rank = outputs
     if group is not None:
         n = losses.shape[0]
-        losses, shift, inverse_sum, mean = distributed.add_negatives(
-            u[:n], u[n:], losses, shift, inverse_sum, mean, temperature, tau, group, gather
+        positives = (u[n : 2 * n] if targets is None else u[n:][targets]) if with_rank else None
+        losses, shift, inverse_sum, mean, rank = distributed.add_negatives(
+            u[:n], u[n:], losses, shift, inverse_sum, mean, rank, positives, temperature, tau, group, gather
         )
     return reference.reduced(losses, reduction), rank, losses, shift, inverse_sum, mean, u, scale, cosines
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 from torch import Tensor
 
 from sslfast.kernels import reference
@@ -12,6 +14,38 @@ from sslfast.ops.nt_xent_views import views_loss
 from sslfast.ops.pair_loss import define_pair_loss
 
 
+@overload
+def nt_xent(
+    z1: Tensor,
+    z2: Tensor,
+    temperature: float | Tensor = ...,
+    *,
+    ids: Tensor | None = ...,
+    decoupled: bool = ...,
+    return_rank: Literal[False] = ...,
+    reduction: Reduction = ...,
+    group: Group = ...,
+    gather: Gather = ...,
+    check_ranks: bool = ...,
+) -> Tensor: ...
+
+
+@overload
+def nt_xent(
+    z1: Tensor,
+    z2: Tensor,
+    temperature: float | Tensor = ...,
+    *,
+    ids: Tensor | None = ...,
+    decoupled: bool = ...,
+    return_rank: Literal[True],
+    reduction: Reduction = ...,
+    group: Group = ...,
+    gather: Gather = ...,
+    check_ranks: bool = ...,
+) -> tuple[Tensor, Tensor]: ...
+
+
 def nt_xent(
     z1: Tensor,
     z2: Tensor,
@@ -19,11 +53,12 @@ def nt_xent(
     *,
     ids: Tensor | None = None,
     decoupled: bool = False,
+    return_rank: bool = False,
     reduction: Reduction = "mean",
     group: Group = None,
     gather: Gather = "all",
     check_ranks: bool = True,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """NT-Xent of two views of N images, from raw projections; rows are L2-normalised inside.
 
     Over the 2N views, with s = cosine/temperature and i' the other view of i's image, it equals
@@ -43,6 +78,10 @@ def nt_xent(
         ids: (N,) integers of any value, one an image: images of one id are no negatives of each other, as duplicates in
             the batch, or images known to show the same, should not be. None: all images differ.
         decoupled: leave the positive out of the sum of exponentials, as decoupled contrastive learning does.
+        return_rank: return also how many of the other views but its partner are closer to a view than that, int64
+            (2N,): 0 is a hit at the first place, so that `(rank == 0).float().mean()` is the contrastive accuracy;
+            counted in the same pass, with a group among the views of all ranks. Images of one id do not count. See
+            `info_nce` for ties.
         reduction: "mean" over the 2N views, "sum", or "none": (2N,), views in the order z1 then z2.
         group: process group whose views are negatives too, "world" for the default one (if there is one); None for
             this process alone. Every rank returns the losses of its own 2N views. With reduction="mean" and DDP's
@@ -53,8 +92,9 @@ def nt_xent(
             that differ raise instead of waiting for each other; False, once they have agreed, saves its time.
 
     Returns:
-        float32 (float64 for float64 inputs): 0-dim, or (2N,) with reduction="none". Differentiable with respect
-        to z1, z2 and temperature; beyond the first derivative by the formula, at its memory, and not with a group.
+        float32 (float64 for float64 inputs): 0-dim, or (2N,) with reduction="none"; with return_rank (loss, rank).
+        Differentiable with respect to z1, z2 and temperature; beyond the first derivative by the formula, at its
+        memory, and not with a group.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape, dtype or device, is empty, or the temperature is
@@ -66,10 +106,10 @@ def nt_xent(
     z1, z2 = promoted(z1, z2)
     check_embeddings("nt_xent", z1=z1, z2=z2)
     if ids is not None or decoupled is not False:
-        options = ids, decoupled, reduction, group, gather, check_ranks
+        options = ids, decoupled, return_rank, reduction, group, gather, check_ranks
         return views_loss("nt_xent", z1, z2, temperature, *options)
     number, tau = check_temperature("nt_xent", temperature, z1.device)
-    return _nt_xent(z1, z2, number, tau, reduction, group, gather, check_ranks)
+    return _nt_xent(z1, z2, number, tau, return_rank, reduction, group, gather, check_ranks)
 
 
 def _every_view(u, *own):

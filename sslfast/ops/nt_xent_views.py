@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -75,7 +77,8 @@ def nt_xent_views(
     check_dense("nt_xent_views", "z", z, " (V, N, D)")
     if z.dim() != 3 or z.shape[0] < 2:
         raise ValueError(f"nt_xent_views: z must be (V, N, D) with at least two views V, got shape {tuple(z.shape)}")
-    return views_loss("nt_xent_views", z, None, temperature, ids, decoupled, reduction, group, gather, check_ranks)
+    options = ids, decoupled, False, reduction, group, gather, check_ranks
+    return cast(Tensor, views_loss("nt_xent_views", z, None, temperature, *options))
 
 
 def views_loss(
@@ -85,16 +88,19 @@ def views_loss(
     temperature: float | Tensor,
     ids: Tensor | None,
     decoupled: bool,
+    return_rank: bool,
     reduction: Reduction,
     group: Group,
     gather: Gather,
     check_ranks: bool,
-) -> Tensor:
-    """The same in the name of another op, whose losses these are: of z (V, N, D), or of two views (N, D) each."""
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The same in the name of another op, whose losses these are: of z (V, N, D), or of two views (N, D) each; with
+    return_rank (loss, rank) of two views."""
     if second is None:
         check_embeddings(op, z=z[0])
     ids = None if ids is None else check_labels(op, "ids", ids, z[0] if second is None else z)
     check_flag(op, "decoupled", decoupled)
+    check_flag(op, "return_rank", return_rank)
     number, tau = check_temperature(op, temperature, z.device)
     check_reduction(op, reduction)
     group = distributed.find_group(op, group, gather)
@@ -103,14 +109,16 @@ def views_loss(
         agreement.check_ranks_agree(op, group, z, gather=gather, reduction=reduction, **numbers)
     with_cosines = may_be_differentiated(z, second, tau)
     name = distributed.name_of(group)
-    return _nt_xent_views(z, second, tau, ids, number, decoupled, with_cosines, reduction, name, gather)
+    choice = decoupled, return_rank, with_cosines, reduction
+    loss, rank = _nt_xent_views(z, second, tau, ids, number, *choice, name, gather)
+    return (loss, rank) if return_rank else loss
 
 
 def _together(z: Tensor, second: Tensor | None) -> Tensor:
     return z if second is None else torch.stack([z, second])
 
 
-def _value(z, second, tau, ids, temperature, decoupled, with_cosines, reduction, group, gather):
+def _value(z, second, tau, ids, temperature, decoupled, with_rank, with_cosines, reduction, group, gather):
     z, exact = _together(z, second), torch.promote_types(z.dtype, torch.float32)
     views, n, _ = z.shape
     u, scale = reference.normalize(z.to(exact).flatten(0, 1))
@@ -120,7 +128,8 @@ def _value(z, second, tau, ids, temperature, decoupled, with_cosines, reduction,
     else:
         places = class_places(ids, among.ordered_labels(ids, group))
     places = places.repeat(views)
-    shift, total, _, cosines = among.forward(unit, places, None, temperature, tau, with_cosines, group, gather)
+    found = among.forward(unit, places, None, temperature, tau, with_cosines, group, gather, with_rank)
+    shift, total, _, cosines, rank = found
 
     t = temperature if tau is None else torch.where(tau > 0, tau, float("nan")).double()
     above, sums = shift.double().view(views, n), total.double().view(views, n)
@@ -134,7 +143,8 @@ def _value(z, second, tau, ids, temperature, decoupled, with_cosines, reduction,
     factor = torch.where(sums == 0, 0, pull.mean(dim=0) / sums).flatten()
     losses = losses.mean(dim=0).to(exact)
     losses = losses if second is None else losses.flatten()
-    return reference.reduced(losses, reduction), unit, scale, shift, factor.to(exact), pull.to(exact), places, cosines
+    kept = unit, scale, shift, factor.to(exact), pull.to(exact), places, cosines
+    return reference.reduced(losses, reduction), rank, *kept
 
 
 def _pairs(x: Tensor, dtype: torch.dtype):
@@ -144,8 +154,8 @@ def _pairs(x: Tensor, dtype: torch.dtype):
 
 
 def _gradient(
-    wanted, grad, z, second, tau, ids, temperature, decoupled, with_cosines, reduction, group, gather,
-    unit, scale, shift, factor, pull, places, cosines,
+    wanted, grad, z, second, tau, ids, temperature, decoupled, with_rank, with_cosines, reduction, group, gather,
+    rank, unit, scale, shift, factor, pull, places, cosines,
 ):  # fmt: skip
     """dL/du_i = (Σ_j (P_ij g_i + P_ji g_j) u_j − Σ_p (pull_ip g_i + pull_pi g_p) u_p/(V − 1))/τ over all negatives j
     and positives p, Σ_j P_ij being the mean of pull_ip."""
@@ -168,7 +178,7 @@ def _gradient(
     return *((dz, None) if second is None else dz.unbind()), dtau
 
 
-def _formula(z, second, tau, ids, temperature, decoupled, with_cosines, reduction, group, gather):
+def _formula(z, second, tau, ids, temperature, decoupled, with_rank, with_cosines, reduction, group, gather):
     distributed.check_alone("nt_xent_views", group)
     exact = torch.promote_types(z.dtype, torch.float32)
     t, z = temperature if tau is None else tau, _together(z, second).to(exact)
@@ -178,9 +188,10 @@ def _formula(z, second, tau, ids, temperature, decoupled, with_cosines, reductio
 
 _nt_xent_views = differentiable(
     "nt_xent_views(Tensor z, Tensor? second, Tensor? tau, Tensor? ids, float temperature, bool decoupled,"
-    " bool with_cosines, str reduction, str? group, str gather) -> Tensor",
+    " bool with_rank, bool with_cosines, str reduction, str? group, str gather) -> (Tensor, Tensor)",
     value=_value,
     gradient=_gradient,
     formula=_formula,
     leaves=3,
+    constants=1,
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 from sslfast.kernels import reference
 from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
-from sslfast.ops.checks import check_reduction
+from sslfast.ops.checks import check_flag, check_reduction
 from sslfast.ops.registry import HAS_CPU_KERNELS, define_op, lazily
 
 
@@ -25,9 +25,10 @@ def define_pair_loss(
     backward: Callable,
     cpu: ModuleType,
     meetings: Callable[..., Iterable[tuple]],
-) -> Callable[..., Tensor]:
+) -> Callable[..., Tensor | tuple[Tensor, Tensor]]:
     """Register the ops of a loss of pairs and return what calls it, with arguments that have been checked but for
-    reduction and group: (first, second, temperature, tau, reduction, group, gather, check_ranks).
+    reduction, return_rank and group: (first, second, temperature, tau, return_rank, reduction, group, gather,
+    check_ranks); with return_rank that is (loss, rank of the 2N rows).
 
     Args:
         name: of the loss, and of its module among the Triton kernels.
@@ -38,20 +39,21 @@ def define_pair_loss(
             those of other ranks; all rows once, in their order.
     """
 
-    def value(x, y, tau, temperature, with_cosines, reduction, group, gather):
-        losses, shift, inverse_sum, u, scale, cosines = forward_op(x, y, temperature, tau, with_cosines)
+    def value(x, y, tau, temperature, with_rank, with_cosines, reduction, group, gather):
+        outputs = forward_op(x, y, temperature, tau, with_cosines, with_rank)
+        losses, shift, inverse_sum, u, scale, cosines, rank = outputs
         if group is not None:
-            no_mean = u.new_empty(0, u.shape[1])
-            parts = [
-                distributed.add_negatives(rows, columns, *own, no_mean, temperature, tau, group, gather)[:3]
-                for rows, columns, own, _ in meetings(u, losses, shift, inverse_sum)
-            ]
-            losses, shift, inverse_sum = map(torch.cat, zip(*parts))
-        return reference.reduced(losses, reduction), losses, shift, inverse_sum, u, scale, cosines
+            no_mean, no_rank, ranked = u.new_empty(0, u.shape[1]), (rank, None), (rank, u.roll(x.shape[0], 0))
+            parts = []
+            for rows, columns, own, _ in meetings(u, losses, shift, inverse_sum, *(ranked if with_rank else ())):
+                found = *own[:3], no_mean, *(own[3:] or no_rank)
+                parts.append(distributed.add_negatives(rows, columns, *found, temperature, tau, group, gather))
+            losses, shift, inverse_sum, _, rank = map(torch.cat, zip(*parts))
+        return reference.reduced(losses, reduction), rank, losses, shift, inverse_sum, u, scale, cosines
 
     def gradient(
-        wanted, grad, x, y, tau, temperature, with_cosines, reduction, group, gather,
-        losses, shift, inverse_sum, u, scale, cosines,
+        wanted, grad, x, y, tau, temperature, with_rank, with_cosines, reduction, group, gather,
+        rank, losses, shift, inverse_sum, u, scale, cosines,
     ):  # fmt: skip
         grad = (grad / u.shape[0] if reduction == "mean" else grad).expand(u.shape[0])
         dz, dtau = backward_op(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau)
@@ -64,29 +66,30 @@ def define_pair_loss(
             dtau = dtau + sum(along for _, along in parts) / 2  # a pair counts from both sides
         return *dz.chunk(2), None if tau is None else dtau.to(tau.dtype)
 
-    def formula(x, y, tau, temperature, with_cosines, reduction, group, gather):
+    def formula(x, y, tau, temperature, with_rank, with_cosines, reduction, group, gather):
         distributed.check_alone(name, group)
         exact = torch.promote_types(x.dtype, torch.float32)
         losses, *_ = forward(x.to(exact), y.to(exact), temperature if tau is None else tau)
         return reference.reduced(losses, reduction)
 
-    def reference_forward(x, y, temperature, tau, with_cosines):
+    def reference_forward(x, y, temperature, tau, with_cosines, with_rank=False):
         exact = torch.promote_types(x.dtype, torch.float32)
-        *outputs, u, scale = forward(x.to(exact), y.to(exact), temperature if tau is None else tau)
-        return *outputs, u.to(x.dtype), scale, scale.new_empty(0, dtype=torch.float32)
+        *outputs, u, scale, rank = forward(x.to(exact), y.to(exact), temperature if tau is None else tau, with_rank)
+        return *outputs, u.to(x.dtype), scale, scale.new_empty(0, dtype=torch.float32), rank
 
     def reference_backward(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau):
         temperature = temperature if tau is None else tau
         dz, dtau = backward(grad, u.to(scale.dtype), scale, losses, shift, inverse_sum, temperature)
         return dz.to(u.dtype), dtau.to(scale.dtype)
 
-    def fake_forward(x, y, temperature, tau, with_cosines):
+    def fake_forward(x, y, temperature, tau, with_cosines, with_rank=False):
         n, d = x.shape
         losses, shift, inverse_sum, scale = (
             x.new_empty(2 * n, dtype=torch.promote_types(x.dtype, torch.float32)) for _ in range(4)
         )
         cosines = x.new_empty(cpu.cosines(x, with_cosines and HAS_CPU_KERNELS), dtype=torch.float32)
-        return losses, shift, inverse_sum, x.new_empty(2 * n, d), scale, cosines
+        rank = x.new_empty(2 * n if with_rank else 0, dtype=torch.int64)
+        return losses, shift, inverse_sum, x.new_empty(2 * n, d), scale, cosines, rank
 
     def fake_backward(grad, u, scale, *_):
         return torch.empty_like(u), scale.new_empty(())
@@ -96,8 +99,9 @@ def define_pair_loss(
     )
 
     @functools.wraps(triton_forward)
-    def cuda_forward(x, y, temperature, tau, with_cosines):
-        return *triton_forward(x, y, temperature, tau), x.new_empty(0, dtype=torch.float32)
+    def cuda_forward(x, y, temperature, tau, with_cosines, with_rank=False):
+        *outputs, rank = triton_forward(x, y, temperature, tau, with_rank)
+        return *outputs, x.new_empty(0, dtype=torch.float32), rank
 
     @functools.wraps(triton_backward)
     def cuda_backward(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau):
@@ -105,8 +109,9 @@ def define_pair_loss(
 
     # `cosines` are those that a CPU kernel keeps for the backward pass, as far as they fit its workspace.
     forward_op = define_op(
-        f"{name}_forward(Tensor {first}, Tensor {second}, float temperature, Tensor? tau, bool with_cosines)"
-        " -> (Tensor losses, Tensor shift, Tensor inverse_sum, Tensor u, Tensor scale, Tensor cosines)",
+        f"{name}_forward(Tensor {first}, Tensor {second}, float temperature, Tensor? tau, bool with_cosines,"
+        " bool with_rank=False)"
+        " -> (Tensor losses, Tensor shift, Tensor inverse_sum, Tensor u, Tensor scale, Tensor cosines, Tensor rank)",
         fake=fake_forward,
         reference=reference_forward,
         cpu=cpu.forward,
@@ -124,15 +129,17 @@ def define_pair_loss(
         | dict.fromkeys(("grad", "scale", "losses", "shift", "inverse_sum"), "M: exact u"),
     )
     whole = differentiable(
-        f"{name}(Tensor {first}, Tensor {second}, Tensor? tau, float temperature, bool with_cosines, str reduction,"
-        " str? group, str gather) -> Tensor",
+        f"{name}(Tensor {first}, Tensor {second}, Tensor? tau, float temperature, bool with_rank, bool with_cosines,"
+        " str reduction, str? group, str gather) -> (Tensor, Tensor)",
         value=value,
         gradient=gradient,
         formula=formula,
         leaves=3,
+        constants=1,
     )
 
-    def call(x, y, temperature, tau, reduction, group, gather, check_ranks):
+    def call(x, y, temperature, tau, return_rank, reduction, group, gather, check_ranks):
+        check_flag(name, "return_rank", return_rank)
         check_reduction(name, reduction)
         group = distributed.find_group(name, group, gather)
         if group is not None and check_ranks:
@@ -140,6 +147,8 @@ def define_pair_loss(
                 name, group, x, temperature=temperature if tau is None else tau, gather=gather, reduction=reduction
             )
         with_cosines = may_be_differentiated(x, y, tau)
-        return whole(x, y, tau, temperature, with_cosines, reduction, distributed.name_of(group), gather)
+        group = distributed.name_of(group)
+        loss, rank = whole(x, y, tau, temperature, return_rank, with_cosines, reduction, group, gather)
+        return (loss, rank) if return_rank else loss
 
     return call

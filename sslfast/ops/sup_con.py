@@ -82,7 +82,8 @@ def _value(z, tau, labels, temperature, with_cosines, reduction, group, gather):
     # A positive that is alone joins the softmax at the end, so that a tiny loss is exact; several are summed with it.
     ids = pair_ids(labels, ordered, among.first_row(labels.shape[0], group))
     places = class_places(labels, ordered)
-    shift, total, positive, cosines = among.forward(unit, ids, places, temperature, tau, with_cosines, group, gather)
+    sums = among.forward(unit, ids, places, temperature, tau, with_cosines, group, gather)
+    shift, total, positive, cosines, _ = sums
 
     t = temperature if tau is None else tau.double()
     shift, total = shift.double(), total.double()

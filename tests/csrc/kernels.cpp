@@ -105,7 +105,7 @@ int main(int count, char** words) {
         const cpu::Kept known{room.data(), 4};
         for (const bool across : {false, true}) {
             cpu::nt_xent_forward(matrix(first), matrix(second), n, across, tau, each.data(), shift.data(),
-                                 inverse_sum.data(), matrix(unit), lengths.data(), known);
+                                 inverse_sum.data(), matrix(unit), lengths.data(), nullptr, known);
             cpu::nt_xent_backward(grad.data(), matrix(unit), lengths.data(), each.data(), shift.data(),
                                   inverse_sum.data(), known, n, across, tau, matrix(d));
             write(out, each), write(out, d);

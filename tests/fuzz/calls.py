@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -97,10 +98,16 @@ def calls(draw: random.Random) -> dict[str, Call]:
         ops.ema_update_([target], [source], momentum, step=step)
         return target
 
+    def ranked(op, z1, z2, **options):
+        loss, rank = op(z1, z2, return_rank=True, **options)
+        return loss, (rank >= 0) & (rank <= 2 * rank.shape[-1])  # of candidates as close but for rounding either counts
+
     labels = torch.tensor([draw.randrange(3) for _ in range(n)])
     temper = {"temperature": 0.2}
     return faces(draw, z1, z2, tokens, order) | {
         "nt_xent": (ops.nt_xent, [z1, z2], temper | {"reduction": "sum"}),
+        "nt_xent, ranks": (functools.partial(ranked, ops.nt_xent), [z1, z2], temper | {"ids": labels}),
+        "clip_loss, ranks": (functools.partial(ranked, ops.clip_loss), [z1, z2], temper),
         "nt_xent, ids": (
             lambda z1, z2, ids, **numbers: ops.nt_xent(z1, z2, ids=ids, **numbers), [z1, z2, labels],
             temper | {"decoupled": True},

@@ -6,7 +6,7 @@ import itertools
 
 import torch
 
-from sslfast.kernels import reference
+from sslfast.kernels import reference_ema
 
 HALVES = [torch.bfloat16, torch.float16]
 HALVES_AND_SINGLE = [torch.float32, *HALVES]
@@ -29,5 +29,5 @@ def bits(x: torch.Tensor) -> torch.Tensor:
 
 def exact_update(targets, sources, momentum):
     results = [target.double().contiguous() for target in targets]
-    reference.ema_update_(results, [source.double().contiguous() for source in sources], momentum, 0)
+    reference_ema.ema_update_(results, [source.double().contiguous() for source in sources], momentum, 0)
     return results

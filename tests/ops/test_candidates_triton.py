@@ -1,5 +1,5 @@
-"""The Triton kernels of info_nce with candidates, targets, ids, dot products and ranks: on a GPU, and on the CPU under
-Triton's interpreter in a process of its own."""
+"""The Triton kernels of info_nce with candidates, targets, ids and dot products, and the ranks of all losses: on a GPU,
+and on the CPU under Triton's interpreter in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ import pytest
 import torch
 from numerics import assert_as_accurate
 
-from sslfast.kernels import reference
+from sslfast.kernels import reference, reference_image_text
 
 pytest.importorskip("triton")
 
 from triton_compile import recorded_launches
-from triton_kernels import DEVICE, DTYPES, assert_fit, compiles, planned_for, run_interpreted, runs, shrink_tiles
+from triton_kernels import (
+    DEVICE,
+    DTYPES,
+    WIDTHS_ON_CHIPS,
+    assert_fit,
+    compiles,
+    planned_for,
+    run_interpreted,
+    runs,
+    shrink_tiles,
+)
 
-from sslfast.kernels.triton import info_nce, softmax
+from sslfast.kernels.triton import clip_loss, info_nce, negatives, nt_xent, softmax
 
 
 @pytest.fixture
@@ -74,6 +84,74 @@ def test_a_target_that_is_no_candidate_gives_nan(small_tiles):
     targets = torch.tensor([0, 6, -1, 5], device=DEVICE)
     losses, *_ = info_nce.forward(query, key, None, 0.2, None, True, targets)
     assert losses.isnan().tolist() == [False, True, True, False]
+
+
+def unit_rows(n: int, d: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
+    """As the kernels see them, of a length that is rounded once."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(n, d, generator=generator, dtype=torch.float32)
+    return reference.normalize(rows)[0].to(DEVICE, dtype)
+
+
+@runs
+@pytest.mark.parametrize(
+    ("n", "d", "temperature", "dtype"),
+    [(1, 3, 0.25, torch.float32), (40, 20, 0.01, torch.float16), (33, 70, 0.25, torch.bfloat16)],
+)
+def test_ranks_of_pairs(n, d, temperature, dtype, small_tiles):
+    """Of nt_xent and clip_loss, from a pass other than that without ranks."""
+    z1, z2 = unit_rows(n, d, dtype, 0), unit_rows(n, d, dtype, 1)
+    for forward, formula in (
+        (nt_xent.forward, reference.nt_xent_forward),
+        (clip_loss.forward, reference_image_text.clip_loss_forward),
+    ):
+        losses, *_, u, _, rank = forward(z1, z2, 0.0, torch.tensor(temperature, device=DEVICE), True)
+        exact, *_, exactly = formula(*u.double().chunk(2), temperature, True)
+        torch.testing.assert_close(losses.double(), exact, rtol=1e-3, atol=1e-3)
+        assert rank.dtype == torch.int64
+        assert (rank != exactly).sum() <= n // 20  # those of two candidates that are as close but for rounding
+        assert n == 1 or rank.any()
+
+
+@runs
+def test_ranks_over_negatives(small_tiles):
+    """Of pieces, as several processes have them, and of rows among themselves, of which some have one id."""
+    rows, columns, positives = (unit_rows(n, 30, torch.float32, seed) for seed, n in enumerate((44, 70, 44)))
+    ids = [torch.arange(n, dtype=torch.int32, device=DEVICE) // 3 for n in (44, 70)]
+    own = torch.arange(44, dtype=torch.int32, device=DEVICE) % 22 // 2
+    x, y, exact_positives, partners = (z.double() for z in (rows, columns, positives, rows.roll(22, 0)))
+    for (*_, rank), (*_, exact) in (
+        (
+            negatives.forward(rows, columns, False, 0.2, None, False, *ids, positives),
+            reference.negatives_forward(x, y, False, 0.2, False, *ids, exact_positives),
+        ),
+        (
+            negatives.among_forward(rows, own, None, 0.2, None, False, True),
+            reference.negatives_forward(x, x, True, 0.2, False, own, own, partners),
+        ),
+    ):
+        assert (rank != exact).sum() <= 2
+        assert rank.any()
+
+
+def ranked_launches(monkeypatch, forward, capability, d, dtype):
+    z = torch.empty(4096, d, dtype=dtype)
+    with planned_for(monkeypatch, capability):
+        return recorded_launches(monkeypatch, forward, z, z, 0.0, torch.tensor(0.2), True)[0]
+
+
+@compiles
+@pytest.mark.slow
+def test_ranks_compile_without_spills(monkeypatch):
+    assert_fit(ranked_launches(monkeypatch, nt_xent.forward, 90, 256, torch.bfloat16), 90)
+
+
+@compiles
+@pytest.mark.long
+@pytest.mark.parametrize("forward", [nt_xent.forward, clip_loss.forward], ids=["nt_xent", "clip_loss"])
+@pytest.mark.parametrize(("d", "dtype", "capability"), WIDTHS_ON_CHIPS)
+def test_ranks_of_every_width_compile_without_spills(d, dtype, capability, forward, monkeypatch):
+    assert_fit(ranked_launches(monkeypatch, forward, capability, d, dtype), capability)
 
 
 @compiles

@@ -191,8 +191,8 @@ def test_opcheck(device):
     forward, backward = torch.ops.sslfast.clip_loss_forward.default, torch.ops.sslfast.clip_loss_backward.default
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         inputs = embeddings(7, 5, device, dtype)
-        losses, shift, inverse_sum, u, scale, cosines = forward(*inputs, 0.5, None, True)
-        torch.library.opcheck(forward, (*inputs, 0.5, None, True))
+        losses, shift, inverse_sum, u, scale, cosines, _ = forward(*inputs, 0.5, None, True)
+        torch.library.opcheck(forward, (*inputs, 0.5, None, True, True))
         saved = (torch.rand_like(losses), u, scale, losses, shift, inverse_sum, cosines)
         torch.library.opcheck(backward, (*saved, 0.5, None))
     torch.library.opcheck(forward, (*embeddings(100, 200, device), 0.5, None, True))

@@ -43,7 +43,7 @@ def embeddings(n, d, dtype=torch.float32, noise=1.0, seed=0):
 def run(image, text, temperature, grad=None):
     """Everything the kernels return, by name; a tensor as temperature takes its own path."""
     number, tau = (0.0, temperature) if isinstance(temperature, torch.Tensor) else (temperature, None)
-    losses, shift, inverse_sum, u, scale = kernels.forward(image, text, number, tau)
+    losses, shift, inverse_sum, u, scale, _ = kernels.forward(image, text, number, tau)
     grad = torch.full_like(losses, 1 / len(losses)) if grad is None else grad
     dz, dtau = kernels.backward(grad, u, scale, losses, shift, inverse_sum, number, tau)
     return {"loss": losses, "dz": dz} | ({} if tau is None else {"dtau": dtau})
@@ -51,7 +51,7 @@ def run(image, text, temperature, grad=None):
 
 def run_reference(image, text, temperature, grad, dtype):
     outputs = reference.clip_loss_forward(image.to(dtype), text.to(dtype), temperature)
-    losses, shift, inverse_sum, u, scale = outputs
+    losses, shift, inverse_sum, u, scale, _ = outputs
     dz, dtau = reference.clip_loss_backward(grad.to(dtype), u, scale, losses, shift, inverse_sum, temperature)
     return {"loss": losses, "dz": dz, "dtau": dtau}
 
@@ -135,7 +135,7 @@ def launches(monkeypatch, capability, n, d, dtype):
     z, tau = torch.empty(n, d, dtype=dtype), torch.tensor(0.2)
     with planned_for(monkeypatch, capability):
         forward, outputs = recorded_launches(monkeypatch, kernels.forward, z, z, 0.0, tau)
-        losses, shift, inverse_sum, u, scale = outputs
+        losses, shift, inverse_sum, u, scale, _ = outputs
         backward, _ = recorded_launches(
             monkeypatch, kernels.backward, losses, u, scale, losses, shift, inverse_sum, 0.0, tau
         )

@@ -84,7 +84,7 @@ def test_exponentials_have_the_same_bits_in_both_passes(temperature):
     Were one rounded otherwise, probabilities would not sum to 1, and the gradient of the temperature would show it."""
     for cosine in torch.linspace(-0.9, 0.99, 25):
         rows = torch.stack([cosine, torch.ones(())])[:, None]
-        shift, total, _, kept = negatives.among_forward(rows, None, None, temperature, None, True)
+        shift, total, _, kept, _ = negatives.among_forward(rows, None, None, temperature, None, True)
         factor = torch.tensor([1.0, 0.0])
         du = negatives.among_backward(rows, None, None, factor, shift, None, kept, temperature, None)
         assert torch.equal(total, du[0].expand(2))

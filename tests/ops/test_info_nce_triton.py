@@ -263,7 +263,7 @@ def test_float16_weights_neither_overflow_nor_vanish(size, k, small_tiles):
 
 def run_negatives(function, rows, columns, skip, temperature, *tau):
     """Sums as their logarithm, and the weighted sum relative to it; `function` is a kernel or the reference."""
-    shift, total, weighted = function(rows, columns, skip, temperature, *tau, True)
+    shift, total, weighted, _ = function(rows, columns, skip, temperature, *tau, True)
     return {"lse": shift / temperature + total.log(), "mean": weighted / total[:, None]}
 
 
@@ -284,7 +284,7 @@ def test_sums_over_negatives(r, c, d, skip, temperature, dtype, small_tiles):
 @pytest.mark.parametrize("temperature", [0.01, 1 / 64, 0.2])
 def test_no_negatives_at_all(temperature, small_tiles):
     row = unit_rows(1, 20, torch.float32, 0)
-    shift, total, weighted = negatives.forward(row, row, True, temperature, None, True)
+    shift, total, weighted, _ = negatives.forward(row, row, True, temperature, None, True)
     assert shift.isfinite()
     assert total == 0
     assert (weighted == 0).all()
@@ -302,7 +302,7 @@ def test_weighted_sums_of_negatives(r, c, d, skip, parts, temperature, dtype, sm
     factors = []
     for part, (a, b) in (("row", (exact_rows, exact_columns)), ("column", (exact_columns, exact_rows))):
         if parts in (part, "both"):
-            shift, total, _ = reference.negatives_forward(a, b, skip, temperature, False)
+            shift, total, *_ = reference.negatives_forward(a, b, skip, temperature, False)
             grad = torch.rand(len(a), generator=torch.Generator().manual_seed(2), dtype=torch.float32).to(DEVICE) / len(
                 a
             )
@@ -323,7 +323,7 @@ def test_pieces_of_the_negatives_make_the_whole(temperature, small_tiles):
     """What a loss over several processes does: sums of pieces by their shifts, and the keys' gradient from each."""
     rows, columns = unit_rows(33, 24, torch.float32, 0), unit_rows(80, 24, torch.float32, 1)
     pieces = [negatives.forward(rows, piece, False, temperature, None, True) for piece in columns.split(30)]
-    whole_shift, whole_total, whole_weighted = negatives.forward(rows, columns, False, temperature, None, True)
+    whole_shift, whole_total, whole_weighted, _ = negatives.forward(rows, columns, False, temperature, None, True)
     shift = torch.stack([piece[0] for piece in pieces]).amax(dim=0)
     relative = [torch.exp((piece[0] - shift) / temperature) for piece in pieces]
     total = sum(piece[1] * factor for piece, factor in zip(pieces, relative))
@@ -340,9 +340,9 @@ def test_pairs_of_one_id_are_left_out(temperature, dtype, small_tiles):
     rows, columns = unit_rows(37, 40, dtype, 0), unit_rows(60, 40, dtype, 1)
     ids = [torch.arange(k, dtype=torch.int32, device=DEVICE) // part for k, part in ((37, 2), (60, 3))]
     exact_rows, exact_columns = rows.double(), columns.double()
-    shift, total, weighted = negatives.forward(rows, columns, False, temperature, None, True, *ids)
-    exact_shift, *exact = reference.negatives_forward(exact_rows, exact_columns, False, temperature, True, *ids)
-    eager_shift, *eager = reference.negatives_forward(rows, columns, False, temperature, True, *ids)
+    shift, total, weighted, _ = negatives.forward(rows, columns, False, temperature, None, True, *ids)
+    exact_shift, *exact, _ = reference.negatives_forward(exact_rows, exact_columns, False, temperature, True, *ids)
+    eager_shift, *eager, _ = reference.negatives_forward(rows, columns, False, temperature, True, *ids)
     for name, actual, low, high in zip(("sum", "mean"), (total, weighted), eager, exact):
         actual_scale, low_scale = (torch.exp((x.double() - exact_shift) / temperature) for x in (shift, eager_shift))
         view = (-1,) + (1,) * (actual.dim() - 1)
@@ -362,7 +362,7 @@ def test_rows_among_themselves(dtype, small_tiles):
     """Positives by the sums of their classes, rows without one among them."""
     rows = unit_rows(45, 40, dtype, 0)
     labels = torch.arange(45, dtype=torch.int32, device=DEVICE) % 20
-    shift, total, positive, cosines = negatives.among_forward(rows, None, labels, 0.2, None, True)
+    shift, total, positive, cosines, _ = negatives.among_forward(rows, None, labels, 0.2, None, True)
     exact = rows.double()
     same = (labels[:, None] == labels).fill_diagonal_(False)
     torch.testing.assert_close(positive.double(), (same * (exact @ exact.T)).sum(dim=1), rtol=1e-5, atol=1e-5)

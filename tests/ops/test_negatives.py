@@ -33,16 +33,16 @@ def unit_rows(count: int, d: int, device: str, dtype=torch.float32, seed: int = 
 @pytest.mark.parametrize(("rows", "columns", "skip"), [(1, 1, True), (7, 300, False), (65, 65, True), (600, 40, False)])
 def test_sums_and_weighted_sums(rows, columns, skip, temperature, dtype, device):
     x, y = unit_rows(rows, 40, device, dtype), unit_rows(columns, 40, device, dtype, seed=1)
-    shift, total, weighted = negatives.forward(x, y, skip, temperature, None, True)
-    _, total_alone, nothing = negatives.forward(x, y, skip, temperature, None, False)
+    shift, total, weighted, _ = negatives.forward(x, y, skip, temperature, None, True)
+    _, total_alone, nothing, _ = negatives.forward(x, y, skip, temperature, None, False)
     assert nothing.shape == (0, 40)
     assert torch.equal(total, total_alone)
     if columns == 1 and skip:
         assert not total.any()
         assert not weighted.any()
         return
-    exact_shift, *exact = reference.negatives_forward(x.double(), y.double(), skip, temperature, True)
-    eager_shift, *eager = reference.negatives_forward(x.float(), y.float(), skip, temperature, True)
+    exact_shift, *exact, _ = reference.negatives_forward(x.double(), y.double(), skip, temperature, True)
+    eager_shift, *eager, _ = reference.negatives_forward(x.float(), y.float(), skip, temperature, True)
     for actual, single, double in zip((total, weighted), eager, exact):
         # What the parts mean together: sums relative to the same shift, their logarithms being the exponents.
         scale, single_scale = (torch.exp((s.double() - exact_shift) / temperature) for s in (shift, eager_shift))
@@ -100,8 +100,8 @@ def test_pairs_of_one_id_are_left_out(temperature, dtype, device):
     columns[:40] = 205
     for row_ids, column_ids in ((rows, columns), (rows, 150 - columns), (rows // 200, columns // 200)):
         ids = row_ids, column_ids
-        shift, total, weighted = negatives.forward(x, y, False, temperature, None, True, *ids)
-        exact_shift, *exact = reference.negatives_forward(x.double(), y.double(), False, temperature, True, *ids)
+        shift, total, weighted, _ = negatives.forward(x, y, False, temperature, None, True, *ids)
+        exact_shift, *exact, _ = reference.negatives_forward(x.double(), y.double(), False, temperature, True, *ids)
         scale = torch.exp((shift.double() - exact_shift) / temperature)
         torch.testing.assert_close(total.double() * scale, exact[0], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(weighted.double() * scale[:, None], exact[1], rtol=1e-4, atol=1e-5)
@@ -122,9 +122,9 @@ def test_rows_among_themselves(count, d, temperature, dtype, device):
     x = unit_rows(count, d, device, dtype)
     numbers = torch.arange(count, dtype=torch.int32, device=device)
     for ids, labels in ((None, None), (numbers // 3, None), (None, numbers % 7), (numbers // 2, numbers // 2)):
-        shift, total, positive, cosines = negatives.among_forward(x, ids, labels, temperature, None, True)
+        shift, total, positive, cosines, _ = negatives.among_forward(x, ids, labels, temperature, None, True)
         name = "negatives_among_forward"
-        exact_shift, exact_total, exact_positive, _ = IMPLS[name]["reference"](
+        exact_shift, exact_total, exact_positive, *_ = IMPLS[name]["reference"](
             x.double(), ids, labels, temperature, None, True
         )
         scale = torch.exp((shift.double() - exact_shift) / temperature)
@@ -152,15 +152,15 @@ def test_opcheck(device):
     backward = torch.ops.sslfast.negatives_backward.default
     for dtype, skip in itertools.product((torch.float32, torch.bfloat16, torch.float64), (False, True)):
         x, y = unit_rows(6, 5, device, dtype), unit_rows(6, 5, device, dtype, seed=1)
-        shift, total, _ = forward(x, y, skip, 0.5, None, False)
+        shift, total, *_ = forward(x, y, skip, 0.5, None, False)
         torch.library.opcheck(forward, (x, y, skip, 0.5, None, True))
         torch.library.opcheck(backward, (x, y, skip, total, shift, total, shift, 0.5, None))
         torch.library.opcheck(backward, (x, y, skip, None, None, total, shift, 0.5, None))
         ids = torch.arange(6, dtype=torch.int32, device=device) // 2
-        torch.library.opcheck(forward, (x, y, skip, 0.5, None, True, ids, ids))
+        torch.library.opcheck(forward, (x, y, skip, 0.5, None, True, ids, ids, y))
         torch.library.opcheck(backward, (x, y, skip, total, shift, None, None, 0.5, None, ids, ids))
         among = torch.ops.sslfast.negatives_among_forward.default, torch.ops.sslfast.negatives_among_backward.default
         for labels in (None, ids):
-            torch.library.opcheck(among[0], (x, ids, labels, 0.5, None, True))
+            torch.library.opcheck(among[0], (x, ids, labels, 0.5, None, True, labels is None))
             cosines = among[0](x, ids, labels, 0.5, None, True)[3]
             torch.library.opcheck(among[1], (x, ids, labels, total, shift, total, cosines, 0.5, None))

@@ -191,8 +191,8 @@ def test_opcheck(device):
     z1, z2 = views(7, 5, device)
     forward, backward = torch.ops.sslfast.nt_xent_forward.default, torch.ops.sslfast.nt_xent_backward.default
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
-        losses, shift, inverse_sum, u, scale, cosines = forward(z1.to(dtype), z2.to(dtype), 0.5, None, True)
-        torch.library.opcheck(forward, (z1.to(dtype), z2.to(dtype), 0.5, None, True))
+        losses, shift, inverse_sum, u, scale, cosines, _ = forward(z1.to(dtype), z2.to(dtype), 0.5, None, True)
+        torch.library.opcheck(forward, (z1.to(dtype), z2.to(dtype), 0.5, None, True, True))
         saved = (torch.rand_like(losses), u, scale, losses, shift, inverse_sum, cosines)
         torch.library.opcheck(backward, (*saved, 0.5, None))
     tau = torch.tensor(0.5, device=device)

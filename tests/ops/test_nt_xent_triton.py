@@ -47,7 +47,7 @@ def views(n, d, dtype=torch.float32, noise=1.0, seed=0):
 def run(z1, z2, temperature, grad=None):
     """Everything the kernels return, by name; a tensor as temperature takes its own path."""
     number, tau = (0.0, temperature) if isinstance(temperature, torch.Tensor) else (temperature, None)
-    losses, shift, inverse_sum, u, scale = kernels.forward(z1, z2, number, tau)
+    losses, shift, inverse_sum, u, scale, _ = kernels.forward(z1, z2, number, tau)
     grad = torch.full_like(losses, 1 / len(losses)) if grad is None else grad
     dz, dtau = kernels.backward(grad, u, scale, losses, shift, inverse_sum, number, tau)
     # The logarithm of the sum of exponentials, which shift and inverse_sum stand for.
@@ -58,7 +58,7 @@ def run(z1, z2, temperature, grad=None):
 def run_reference(z1, z2, temperature, grad, dtype):
     tau = float(temperature)
     outputs = reference.nt_xent_forward(z1.to(dtype), z2.to(dtype), tau)
-    losses, shift, inverse_sum, u, scale = outputs
+    losses, shift, inverse_sum, u, scale, _ = outputs
     dz, dtau = reference.nt_xent_backward(grad.to(dtype), u, scale, losses, shift, inverse_sum, tau)
     lse = shift.double() / tau - inverse_sum.double().log()
     return {"loss": losses, "u": u, "lse": lse, "dz": dz, "dtau": dtau}
@@ -230,7 +230,7 @@ def launches(monkeypatch, capability, n, d, dtype, temperature=0.2):
     z = torch.empty(n, d, dtype=dtype)
     with planned_for(monkeypatch, capability):
         forward, outputs = recorded_launches(monkeypatch, kernels.forward, z, z, number, tau)
-        losses, shift, inverse_sum, u, scale = outputs
+        losses, shift, inverse_sum, u, scale, _ = outputs
         saved = (losses, u, scale, losses, shift, inverse_sum)
         backward, _ = recorded_launches(monkeypatch, kernels.backward, *saved, number, tau)
     assert len(forward) <= (3 if tau is None else 4)

@@ -1,4 +1,5 @@
-"""sup_con and nt_xent_views over several processes: W ranks of n rows train as one process with W·n rows does."""
+"""sup_con and nt_xent_views over several processes: W ranks of n rows train as one process with W·n rows does; and the
+ranks of positives among the candidates of all."""
 
 from __future__ import annotations
 
@@ -49,6 +50,27 @@ def views_step(size: int, rank: int | None, with_ids: bool, decoupled: bool, **a
     return [loss.detach(), *torch.autograd.grad(loss, leaves)]
 
 
+COUNTED = ["nt_xent", "nt_xent, ids", "clip_loss", "info_nce", "info_nce, targets"]
+
+
+def counted(name: str, size: int, rank: int | None, **across) -> torch.Tensor:
+    """Of one rank's pairs, or of all without one: the ranks of their positives, (rows, N)."""
+    generator = torch.Generator().manual_seed(9)
+    x, noise = torch.randn(2, size * N, DIM, generator=generator, dtype=torch.float32)
+    op, _, option = name.partition(", ")
+    options = {}
+    if option == "ids":
+        options["ids"] = torch.arange(size * N) % 7
+    if option == "targets":  # in the rank's own part
+        options["targets"] = torch.arange(size * N) // N * N + torch.arange(size * N).flip(0) % N
+    part = slice(None) if rank is None else slice(rank * N, (rank + 1) * N)
+    options = {key: value[part] for key, value in options.items()}
+    if option == "targets" and rank is not None:
+        options["targets"] = options["targets"] - rank * N
+    _, found = getattr(ops, op)(x[part], (x + noise)[part], return_rank=True, **options, **across)
+    return found.view(-1, size * N if rank is None else N)
+
+
 def compiled(z: torch.Tensor, labels: torch.Tensor) -> list:
     def loss(z):
         return ops.sup_con(z, labels, 0.2, group="world")
@@ -82,6 +104,10 @@ def everything() -> dict:
     return {
         "cases": found,
         "views": [views_step(size, rank, *how, group="world", gather=gather) for gather, *how in VIEWS],
+        "counted": {
+            (name, gather): counted(name, size, rank, group="world", gather=gather)
+            for name, gather in itertools.product(COUNTED, ("all", "ring"))
+        },
         "compiled": compiled(z, labels),
         "ragged": what_is_raised(lambda: ops.sup_con(z[ragged], labels[ragged], group="world")),
         "other": what_is_raised(
@@ -124,6 +150,15 @@ def test_views_of_all_ranks_are_those_of_one_process(number, results):
     torch.testing.assert_close(torch.stack(losses).mean(), loss)
     torch.testing.assert_close(torch.cat(slopes, dim=1) / size, dz, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(torch.stack(taus).mean(), dtau, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("gather", ["all", "ring"])
+@pytest.mark.parametrize("name", COUNTED)
+def test_ranks_of_positives_are_among_the_candidates_of_all(name, gather, results):
+    found = torch.cat([result["counted"][name, gather] for result in results], dim=1)
+    expected = counted(name, len(results), None)
+    assert torch.equal(found, expected)
+    assert expected.max() >= N  # more than one rank has
 
 
 def test_compiles_as_one_graph(results):
