@@ -125,7 +125,7 @@ class TorchLaunches(TorchDispatchMode):
 def _two_views(
     kernels: ModuleType, z: Tensor, grad: Tensor, temperature: float, tau: Tensor | None
 ) -> tuple[Callable, Callable]:
-    losses, shift, inverse_sum, u, scale = kernels.forward(z, z, temperature, tau)
+    losses, shift, inverse_sum, u, scale, _ = kernels.forward(z, z, temperature, tau)
     return (
         lambda: kernels.forward(z, z, temperature, tau),
         lambda: kernels.backward(grad, u, scale, losses, shift, inverse_sum, temperature, tau),

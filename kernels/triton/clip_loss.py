@@ -44,7 +44,8 @@ def forward(
             of_both = _square_sums(v, w, temperature, tau)
         results = (softmax.combine(sums, cosine, temperature, tau) for sums in of_both)
         losses, shift, inverse_sum = map(torch.cat, list(zip(*results))[:3])
-    return losses, shift, inverse_sum, u, scale, torch.cat([sums.rank for sums in of_both])
+        rank = torch.cat([sums.rank for sums in of_both]) if with_rank else of_both[0].rank
+    return losses, shift, inverse_sum, u, scale, rank
 
 
 def _square_sums(v: Tensor, w: Tensor, temperature: float, tau: Tensor | None) -> list[softmax.Sums]:
