@@ -89,7 +89,8 @@ class ViewSampler:
             raise ValueError(f"ViewSampler: batch must be at least 1, got {batch}")
         drawn_on = generator.device if generator is not None else torch.device(device or "cpu")
         height, width = _source_size(source_size, batch, drawn_on)
-        drawn_by = {} if generator is None else {"generator": generator}  # a compiled graph takes no None for one
+        # A compiled graph takes no None for a generator.
+        drawn_by: dict[str, Any] = {} if generator is None else {"generator": generator}
         draws = torch.rand(batch, 2 * TRIES + 16, dtype=torch.float32, device=drawn_on, **drawn_by)
         area, ratio, offset, factor, order, chance, sigma = draws.split([TRIES, TRIES, 2, 4, 4, 5, 1], dim=1)
         flip, jitter, grayscale, blur, solarize = (
@@ -150,8 +151,8 @@ def _source_size(source_size: tuple[int, int] | Tensor, batch: int, device: torc
         return height, width
     if not isinstance(source_size, (tuple, list)):
         raise TypeError(f"ViewSampler: source_size must be (H, W) or a tensor, got {type(source_size).__name__}")
-    source_size = [as_int("ViewSampler", "source_size", length, "of ints") for length in source_size]
-    if len(source_size) != 2 or min(source_size) < 1:
-        raise ValueError(f"ViewSampler: source_size must be (H, W), at least 1 pixel each, got {tuple(source_size)}")
-    height, width = (torch.full((1, 1), length, dtype=torch.float32, device=device) for length in source_size)
+    sides = [as_int("ViewSampler", "source_size", length, "of ints") for length in source_size]
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"ViewSampler: source_size must be (H, W), at least 1 pixel each, got {tuple(sides)}")
+    height, width = (torch.full((1, 1), length, dtype=torch.float32, device=device) for length in sides)
     return height, width
