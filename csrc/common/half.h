@@ -1,4 +1,5 @@
-// bfloat16 and float16 as their bits, and their conversion in arithmetic that SIMD units and GPUs share.
+// The types of elements: bfloat16 and float16 as their bits, their conversion in arithmetic that SIMD units and GPUs share,
+// and the switch from the number of a type, which Python hands over, to the type.
 #pragma once
 
 #include <cmath>
@@ -15,6 +16,9 @@ struct Bf16 {
 struct Half {
     uint16_t bits;
 };
+
+inline constexpr uint32_t kInfinityBits = 0x7F800000;    // of a float
+inline constexpr uint32_t kLeastNormalHalf = 0x38800000;  // 2^-14, as the bits of a float
 
 SSLFAST_INLINE uint32_t bits_of(float x) {
     uint32_t bits;
@@ -45,10 +49,10 @@ SSLFAST_INLINE Half to_half(float x) {
     const uint32_t bits = bits_of(x), magnitude = bits & 0x7FFFFFFF;
     // Adding 2^13 ulp of the result rounds off the surplus digits; too large a magnitude has become infinite before.
     const float scaled = std::fabs(x) * 0x1p112f * 0x1p-110f;
-    const uint32_t exponent = magnitude < 0x38800000 ? 0x38800000 : magnitude & 0x7F800000;
+    const uint32_t exponent = magnitude < kLeastNormalHalf ? kLeastNormalHalf : magnitude & kInfinityBits;
     const uint32_t sum = bits_of(scaled + float_of(exponent + 0x07800000));
     const uint32_t rounded = ((sum >> 13) & 0x7C00) + (sum & 0xFFF);
-    return {uint16_t(((bits >> 16) & 0x8000) | (magnitude > 0x7F800000 ? 0x7E00 : rounded))};
+    return {uint16_t(((bits >> 16) & 0x8000) | (magnitude > kInfinityBits ? 0x7E00 : rounded))};
 }
 
 // Up or down with the probabilities that make the expectation x; `noise` is uniform in [0, 2^16).
@@ -58,7 +62,7 @@ SSLFAST_INLINE Half to_half(float x, uint32_t noise) {
     const uint32_t normal = (magnitude + (noise >> 3)) & ~0x1FFFu;
     const float small = std::fmin(float_of(magnitude), 0x1p-14f) * 0x1p24f + float(noise >> 3) * 0x1p-13f;
     const uint32_t subnormal = bits_of(float(int32_t(small)) * 0x1p-24f);
-    const uint32_t near = magnitude < 0x38800000 ? subnormal : magnitude < 0x7F800000 ? normal : magnitude;
+    const uint32_t near = magnitude < kLeastNormalHalf ? subnormal : magnitude < kInfinityBits ? normal : magnitude;
     return to_half(float_of((bits & 0x80000000) | near));
 }
 
@@ -69,14 +73,31 @@ SSLFAST_INLINE Bf16 to_bf16(float x, uint32_t noise) {
 // To nearest, ties to even.
 SSLFAST_INLINE Bf16 to_bf16(float x) { return to_bf16(x, 0x7FFF + ((bits_of(x) >> 16) & 1)); }
 
+// To nearest or, given the noise of to_half, up or down by chance.
+template <typename... Noise>
+SSLFAST_INLINE void store(float* to, float x, Noise...) {
+    *to = x;
+}
+template <typename... Noise>
+SSLFAST_INLINE void store(Bf16* to, float x, Noise... noise) {
+    *to = to_bf16(x, noise...);
+}
+template <typename... Noise>
+SSLFAST_INLINE void store(Half* to, float x, Noise... noise) {
+    *to = to_half(x, noise...);
+}
+
+// f(T{}) for the one of Types that has this number, from 0 on.
+template <typename... Types, typename F>
+SSLFAST_INLINE void with_one_of(int64_t number, const F& f) {
+    int64_t next = 0;
+    (void)((next++ == number && (f(Types{}), true)) || ...);
+}
+
 // f(T{}) for the type that Python calls `type`: 0 float32, 1 bfloat16, 2 float16.
 template <typename F>
-SSLFAST_INLINE void with_type(int64_t type, F f) {
-    switch (type) {
-        case 0: return f(float{});
-        case 1: return f(Bf16{});
-        case 2: return f(Half{});
-    }
+SSLFAST_INLINE void with_type(int64_t type, const F& f) {
+    with_one_of<float, Bf16, Half>(type, f);
 }
 
 }  // namespace sslfast

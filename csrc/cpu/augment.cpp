@@ -14,6 +14,10 @@ namespace {
 enum Adjustment { kBrightness, kContrast, kSaturation, kHue };
 constexpr float kLuma[3] = {0.2989f, 0.587f, 0.114f};  // ITU-R 601-2 as torchvision rounds it
 constexpr float kNegligible = 1e-9f;                   // taps of a blur below it are left out
+constexpr float kLeastSigma = 1e-4f;                   // of a blur; below it only the middle tap counts
+constexpr float kLeastChroma = 1e-30f;                 // what is divided by: gray has no hue and no saturation
+constexpr float kShifter = 0x1.8p23f;                  // adding it rounds to an integer
+constexpr int64_t kMeanPart = 4096;                    // pixels whose sum a float holds
 
 template <typename Pixel>
 constexpr float kWhite = 1;
@@ -50,9 +54,9 @@ SSLFAST_INLINE float luma(float red, float green, float blue) {
 
 SSLFAST_INLINE float mean(const float* plane, int64_t pixels) {
     double total = 0;
-    for (int64_t from = 0; from < pixels; from += 4096) {  // in parts, so that a float holds the sum
+    for (int64_t from = 0; from < pixels; from += kMeanPart) {
         float sum = 0;
-        const int64_t to = std::min(pixels, from + 4096);
+        const int64_t to = std::min(pixels, from + kMeanPart);
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = from; i < to; ++i) sum += plane[i];
         total += sum;
@@ -95,7 +99,7 @@ SSLFAST_INLINE void saturate_hsv(float* view, int64_t pixels, float factor) {
         const float r = red[i], g = green[i], b = blue[i];
         const float value = std::max(r, std::max(g, b));
         const float chroma = value - std::min(r, std::min(g, b));
-        const float scale = std::min(factor, value / std::max(chroma, 1e-30f));
+        const float scale = std::min(factor, value / std::max(chroma, kLeastChroma));
         red[i] = clamp01(value - (value - r) * scale);
         green[i] = clamp01(value - (value - g) * scale);
         blue[i] = clamp01(value - (value - b) * scale);
@@ -105,8 +109,7 @@ SSLFAST_INLINE void saturate_hsv(float* view, int64_t pixels, float factor) {
 // One channel of a colour whose hue is `away` sixths of the circle from that channel's place: maximum V within one sixth
 // of it, minimum V - chroma from two sixths on, linear between.
 SSLFAST_INLINE float channel(float value, float chroma, float away) {
-    const float shifter = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-    const float turns = (away * (1.0f / 6) + shifter) - shifter;
+    const float turns = (away * (1.0f / 6) + kShifter) - kShifter;
     return value - chroma * clamp01(std::fabs(away - 6 * turns) - 1);
 }
 
@@ -118,7 +121,7 @@ SSLFAST_INLINE void shift_hue(float* view, int64_t pixels, float shift) {
         const float r = red[i], g = green[i], b = blue[i];
         const float value = std::max(r, std::max(g, b));
         const float chroma = value - std::min(r, std::min(g, b));
-        const float inverse = 1 / std::max(chroma, 1e-30f);  // gray has no hue, and any will do
+        const float inverse = 1 / std::max(chroma, kLeastChroma);  // gray has no hue, and any will do
         const float of_blue = (r - g) * inverse + 4, of_green = (b - r) * inverse + 2, of_red = (g - b) * inverse;
         const float hue = (value == r ? of_red : value == g ? of_green : of_blue) + 6 * shift;
         red[i] = channel(value, chroma, hue);
@@ -155,7 +158,7 @@ SSLFAST_INLINE int64_t gaussian(float sigma, int64_t radius, std::vector<float>&
     taps.resize(radius + 1);
     double sum = 0;
     for (int64_t t = 0; t <= radius; ++t) {
-        const double distance = double(t) / std::max(sigma, 1e-4f);
+        const double distance = double(t) / std::max(sigma, kLeastSigma);
         taps[t] = float(std::exp(-0.5 * distance * distance));
         sum += (t ? 2 : 1) * double(taps[t]);
     }
@@ -219,10 +222,6 @@ SSLFAST_INLINE void blur(Workspace& work, const ViewBatch& all, float sigma) {
     }
 }
 
-SSLFAST_INLINE void store(float* to, float x) { *to = x; }
-SSLFAST_INLINE void store(Half* to, float x) { *to = to_half(x); }
-SSLFAST_INLINE void store(Bf16* to, float x) { *to = to_bf16(x); }
-
 template <typename T>
 SSLFAST_INLINE void finish(const float* view, const ViewBatch& all, float threshold, T* out) {
     const int64_t pixels = all.rows * all.columns;
@@ -245,11 +244,9 @@ void make_view(const Pixel* image, const ViewRows& params, const ViewBatch& all,
     jitter(work.view.data(), all, params.jitter + 4 * i, params.order + 4 * i);
     if (params.grayscale[i] && all.channels == 3) to_gray(work.view.data(), pixels);
     if (!(params.blur[i] <= 0) && all.blur_radius > 0) blur(work, all, params.blur[i]);
-    switch (all.type) {
-        case 0: return finish(work.view.data(), all, params.solarize[i], static_cast<float*>(views) + i * elements);
-        case 1: return finish(work.view.data(), all, params.solarize[i], static_cast<Bf16*>(views) + i * elements);
-        case 2: return finish(work.view.data(), all, params.solarize[i], static_cast<Half*>(views) + i * elements);
-    }
+    with_type(all.type, [&](auto zero) {
+        finish(work.view.data(), all, params.solarize[i], static_cast<decltype(zero)*>(views) + i * elements);
+    });
 }
 
 }  // namespace
@@ -260,13 +257,10 @@ void augment(const void* images, const ViewRows& params, const ViewBatch& all, v
     {
         Workspace work;
 #pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < all.batch; ++i) {
-            switch (all.source) {
-                case 0: make_view(static_cast<const uint8_t*>(images) + i * elements, params, all, i, work, views); break;
-                case 1: make_view(static_cast<const uint16_t*>(images) + i * elements, params, all, i, work, views); break;
-                case 2: make_view(static_cast<const float*>(images) + i * elements, params, all, i, work, views); break;
-            }
-        }
+        for (int64_t i = 0; i < all.batch; ++i)
+            with_one_of<uint8_t, uint16_t, float>(all.source, [&](auto zero) {
+                make_view(static_cast<const decltype(zero)*>(images) + i * elements, params, all, i, work, views);
+            });
     }
 }
 

@@ -5,7 +5,7 @@
 
 namespace sslfast::cpu {
 
-// One row a view; what the fields mean is documented at sslfast.ops.ViewParams.
+// One row a view; what the fields mean is documented at sslfast.augment.ViewParams.
 struct ViewRows {
     const int32_t* sizes;     // (batch, 2) heights and widths of the sources, or null
     const int32_t* crop;      // (batch, 4) top, left, height, width

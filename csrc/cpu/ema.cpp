@@ -12,10 +12,6 @@ namespace {
 constexpr int64_t kChunk = 1 << 15;  // elements a thread takes at a time; a multiple of kBlock
 constexpr int kGroups = 16, kBlock = 8 * kGroups;
 
-SSLFAST_INLINE void store(float* to, float x) { *to = x; }
-SSLFAST_INLINE void store(Bf16* to, float x, uint32_t noise) { *to = to_bf16(x, noise); }
-SSLFAST_INLINE void store(Half* to, float x, uint32_t noise) { *to = to_half(x, noise); }
-
 // Elements [first, last) of one pair.
 template <typename Target, typename Source>
 SSLFAST_INLINE void update(const EmaPair& pair, int64_t first, int64_t last, Blend blend, uint32_t tensor,
@@ -32,7 +28,7 @@ SSLFAST_INLINE void update(const EmaPair& pair, int64_t first, int64_t last, Ble
             const int size = int(std::min<int64_t>(kBlock, last - i));
 #pragma omp simd
             for (int j = 0; j < size; ++j)
-                store(target + i + j, blend(to_float(target[i + j]), to_float(source[i + j])), noise[j]);
+                store(target + i + j, blend(to_float(target[i + j]), to_float(source[i + j])), uint32_t(noise[j]));
         }
     } else {
         // Where nothing is converted 256 bits saturate the memory; stores of 512 are slower on some processors.

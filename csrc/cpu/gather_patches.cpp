@@ -6,17 +6,11 @@ namespace sslfast::cpu {
 namespace {
 
 // One line of a patch and of one channel; a null grad is zero.
-template <typename T>
-SSLFAST_INLINE void line(const float* grad, int64_t channels, int64_t p, float scale, void* out) {
-    for (int64_t x = 0; x < p; ++x) store(static_cast<T*>(out) + x, grad ? grad[x * channels] * scale : 0.0f);
-}
-
 void store_line(const float* grad, int64_t channels, int64_t p, float scale, int type, void* out) {
-    switch (type) {
-        case kFloat: return line<float>(grad, channels, p, scale, out);
-        case kBf16: return line<Bf16>(grad, channels, p, scale, out);
-        case kHalf: return line<Half>(grad, channels, p, scale, out);
-    }
+    with_type(type, [&](auto zero) {
+        auto* to = static_cast<decltype(zero)*>(out);
+        for (int64_t x = 0; x < p; ++x) store(to + x, grad ? grad[x * channels] * scale : 0.0f);
+    });
 }
 
 }  // namespace
@@ -30,7 +24,7 @@ void gather_patches(const Images& images, const int64_t* keep, int64_t kept, int
         for (int64_t row = 0; row < images.batch * kept; ++row) {
             char* to = static_cast<char*>(out) + row * bytes;
             if (row + 1 < images.batch * kept) prefetch_patch(images, (row + 1) / kept, keep[row + 1]);
-            if (type == kFloat) {
+            if (type == kFloat32) {
                 read_patch(images, row / kept, keep[row], reinterpret_cast<float*>(to));
             } else {
                 read_patch(images, row / kept, keep[row], patch.data());

@@ -8,7 +8,7 @@
 namespace sslfast::cpu {
 namespace {
 
-constexpr double kEps = 1e-6;
+constexpr double kEps = 1e-6;  // added to the variance of a patch
 
 struct Statistics {
     float mean, rstd;
@@ -62,21 +62,14 @@ double squared_error(const void* pred, int type, float* x, int64_t size, Statist
     return total[0];
 }
 
-template <typename T>
-SSLFAST_INLINE void errors(const void* pred, const float* x, int64_t size, Statistics t, float factor, void* out) {
-#pragma omp simd
-    for (int64_t i = 0; i < size; ++i) {
-        const float error = to_float(static_cast<const T*>(pred)[i]) - (x[i] - t.mean) * t.rstd;
-        store(static_cast<T*>(out) + i, factor * error);
-    }
-}
-
 void scaled_error(const void* pred, int type, const float* x, int64_t size, Statistics t, float factor, void* out) {
-    switch (type) {
-        case kFloat: return errors<float>(pred, x, size, t, factor, out);
-        case kBf16: return errors<Bf16>(pred, x, size, t, factor, out);
-        case kHalf: return errors<Half>(pred, x, size, t, factor, out);
-    }
+    with_type(type, [&](auto zero) {
+        using T = decltype(zero);
+        const T* from = static_cast<const T*>(pred);
+        T* to = static_cast<T*>(out);
+#pragma omp simd
+        for (int64_t i = 0; i < size; ++i) store(to + i, factor * (to_float(from[i]) - (x[i] - t.mean) * t.rstd));
+    });
 }
 
 // Patches that a thread takes at a time: whole rows of an image, as memory likes it, as long as there are tasks for all.

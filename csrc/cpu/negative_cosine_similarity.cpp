@@ -9,7 +9,8 @@
 namespace sslfast::cpu {
 namespace {
 
-constexpr double kEps = 1e-12;  // of F.normalize
+constexpr double kEps = 1e-12;              // of F.normalize
+constexpr int64_t kSerialElements = 1 << 14;  // of a side; fewer are not worth waking threads for
 
 // In double no square of a float overflows or vanishes, and the difference of nearly parallel rows stays exact; memory
 // is slower than these sums.
@@ -37,10 +38,6 @@ SSLFAST_INLINE Row row_of(const T* p, const T* z, int64_t dim) {
     return {pp, zz, pz};
 }
 
-SSLFAST_INLINE void store(float* to, double x) { *to = float(x); }
-SSLFAST_INLINE void store(Bf16* to, double x) { *to = to_bf16(float(x)); }
-SSLFAST_INLINE void store(Half* to, double x) { *to = to_half(float(x)); }
-
 // The gradient to x of grad * -cosine(x, y): -grad (y/|y| - cosine x/|x|)/|x|.
 template <typename T>
 SSLFAST_INLINE void gradient(double grad, double cosine, const T* x, double x_scale, const T* y, double y_scale,
@@ -49,7 +46,7 @@ SSLFAST_INLINE void gradient(double grad, double cosine, const T* x, double x_sc
     const double free = x_scale < 1 / kEps;  // 0 where eps divides: it is constant
     const double along = grad * cosine * x_scale * x_scale * free;
 #pragma omp simd
-    for (int64_t d = 0; d < dim; ++d) store(out + d, across * to_float(y[d]) + along * to_float(x[d]));
+    for (int64_t d = 0; d < dim; ++d) store(out + d, float(across * to_float(y[d]) + along * to_float(x[d])));
 }
 
 void forward_row(const void* all_p, const void* all_z, int type, int64_t i, int64_t dim, float* loss) {
@@ -74,13 +71,13 @@ void backward_row(double grad, const void* all_p, const void* all_z, int type, i
 }  // namespace
 
 void negative_cosine_similarity(const void* p, const void* z, int type, int64_t rows, int64_t dim, float* loss) {
-#pragma omp parallel for schedule(dynamic, rows_at_once(2 * dim * kSizes[type])) if (rows * dim > 16384)
+#pragma omp parallel for schedule(dynamic, rows_at_once(2 * dim * kSizes[type])) if (rows * dim > kSerialElements)
     for (int64_t i = 0; i < rows; ++i) forward_row(p, z, type, i, dim, loss + i);
 }
 
 void negative_cosine_similarity_backward(const float* grad, const void* p, const void* z, int type, int64_t rows,
                                          int64_t dim, void* dp, void* dz) {
-#pragma omp parallel for schedule(dynamic, rows_at_once(4 * dim * kSizes[type])) if (rows * dim > 16384)
+#pragma omp parallel for schedule(dynamic, rows_at_once(4 * dim * kSizes[type])) if (rows * dim > kSerialElements)
     for (int64_t i = 0; i < rows; ++i) backward_row(grad[i], p, z, type, i, dim, dp, dz);
 }
 

@@ -31,23 +31,13 @@ SSLFAST_INLINE void read(const Images& images, int64_t b, int64_t top, int64_t l
     }
 }
 
-template <typename T>
-SSLFAST_INLINE void round(const float* row, int64_t size, void* out) {
-#pragma omp simd
-    for (int64_t i = 0; i < size; ++i) store(static_cast<T*>(out) + i, row[i]);
-}
-
 }  // namespace
 
 void read_patch(const Images& images, int64_t b, int64_t l, float* out) {
     const int64_t across = images.width / images.patch_size;
     const int64_t top = l / across * images.patch_size, left = l % across * images.patch_size;
-    switch (images.type) {
-        case kFloat: return read<float>(images, b, top, left, out);
-        case kBf16: return read<Bf16>(images, b, top, left, out);
-        case kHalf: return read<Half>(images, b, top, left, out);
-        case kByte: return read<uint8_t>(images, b, top, left, out);
-    }
+    with_one_of<float, Bf16, Half, uint8_t>(
+        images.type, [&](auto zero) { read<decltype(zero)>(images, b, top, left, out); });
 }
 
 void prefetch_patch(const Images& images, int64_t b, int64_t l) {
@@ -71,11 +61,11 @@ void prefetch_below(const Images& images, int64_t b, int64_t l) {
 }
 
 void store_row(const float* row, int64_t size, int type, void* out) {
-    switch (type) {
-        case kFloat: return round<float>(row, size, out);
-        case kBf16: return round<Bf16>(row, size, out);
-        case kHalf: return round<Half>(row, size, out);
-    }
+    with_type(type, [&](auto zero) {
+        auto* to = static_cast<decltype(zero)*>(out);
+#pragma omp simd
+        for (int64_t i = 0; i < size; ++i) store(to + i, row[i]);
+    });
 }
 
 }  // namespace sslfast::cpu

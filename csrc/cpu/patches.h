@@ -10,7 +10,7 @@ namespace sslfast::cpu {
 
 struct Images {
     const void* data;
-    int type;
+    int type;  // 0 float32, 1 bfloat16, 2 float16, 3 uint8
     int64_t stride_b, stride_c, stride_h, stride_w;  // in elements
     int64_t batch, channels, height, width, patch_size;
     std::vector<float> scale, offset;  // x * scale + offset, one of each for the elements of a line of a patch

@@ -20,25 +20,18 @@ SSLFAST_INLINE void add(const void* x, const float* pos, int64_t dim, void* out)
 
 // A row plus its position; the mask token is of float32 whatever the type of the others.
 void add_row(const void* x, bool masked, int type, const float* pos, int64_t dim, void* out) {
-    switch (type) {
-        case kFloat: return add<float, float>(x, pos, dim, out);
-        case kBf16: return masked ? add<float, Bf16>(x, pos, dim, out) : add<Bf16, Bf16>(x, pos, dim, out);
-        case kHalf: return masked ? add<float, Half>(x, pos, dim, out) : add<Half, Half>(x, pos, dim, out);
-    }
-}
-
-template <typename T>
-SSLFAST_INLINE void accumulate(const void* x, int64_t dim, double* sum) {
-#pragma omp simd
-    for (int64_t d = 0; d < dim; ++d) sum[d] += double(to_float(static_cast<const T*>(x)[d]));
+    with_type(type, [&](auto zero) {
+        using T = decltype(zero);
+        masked ? add<float, T>(x, pos, dim, out) : add<T, T>(x, pos, dim, out);
+    });
 }
 
 void accumulate_row(const void* x, int type, int64_t dim, double* sum) {
-    switch (type) {
-        case kFloat: return accumulate<float>(x, dim, sum);
-        case kBf16: return accumulate<Bf16>(x, dim, sum);
-        case kHalf: return accumulate<Half>(x, dim, sum);
-    }
+    with_type(type, [&](auto zero) {
+        const auto* from = static_cast<const decltype(zero)*>(x);
+#pragma omp simd
+        for (int64_t d = 0; d < dim; ++d) sum[d] += double(to_float(from[d]));
+    });
 }
 
 }  // namespace

@@ -10,8 +10,8 @@
 
 namespace sslfast::cpu {
 
-// How Python names the types of elements; bytes are found in images only.
-enum Type { kFloat, kBf16, kHalf, kByte };
+// By the type that Python names; bytes are found in images only.
+constexpr int kFloat32 = 0;
 constexpr int64_t kSizes[] = {4, 2, 2, 1};  // bytes of an element
 
 // Asks for memory that the processor would not guess.
@@ -19,18 +19,15 @@ inline void prefetch(const void* data, int64_t bytes) {
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(data) + at);
 }
 
-// A loop over less than this is not worth waking threads for.
-constexpr int64_t kSerialBytes = 1 << 15;
+constexpr int64_t kSerialBytes = 1 << 15;  // a loop over less than this is not worth waking threads for
+constexpr int64_t kTaskBytes = 1 << 16;    // that a thread takes at a time
 
 // Rows that a thread takes at a time, as it comes free: one that has lost its core holds up nobody but with these.
-inline int64_t rows_at_once(int64_t bytes) { return std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(bytes, 1)); }
+inline int64_t rows_at_once(int64_t bytes) { return std::max<int64_t>(1, kTaskBytes / std::max<int64_t>(bytes, 1)); }
 
 SSLFAST_INLINE float to_float(uint8_t x) { return float(x); }
+using sslfast::store;
 using sslfast::to_float;
-
-SSLFAST_INLINE void store(float* to, float x) { *to = x; }
-SSLFAST_INLINE void store(Bf16* to, float x) { *to = to_bf16(x); }
-SSLFAST_INLINE void store(Half* to, float x) { *to = to_half(x); }
 
 // The places where each of `values` numbers stands in a row of `indices`, -1 where none does, for every one of the rows.
 // Empty if a number stands in a row twice.

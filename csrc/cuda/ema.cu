@@ -20,10 +20,6 @@ __device__ __forceinline__ int ahead(const T* array) {
     return (N - int(reinterpret_cast<uintptr_t>(array) / sizeof(T) % N)) % N;
 }
 
-__device__ __forceinline__ void store(float& to, float x, uint32_t) { to = x; }
-__device__ __forceinline__ void store(Half& to, float x, uint32_t noise) { to = to_half(x, noise); }
-__device__ __forceinline__ void store(Bf16& to, float x, uint32_t noise) { to = to_bf16(x, noise); }
-
 // Elements [first, last) of one pair, by one block; first is a multiple of 8.
 template <typename Target, typename Source>
 __device__ __forceinline__ void update(const EmaPair& pair, int64_t first, int64_t last, Blend blend, uint32_t tensor,
@@ -62,7 +58,7 @@ __device__ __forceinline__ void update(const EmaPair& pair, int64_t first, int64
             const int place = N == 8 ? 0 : int(at % 8);
 #pragma unroll
             for (int k = 0; k < N; ++k)
-                store(t[b].x[k], blend(to_float(t[b].x[k]), to_float(s[b].x[k])), noise_of(noise, place + k));
+                store(&t[b].x[k], blend(to_float(t[b].x[k]), to_float(s[b].x[k])), noise_of(noise, place + k));
             *reinterpret_cast<Vector<Target, N>*>(target + at) = t[b];
         }
     }
@@ -71,7 +67,7 @@ __device__ __forceinline__ void update(const EmaPair& pair, int64_t first, int64
         const int64_t i = j < before ? first + j : end + j - before;
         Words noise = {};
         if constexpr (stochastic) noise = rounding_noise(uint64_t(i) / 8, tensor, step);
-        store(target[i], blend(to_float(target[i]), to_float(source[i])), noise_of(noise, int(i % 8)));
+        store(target + i, blend(to_float(target[i]), to_float(source[i])), noise_of(noise, int(i % 8)));
     }
 }
 

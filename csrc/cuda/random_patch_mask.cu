@@ -1,7 +1,6 @@
 #include "cuda/random_patch_mask.h"
 
 #include <algorithm>
-#include <type_traits>
 
 #include "cuda/check.h"
 
@@ -9,6 +8,8 @@ namespace sslfast::cuda {
 namespace {
 
 constexpr int kMaxThreads = 1024;
+constexpr size_t kPlainShared = 48 << 10;  // bytes of shared memory that a kernel has unasked
+static_assert(kMaxPatches <= 1 << 16, "indices are of 16 bits");
 
 struct Seeded {
     const uint64_t* seed;
@@ -23,7 +24,7 @@ struct Seeded {
 
 template <typename T>
 struct Noise {
-    T* noise;
+    const T* noise;
     int64_t image_stride, patch_stride;
 
     __device__ void fill(uint32_t* keys, int64_t image, int patches) const {
@@ -89,7 +90,7 @@ void launch(Source source, int64_t batch, int64_t patches, int64_t kept, int64_t
     while (size < patches) size *= 2;
     const size_t shared = size * (sizeof(uint32_t) + sizeof(uint16_t));
     const auto kernel = random_patch_mask_kernel<Source>;
-    if (shared > 48 << 10)
+    if (shared > kPlainShared)
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)),
               "random_patch_mask");
     cudaLaunchConfig_t launch = {};
@@ -111,15 +112,11 @@ void random_patch_mask_from_seed(const uint64_t* seed, int64_t batch, int64_t pa
 void random_patch_mask_from_noise(const void* noise, int type, int64_t image_stride, int64_t patch_stride,
                                   int64_t batch, int64_t patches, int64_t kept, int64_t* keep, int64_t* restore,
                                   bool* mask, void* stream) {
-    const auto sort_by = [&](auto* values) {
-        launch(Noise<std::remove_pointer_t<decltype(values)>>{values, image_stride, patch_stride}, batch, patches, kept,
-               keep, restore, mask, stream);
-    };
-    switch (type) {
-        case 0: return sort_by(static_cast<const float*>(noise));
-        case 1: return sort_by(static_cast<const Bf16*>(noise));
-        case 2: return sort_by(static_cast<const Half*>(noise));
-    }
+    with_type(type, [&](auto zero) {
+        using T = decltype(zero);
+        launch(Noise<T>{static_cast<const T*>(noise), image_stride, patch_stride}, batch, patches, kept, keep, restore,
+               mask, stream);
+    });
 }
 
 }  // namespace sslfast::cuda
