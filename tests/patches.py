@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -14,6 +14,20 @@ from sslfast import ops
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 HALVES_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
 EVERY_FLOAT = [*HALVES_AND_SINGLE, torch.float64]
+SCALE, OFFSET = [1 / 58.4, 1 / 57.1, 1 / 57.4], [-2.1, -2.0, -1.8]  # of three channels
+PATCHED = [  # images, and patches to keep: B, C, H, W, P, K
+    (1, 1, 1, 1, 1, 1),
+    (3, 3, 6, 9, 3, 2),
+    (2, 3, 32, 48, 16, 2),
+    (2, 4, 14, 7, 7, 1),
+    (2, 2, 8, 5, 1, 10),
+    (1, 17, 8, 8, 4, 3),
+]
+
+
+def constants(channels: int) -> tuple[list[float], list[float]]:
+    """A scale and an offset of each channel."""
+    return [SCALE[c % 3] for c in range(channels)], [OFFSET[c % 3] for c in range(channels)]
 
 
 def randn(*shape: int, device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -54,6 +68,16 @@ def assert_meets_the_bar(
         assert actual[name].dtype == leaf.dtype
     for name in actual:
         assert_as_accurate(actual[name], eager[name], exact[name], name, dtype=dtype)
+
+
+def check_each(
+    actual: Sequence[Tensor], eager: Sequence[Tensor], exact: Sequence[Tensor], dtype: torch.dtype, *names: str
+) -> None:
+    """Results of a kernel, some of them empty, against the reference at its dtype and in float64."""
+    for name, a, b, c in zip(names, actual, eager, exact, strict=True):
+        assert a.dtype == b.dtype, name
+        if a.numel() or c.numel():
+            assert_as_accurate(a, b, c, name, dtype=dtype)
 
 
 def assert_repeats(function: Callable[..., Tensor], **leaves: Tensor) -> None:

@@ -1,56 +1,20 @@
-"""The Triton kernels of the masked-autoencoder ops, called directly: on a GPU, and on the CPU under Triton's
-interpreter in a process of its own."""
+"""The Triton kernels that gather and restore tokens and patches, called directly: on a GPU, and on the CPU under
+Triton's interpreter in a process of its own."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from numerics import assert_as_accurate
-from patches import HALVES_AND_SINGLE, patch_mask, photographs, randn
+from patches import HALVES_AND_SINGLE, OFFSET, PATCHED, SCALE, check_each, constants, patch_mask, photographs, randn
 
 from sslfast.kernels import reference_mae as reference
 from sslfast.ops.checks import INTEGERS
 
 triton = pytest.importorskip("triton")
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if INTERPRETED:
-    import triton_interpreter  # noqa: F401
+from triton_kernels import DEVICE, compiles, run_interpreted, runs  # noqa: E402
 
-from sslfast.kernels.triton import (  # noqa: E402
-    gather_patches,
-    gather_tokens,
-    masked_patch_loss,
-    restore_tokens,
-    rows,
-)
-
-DEVICE = "cpu" if INTERPRETED else "cuda"
-SCALE, OFFSET = [1 / 58.4, 1 / 57.1, 1 / 57.4], [-2.1, -2.0, -1.8]  # of three channels
-compiled = pytest.mark.skipif(INTERPRETED, reason="not for the interpreter")
-
-
-def runs(test):
-    """Marks what runs kernels."""
-    test = pytest.mark.usefixtures("poisoned_memory")(test)
-    return test if INTERPRETED else pytest.mark.gpu(test)
-
-
-def check(actual, eager, exact, dtype, *names):
-    for name, a, b, c in zip(names, actual, eager, exact, strict=True):
-        assert a.dtype == b.dtype, name
-        if a.numel() or c.numel():
-            assert_as_accurate(a, b, c, name, dtype=dtype)
-
-
-def constants(channels):
-    return [SCALE[c % 3] for c in range(channels)], [OFFSET[c % 3] for c in range(channels)]
-
+from sslfast.kernels.triton import gather_patches, gather_tokens, restore_tokens, rows  # noqa: E402
 
 # --- gather_tokens ---
 
@@ -99,19 +63,10 @@ def test_gather_tokens_of_any_strides():
 
 # --- gather_patches ---
 
-SHAPES = [  # B, C, H, W, P, K
-    (1, 1, 1, 1, 1, 1),
-    (3, 3, 6, 9, 3, 2),
-    (2, 3, 32, 48, 16, 2),
-    (2, 4, 14, 7, 7, 1),
-    (2, 2, 8, 5, 1, 10),
-    (1, 17, 8, 8, 4, 3),
-]
-
 
 @runs
 @pytest.mark.parametrize("dtype", HALVES_AND_SINGLE, ids=str)
-@pytest.mark.parametrize(("b", "c", "h", "w", "p", "k"), SHAPES)
+@pytest.mark.parametrize(("b", "c", "h", "w", "p", "k"), PATCHED)
 def test_gather_patches(b, c, h, w, p, k, dtype):
     check_gather_patches(b, c, h, w, p, k, dtype)
 
@@ -123,13 +78,13 @@ def check_gather_patches(b, c, h, w, p, k, dtype):
         result = gather_patches.forward(images, keep, p, scale, offset, dtype)
         eager = reference.gather_patches_forward(images, keep, p, scale, offset, dtype)
         exact = reference.gather_patches_forward(images.double(), keep, p, scale, offset, torch.float64)
-        check([result], [eager], [exact], dtype, "patches")
+        check_each([result], [eager], [exact], dtype, "patches")
     grad = randn(b, k, p * p * c, device=DEVICE, dtype=torch.float32)
     for scale in (constants(c)[0], []):
         result = gather_patches.backward(grad, keep, c, h, w, p, scale, dtype)
         eager = reference.gather_patches_backward(grad, keep, c, h, w, p, scale, dtype)
         exact = reference.gather_patches_backward(grad, keep, c, h, w, p, scale, torch.float64)
-        check([result], [eager], [exact], dtype, "dimages")
+        check_each([result], [eager], [exact], dtype, "dimages")
 
 
 @runs
@@ -175,11 +130,11 @@ def check_restore(b, n, k, d, dtype, parameter_dtype, with_pos=True):
     result = restore_tokens.forward(visible, restore, mask_token, pos_embed)
     eager = reference.restore_tokens_forward(visible, restore, mask_token, pos_embed)
     exact = reference.restore_tokens_forward(visible.double(), restore, *double)
-    check([result], [eager], [exact], dtype, "tokens")
+    check_each([result], [eager], [exact], dtype, "tokens")
     result = restore_tokens.backward(grad, restore, k, with_pos)
     eager = reference.restore_tokens_backward(grad, restore, k, with_pos)
     exact = reference.restore_tokens_backward(grad.double(), restore, k, with_pos)
-    check(result, eager, exact, dtype, "dvisible", "dmask_token", "dpos")
+    check_each(result, eager, exact, dtype, "dvisible", "dmask_token", "dpos")
 
 
 @runs
@@ -228,101 +183,23 @@ def test_a_negative_place_gives_nan_and_no_gradient():
     assert torch.equal(dmask_token, grad[0, 3])
 
 
-# --- masked_patch_loss ---
-
-
-KERNELS = masked_patch_loss.forward, masked_patch_loss.backward
-REFERENCE = reference.masked_patch_loss_forward, reference.masked_patch_loss_backward
-
-
-def loss_and_gradient(pred, images, mask, p, norm_pix, scale=(), offset=(), functions=KERNELS):
-    forward, backward = functions
-    arguments = p, norm_pix, list(scale), list(offset)
-    outputs = forward(pred, images, mask, *arguments)
-    grad = torch.tensor(1.7, device=DEVICE, dtype=outputs[0].dtype)
-    return *outputs, backward(grad, pred, images, mask, *outputs[1:], *arguments)
-
-
-def check_loss(pred, images, mask, p, norm_pix, scale=(), offset=()):
-    rest = mask, p, norm_pix, scale, offset
-    actual, eager = (loss_and_gradient(pred, images, *rest, functions=f) for f in (KERNELS, REFERENCE))
-    exact = loss_and_gradient(pred.double(), images.double(), *rest, functions=REFERENCE)
-    check(actual, eager, exact, pred.dtype, "loss", "mean", "rstd", "count", "dpred")
-
-
-@runs
-@pytest.mark.parametrize("norm_pix", [True, False])
-@pytest.mark.parametrize("dtype", HALVES_AND_SINGLE, ids=str)
-@pytest.mark.parametrize(("b", "c", "h", "w", "p", "k"), [*SHAPES[1:], (1, 3, 32, 64, 32, 1)])
-def test_masked_patch_loss(b, c, h, w, p, k, dtype, norm_pix):
-    n = h // p * (w // p)
-    pred, mask = randn(b, n, p * p * c, device=DEVICE, dtype=dtype, seed=3), patch_mask(b, n, k, DEVICE).mask
-    if norm_pix:
-        images = photographs(b, c, h, w, device=DEVICE, dtype=torch.uint8)
-        check_loss(pred, images, mask, p, norm_pix, *constants(c))
-    else:
-        check_loss(pred, photographs(b, c, h, w, device=DEVICE, dtype=dtype), mask, p, norm_pix)
-
-
-@runs
-def test_masked_patch_loss_of_any_strides():
-    images, mask = photographs(2, 3, 8, 12, device=DEVICE), patch_mask(2, 6, 2, DEVICE).mask
-    pred = randn(2, 7, 48, device=DEVICE)[:, 1:]
-    expected = loss_and_gradient(pred.contiguous(), images, mask, 4, True)
-    for p in (pred, pred.mT.contiguous().mT):
-        for layout in (images, images.contiguous(memory_format=torch.channels_last)):
-            for a, b in zip(loss_and_gradient(p, layout, mask.T.contiguous().T, 4, True), expected, strict=True):
-                torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
-
-
-@runs
-def test_flat_and_bright_patches():
-    images = torch.full((2, 3, 16, 16), 0.7, device=DEVICE)
-    images[1] = 1e4 + photographs(3, 16, 16, device=DEVICE)
-    mask = torch.ones(2, 4, dtype=torch.bool, device=DEVICE)
-    check_loss(randn(2, 4, 192, device=DEVICE, seed=3), images, mask, 8, True)
-    loss, _, rstd, *_ = loss_and_gradient(torch.zeros(1, 4, 192, device=DEVICE), images[:1], mask[:1], 8, True)
-    assert loss == 0
-    torch.testing.assert_close(rstd, torch.full_like(rstd, 1e3))
-
-
-@runs
-@pytest.mark.parametrize("norm_pix", [True, False])
-def test_only_masked_patches_are_read_and_nan_shows(norm_pix):
-    images, mask = photographs(2, 3, 8, 8, device=DEVICE), patch_mask(2, 4, 2, DEVICE).mask
-    pred = randn(2, 4, 48, device=DEVICE)
-    expected = loss_and_gradient(pred, images, mask, 4, norm_pix)
-    spoilt = reference.patchify(images, 4).masked_fill(~mask[:, :, None], float("nan"))
-    spoilt = reference.unpatchify(spoilt, 3, 8, 8, 4)
-    hidden = pred.masked_fill(~mask[:, :, None], float("nan"))
-    for a, b in zip(loss_and_gradient(hidden, spoilt, mask, 4, norm_pix), expected, strict=True):
-        assert torch.equal(a, b)
-    assert loss_and_gradient(pred, spoilt, mask | True, 4, norm_pix)[0].isnan()
-    loss, *_, count, dpred = loss_and_gradient(pred, images, mask & False, 4, norm_pix)
-    assert loss.isnan()
-    assert count == 0
-    assert (dpred == 0).all()
-
-
 # --- all of them ---
 
 
 @runs
 def test_same_input_same_bits():
-    keep, restore, mask = patch_mask(5, 12, 5, DEVICE)
-    images = photographs(5, 3, 12, 16, device=DEVICE)
-    tokens, pred = randn(5, 12, 40, device=DEVICE), randn(5, 12, 48, device=DEVICE)
+    keep, restore, _ = patch_mask(5, 12, 5, DEVICE)
+    tokens, patches = randn(5, 12, 40, device=DEVICE), randn(5, 5, 48, device=DEVICE)
 
     def everything():
         yield gather_tokens.backward(tokens[:, :5], keep, 12)
-        yield gather_patches.backward(pred[:, :5], keep, 3, 12, 16, 4, SCALE, torch.bfloat16)
+        yield gather_patches.backward(patches, keep, 3, 12, 16, 4, SCALE, torch.bfloat16)
         yield from restore_tokens.backward(tokens, restore, 5, True)
-        yield from loss_and_gradient(pred, images, mask, 4, True)
 
     assert all(map(torch.equal, everything(), everything()))
 
 
-@compiled
+@compiles
 @pytest.mark.gpu
 @pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("dtype", HALVES_AND_SINGLE, ids=str)
@@ -332,12 +209,9 @@ def test_real_sizes(size, p, dtype):
     check_gather_tokens(256, n, n // 4, 768, dtype)
     check_gather_patches(64, 3, size, size, p, n // 4, dtype)
     check_restore(300, n, n // 4, 512, dtype, torch.float32)
-    pred, mask = randn(64, n, p * p * 3, device=DEVICE, dtype=dtype), patch_mask(64, n, n // 4, DEVICE).mask
-    check_loss(pred, photographs(64, 3, size, size, device=DEVICE, dtype=dtype), mask, p, True)
-    check_loss(pred, photographs(64, 3, size, size, device=DEVICE, dtype=torch.uint8), mask, p, True, SCALE, OFFSET)
 
 
-@compiled
+@compiles
 @pytest.mark.gpu
 def test_offsets_beyond_32_bits():
     if torch.cuda.mem_get_info()[0] < 2**34:
@@ -354,10 +228,6 @@ def test_offsets_beyond_32_bits():
     assert torch.equal(patches[0, 0].view(16, 16), images[0, 0, -16:, :16].float())
 
 
-@compiled
+@compiles
 def test_under_the_interpreter():
-    """All that `runs` here, on CPU tensors: Triton decides at its import whether it interprets."""
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(Path(__file__).resolve())]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    run_interpreted(__file__)

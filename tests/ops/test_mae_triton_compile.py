@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from patches import OFFSET, SCALE
 
 triton = pytest.importorskip("triton")
 
 from triton_compile import assert_fits, recorded_launches  # noqa: E402
 
 from sslfast.kernels.triton import gather_patches, gather_tokens, masked_patch_loss, restore_tokens  # noqa: E402
-
-SCALE, OFFSET = [1 / 58.4, 1 / 57.1, 1 / 57.4], [-2.1, -2.0, -1.8]
 
 
 def launches(monkeypatch, dtype, image_dtype, size, p):
