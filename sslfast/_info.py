@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,7 +68,7 @@ def backends(op: str) -> dict[str, str]:
     return {device: _backend(kernels[device], kernels["reference"]) for device in ("cpu", "cuda")}
 
 
-def _backend(kernel: Callable, reference: Callable) -> str:
+def _backend(kernel: Callable[..., Any], reference: Callable[..., Any]) -> str:
     if kernel is reference:
         return "reference"
     function = getattr(kernel, "func", kernel)  # of a partial

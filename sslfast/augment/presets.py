@@ -178,4 +178,5 @@ def _from_json(text: str) -> Preset:
     known = {field.name for field in fields(Preset)}
     if unknown := [name for name in values if name not in known]:
         raise TypeError(f"preset has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    return Preset(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    given: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
+    return Preset(**given)

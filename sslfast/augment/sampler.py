@@ -55,7 +55,8 @@ class ViewSampler:
     def draw(self, images: Images, *, generator: torch.Generator | None = None) -> ViewParams:
         """The parameters of a view of each image, on their device; see `sample`."""
         pixels, sizes = apart(images)
-        source_size = tuple(pixels.shape[-2:]) if sizes is None else sizes
+        height, width = pixels.shape[-2:]
+        source_size = (height, width) if sizes is None else sizes
         return self.sample(len(images), source_size, generator=generator, device=images.device)
 
     def view(self, images: Images, *, generator: torch.Generator | None = None, **options: Any) -> Tensor:
