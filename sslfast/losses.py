@@ -30,7 +30,14 @@ class _ContrastiveLoss(nn.Module):
 class _TemperedLoss(_ContrastiveLoss):
     """With a temperature that may be learned."""
 
-    def __init__(self, temperature: float, learnable: bool, reduction: Reduction, group: Group, gather: Gather) -> None:
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        learnable: bool = False,
+        reduction: Reduction = "mean",
+        group: Group = None,
+        gather: Gather = "all",
+    ) -> None:
         super().__init__(reduction, group, gather)
         name = type(self).__name__
         if isinstance(temperature, Tensor):
@@ -101,14 +108,9 @@ class InfoNCELoss(_TemperedLoss):
     """MoCo's contrastive loss: `loss = InfoNCELoss(temperature=0.07)(query, key, queue)`; see `ops.info_nce`.
 
     Args:
-        temperature: positive; the initial value when learnable.
-        learnable: train the temperature; the parameter is its logarithm, so it stays positive.
-        reduction: "mean" over the N queries, "sum", or "none".
-        group, gather: without a queue, whose keys to see across processes, and how; as in `ops.info_nce`.
+        temperature, learnable: as in `NTXentLoss`.
+        reduction, group, gather: as in `ops.info_nce`.
         normalize: False takes rows as they are, and dot products for cosines.
-
-    Raises:
-        TypeError, ValueError: the temperature is not a positive number, or the reduction is unknown.
     """
 
     def __init__(
@@ -149,24 +151,9 @@ class CLIPLoss(_TemperedLoss):
     """CLIP's contrastive loss: `loss = CLIPLoss()(image, text, logit_scale.exp())`; see `ops.clip_loss`.
 
     Args:
-        temperature: positive; the initial value when learnable.
-        learnable: train the temperature; the parameter is its logarithm, so it stays positive.
-        reduction: "mean" over the 2N losses, "sum", or "none".
-        group, gather: whose images and texts to see across processes, and how; as in `ops.clip_loss`.
-
-    Raises:
-        TypeError, ValueError: the temperature is not a positive number, or the reduction is unknown.
+        temperature, learnable: as in `NTXentLoss`.
+        reduction, group, gather: as in `ops.clip_loss`.
     """
-
-    def __init__(
-        self,
-        temperature: float = 0.07,
-        learnable: bool = False,
-        reduction: Reduction = "mean",
-        group: Group = None,
-        gather: Gather = "all",
-    ) -> None:
-        super().__init__(temperature, learnable, reduction, group, gather)
 
     def forward(
         self,
@@ -190,13 +177,8 @@ class SupConLoss(_TemperedLoss):
     """Supervised contrastive learning: `loss = SupConLoss(temperature=0.1)(z, labels)`; see `ops.sup_con`.
 
     Args:
-        temperature: positive; the initial value when learnable.
-        learnable: train the temperature; the parameter is its logarithm, so it stays positive.
-        reduction: "mean" over the rows that have a positive, "sum", or "none".
-        group, gather: whose rows to see across processes, and how; as in `ops.sup_con`.
-
-    Raises:
-        TypeError, ValueError: the temperature is not a positive number, or the reduction is unknown.
+        temperature, learnable: as in `NTXentLoss`.
+        reduction, group, gather: as in `ops.sup_con`.
     """
 
     def __init__(

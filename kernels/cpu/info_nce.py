@@ -34,7 +34,8 @@ def forward(
 ) -> tuple[Tensor, ...]:
     query, key, targets, ids = contiguous(query, key, targets, ids)
     (n, d), m = query.shape, len(key)
-    losses, shift, inverse_sum = (floats(n) for _ in range(3))
+    losses = floats(n)
+    shift, inverse_sum = torch.empty_like(losses), torch.empty_like(losses)
     mean, u, scale = floats(n if with_mean else 0, d), empty(n + m, d, dtype=query.dtype), floats(n + m)
     rank, room = empty(n if with_rank else 0, dtype=torch.int64), floats(cosines(query, key, queue, with_cosines))
     _C.info_nce_forward(
@@ -94,4 +95,4 @@ def backward(
         rows(dq),
         rows(dk) if with_key else None,
     )
-    return dq, dk, torch.tensor(dtau, dtype=torch.float32, device="cpu")
+    return dq, dk, torch.full((), dtau, dtype=torch.float32, device="cpu")

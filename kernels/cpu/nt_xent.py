@@ -29,7 +29,8 @@ def forward(
 ) -> tuple[Tensor, ...]:
     z1, z2 = z1.contiguous(), z2.contiguous()
     n, d = z1.shape
-    losses, shift, inverse_sum, scale = (floats(2 * n) for _ in range(4))
+    losses = floats(2 * n)
+    shift, inverse_sum, scale = (torch.empty_like(losses) for _ in range(3))
     u, room = empty(2 * n, d, dtype=z1.dtype), floats(cosines(z1, with_cosines, across))
     rank = empty(2 * n if with_rank else 0, dtype=torch.int64)
     _C.nt_xent_forward(
@@ -75,4 +76,4 @@ def backward(
         value(temperature, tau),
         rows(dz),
     )
-    return dz, torch.tensor(dtau, dtype=torch.float32, device="cpu")
+    return dz, torch.full((), dtau, dtype=torch.float32, device="cpu")

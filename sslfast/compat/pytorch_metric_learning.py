@@ -11,25 +11,14 @@ from sslfast import ops
 from sslfast.ops.checks import check_dense, check_temperature
 
 
-class NTXentLoss(nn.Module):
-    """NT-Xent of pairs that labels tell, over cosines: the mean over all positive pairs.
+class _LabelledLoss(nn.Module):
+    """Cosines over a temperature, and the arguments of a call."""
 
-    Labels that all come equally often are served, or with `ref_emb` once on each side: the views of every example. What
-    it cannot serve raises: classes of several sizes, mined pairs, other distances and reducers. The result is float32
-    also for bfloat16 and float16. On CUDA the labels are read by the host; `SelfSupervisedLoss` needs none.
-
-    Args:
-        temperature: positive.
-
-    Raises:
-        TypeError, ValueError: the temperature is not a positive number; another argument of pytorch-metric-learning is
-            given.
-    """
-
-    def __init__(self, temperature: float = 0.07, **kwargs: Any) -> None:
+    def __init__(self, temperature: float, kwargs: dict[str, Any]) -> None:
         super().__init__()
-        check_temperature("NTXentLoss", temperature, torch.device("cpu"))
-        _refuse("NTXentLoss", kwargs)
+        self.name = type(self).__name__
+        check_temperature(self.name, temperature, torch.device("cpu"))
+        self._refuse(**kwargs)
         self.temperature = temperature
 
     def forward(
@@ -45,11 +34,41 @@ class NTXentLoss(nn.Module):
         Raises:
             ValueError: there are no labels, or others than are served; indices_tuple is given.
         """
-        _refuse("NTXentLoss", {"indices_tuple": indices_tuple})
-        wanted = "NTXentLoss: labels must be given, and ref_labels with ref_emb"
+        self._refuse(indices_tuple=indices_tuple)
         if labels is None:
-            raise ValueError(wanted)
-        _check_labelled("NTXentLoss", "embeddings", embeddings, "labels", labels)
+            raise ValueError(f"{self.name}: labels must be given")
+        _check_labelled(self.name, "embeddings", embeddings, "labels", labels)
+        return self._loss(embeddings, labels, ref_emb, ref_labels)
+
+    def _loss(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_labels: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _refuse(self, **arguments: Any) -> None:
+        if given := [name for name, value in arguments.items() if value is not None]:
+            raise ValueError(
+                f"{self.name}: {', '.join(given)} is not served; use pytorch-metric-learning's own {self.name} for it"
+            )
+
+
+class NTXentLoss(_LabelledLoss):
+    """NT-Xent of pairs that labels tell, over cosines: the mean over all positive pairs.
+
+    Labels that all come equally often are served, or with `ref_emb` once on each side: the views of every example. What
+    it cannot serve raises: classes of several sizes, mined pairs, other distances and reducers. The result is float32
+    also for bfloat16 and float16. On CUDA the labels are read by the host; `SelfSupervisedLoss` needs none.
+
+    Args:
+        temperature: positive.
+
+    Raises:
+        TypeError, ValueError: the temperature is not a positive number; another argument of pytorch-metric-learning is
+            given.
+    """
+
+    def __init__(self, temperature: float = 0.07, **kwargs: Any) -> None:
+        super().__init__(temperature, kwargs)
+
+    def _loss(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_labels: Tensor | None) -> Tensor:
         if ref_emb is None:
             order = labels.argsort(stable=True)
             sizes = labels.unique(return_counts=True)[1]
@@ -61,7 +80,7 @@ class NTXentLoss(nn.Module):
             views = [_rows(embeddings, places) for places in order.view(len(sizes), -1).T]
             return ops.nt_xent_views(torch.stack(views), self.temperature) if len(views) > 2 else self.symmetric(*views)
         if ref_labels is None:
-            raise ValueError(wanted)
+            raise ValueError("NTXentLoss: labels must be given, and ref_labels with ref_emb")
         _check_labelled("NTXentLoss", "ref_emb", ref_emb, "ref_labels", ref_labels)
         first, second = labels.argsort(), ref_labels.argsort()
         here, there = labels[first], ref_labels[second].to(labels.device)
@@ -81,7 +100,7 @@ class NTXentLoss(nn.Module):
         return ops.info_nce(embeddings, ref_emb, None, self.temperature)
 
 
-class SupConLoss(nn.Module):
+class SupConLoss(_LabelledLoss):
     """Supervised contrastive loss over cosines: the mean of the rows' losses that are above 0, as AvgNonZeroReducer.
 
     It is 0 where all labels are equal, or all differ. What it cannot serve raises: mined pairs, another side of the
@@ -96,28 +115,10 @@ class SupConLoss(nn.Module):
     """
 
     def __init__(self, temperature: float = 0.1, **kwargs: Any) -> None:
-        super().__init__()
-        check_temperature("SupConLoss", temperature, torch.device("cpu"))
-        _refuse("SupConLoss", kwargs)
-        self.temperature = temperature
+        super().__init__(temperature, kwargs)
 
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor | None = None,
-        indices_tuple: tuple[Tensor, ...] | None = None,
-        ref_emb: Tensor | None = None,
-        ref_labels: Tensor | None = None,
-    ) -> Tensor:
-        """embeddings (N, D) with labels (N,).
-
-        Raises:
-            ValueError: there are no labels; another argument is given.
-        """
-        _refuse("SupConLoss", {"indices_tuple": indices_tuple, "ref_emb": ref_emb, "ref_labels": ref_labels})
-        if labels is None:
-            raise ValueError("SupConLoss: labels must be given")
-        _check_labelled("SupConLoss", "embeddings", embeddings, "labels", labels)
+    def _loss(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_labels: Tensor | None) -> Tensor:
+        self._refuse(ref_emb=ref_emb, ref_labels=ref_labels)
         labels = labels.to(embeddings.device)
         losses = ops.sup_con(embeddings, labels, self.temperature, reduction="none")
         counted = losses > 0
@@ -172,8 +173,3 @@ def _check_labelled(loss: str, name: str, embeddings: Tensor, labels_name: str, 
 
 def _rows(x: Tensor, order: Tensor) -> Tensor:
     return x.index_select(0, order.to(x.device))
-
-
-def _refuse(loss: str, arguments: dict[str, Any]) -> None:
-    if given := [name for name, value in arguments.items() if value is not None]:
-        raise ValueError(f"{loss}: {', '.join(given)} is not served; use pytorch-metric-learning's own {loss} for it")

@@ -83,10 +83,9 @@ def augment(
             f"augment: params.blur_radius must be below the size {size} of the views, got {params.blur_radius}"
         )
     mean, std = _normalization(mean, std, images.shape[1])
-    return _augment(
-        images, sizes, *(getattr(params, name) for name in LAYOUT), size, params.steps,
-        params.interpolation == "bicubic", params.mode, params.blur_radius, mean, std, dtype or torch.float32,
-    )  # fmt: skip
+    rows, bicubic = (getattr(params, name) for name in LAYOUT), params.interpolation == "bicubic"
+    steps = params.steps, bicubic, params.mode, params.blur_radius
+    return _augment(images, sizes, *rows, size, *steps, mean, std, dtype or torch.float32)
 
 
 def view_size(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -172,10 +171,9 @@ def _unless_double(kernel, *, ordinary=False):
 
 def _reference(images, sizes, crop, flip, jitter, order, grayscale, blur, solarize, *rest):
     size, steps, bicubic, mode, radius, mean, std, dtype = rest
-    return reference_augment.augment(
-        images, sizes, crop, flip, jitter, order, grayscale, blur, solarize, size=tuple(size), steps=steps,
-        bicubic=bicubic, mode=mode, blur_radius=radius, mean=mean or None, std=std or None, dtype=dtype,
-    )  # fmt: skip
+    rows = crop, flip, jitter, order, grayscale, blur, solarize
+    how = {"size": tuple(size), "steps": steps, "bicubic": bicubic, "mode": mode, "blur_radius": radius}
+    return reference_augment.augment(images, sizes, *rows, **how, mean=mean or None, std=std or None, dtype=dtype)
 
 
 def _fake(images, sizes, crop, flip, jitter, order, grayscale, blur, solarize, size, *rest):

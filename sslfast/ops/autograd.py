@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.forward_ad import _set_fwd_grad_enabled, unpack_dual
 
 from sslfast.ops.registry import LIB
@@ -165,7 +166,8 @@ def _save(ctx, args: Sequence[Any], borrowed: Sequence[int] = ()) -> None:
     for i, _ in ctx.versions:
         saved[i] = None
     ctx.save_for_backward(*saved)
-    ctx.save_for_forward(*saved)
+    if forward_ad._current_level >= 0:
+        ctx.save_for_forward(*saved)
     ctx.others = [x if kept is None else None for x, kept in zip(args, saved)]
 
 

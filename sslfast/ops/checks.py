@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -57,7 +58,7 @@ def check_module(op: str, name: str, x: Any) -> None:
         raise TypeError(f"{op}: {name} must be a module, got {type(x).__name__}")
 
 
-def promoted(*xs: Any) -> tuple[Any, ...]:
+def _promoted(xs: Sequence[Any]) -> Sequence[Any]:
     """Under autocast, float tensors of different dtypes come to the one that holds all of them, as in `torch.cat`."""
     floats = [x for x in xs if isinstance(x, Tensor) and x.dtype in FLOATS]
     dtypes = {x.dtype for x in floats}
@@ -71,10 +72,11 @@ def _under_autocast(device: str) -> bool:
     return torch.amp.autocast_mode.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
-def check_embeddings(op: str, **embeddings: Tensor) -> None:
-    """Every argument is a non-empty (N, D) float matrix, and all are alike in shape, dtype and device."""
-    (first_name, first), *_ = embeddings.items()
-    for name, z in embeddings.items():
+def check_embeddings(op: str, **embeddings: Tensor) -> Sequence[Tensor]:
+    """They, in one dtype under autocast: non-empty (N, D) float matrices, alike in shape, dtype and device."""
+    promoted = _promoted(tuple(embeddings.values()))
+    first_name, first = next(iter(embeddings)), promoted[0]
+    for name, z in zip(embeddings, promoted):
         check_dense(op, name, z, " (N, D)")
         if z.dtype not in FLOATS:
             raise TypeError(f"{op}: {name} must be float32, bfloat16, float16 or float64, got {z.dtype}")
@@ -85,6 +87,7 @@ def check_embeddings(op: str, **embeddings: Tensor) -> None:
                 f"{op}: {name} must have the shape of {first_name}, {tuple(first.shape)}, got {tuple(z.shape)}"
             )
         _check_alike(op, name, z, first_name, first)
+    return promoted
 
 
 def _check_alike(op: str, name: str, z: Tensor, first_name: str, first: Tensor) -> None:
@@ -94,8 +97,10 @@ def _check_alike(op: str, name: str, z: Tensor, first_name: str, first: Tensor) 
         raise ValueError(f"{op}: {name} must be on the device of {first_name}, {first.device}, got {z.device}")
 
 
-def check_candidates(op: str, query: Tensor, key: Tensor, least: int | None) -> None:
-    """Float matrices query (N, D) and key (M, D), alike in dtype and device, M at least so many; N without a number."""
+def check_candidates(op: str, query: Tensor, key: Tensor, least: int | None) -> Sequence[Tensor]:
+    """They, in one dtype under autocast: float matrices query (N, D) and key (M, D), alike in dtype and device, M at
+    least so many; N without a number."""
+    query, key = _promoted((query, key))
     check_embeddings(op, query=query)
     check_embeddings(op, key=key)
     n, d = query.shape
@@ -103,6 +108,7 @@ def check_candidates(op: str, query: Tensor, key: Tensor, least: int | None) -> 
     if key.shape[1] != d or key.shape[0] < least:
         raise ValueError(f"{op}: key must have {d} columns and at least {least} rows, got shape {tuple(key.shape)}")
     _check_alike(op, "key", key, "query", query)
+    return query, key
 
 
 def check_range(op: str, name: str, indices: Tensor, size: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslfast.kernels import reference_image_text
 from sslfast.kernels.cpu import clip_loss as cpu
-from sslfast.ops.checks import Reduction, check_embeddings, check_scalar, check_temperature, promoted
+from sslfast.ops.checks import Reduction, check_embeddings, check_scalar, check_temperature
 from sslfast.ops.distributed import Gather, Group
 from sslfast.ops.pair_loss import define_pair_loss
 
@@ -98,8 +98,7 @@ def clip_loss(
     Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision",
     https://arxiv.org/abs/2103.00020, figure 3
     """
-    image, text = promoted(image, text)
-    check_embeddings("clip_loss", image=image, text=text)
+    image, text = check_embeddings("clip_loss", image=image, text=text)
     number, tau = _temperature(temperature, logit_scale, image.device)
     result = _clip_loss(image, text, number, tau, return_rank, reduction, group, gather, check_ranks)
     return (result[0], result[1].unflatten(0, (2, -1))) if isinstance(result, tuple) else result

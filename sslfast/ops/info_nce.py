@@ -23,7 +23,6 @@ from sslfast.ops.checks import (
     check_range,
     check_reduction,
     check_temperature,
-    promoted,
 )
 from sslfast.ops.distributed import Gather, Group
 from sslfast.ops.layout import require
@@ -135,11 +134,10 @@ def info_nce(
 
     Source: He et al. 2020, "Momentum Contrast", https://arxiv.org/abs/1911.05722, equation 1
     """
-    query, key = promoted(query, key)
     if queue is None:
-        check_candidates("info_nce", query, key, least=None if targets is None else 1)
+        query, key = check_candidates("info_nce", query, key, least=None if targets is None else 1)
     else:
-        check_embeddings("info_nce", query=query, key=key)
+        query, key = check_embeddings("info_nce", query=query, key=key)
     check_queue("info_nce", queue, query)
     number, tau = check_temperature("info_nce", temperature, query.device)
     check_reduction("info_nce", reduction)

@@ -8,7 +8,7 @@ from torch import Tensor
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import negative_cosine_similarity as cpu
 from sslfast.ops.autograd import differentiable
-from sslfast.ops.checks import Reduction, check_embeddings, check_reduction, promoted
+from sslfast.ops.checks import Reduction, check_embeddings, check_reduction
 from sslfast.ops.registry import define_op, lazily
 
 
@@ -35,8 +35,7 @@ def negative_cosine_similarity(p: Tensor, z: Tensor, *, reduction: Reduction = "
 
     Source: Chen & He 2021, "Exploring Simple Siamese Representation Learning", https://arxiv.org/abs/2011.10566
     """
-    p, z = promoted(p, z)
-    check_embeddings("negative_cosine_similarity", p=p, z=z)
+    p, z = check_embeddings("negative_cosine_similarity", p=p, z=z)
     check_reduction("negative_cosine_similarity", reduction)
     return _negative_cosine_similarity(p, z, reduction)
 

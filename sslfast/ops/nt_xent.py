@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import nt_xent as cpu
-from sslfast.ops.checks import Reduction, check_embeddings, check_temperature, promoted
+from sslfast.ops.checks import Reduction, check_embeddings, check_temperature
 from sslfast.ops.distributed import Gather, Group
 from sslfast.ops.nt_xent_views import views_loss
 from sslfast.ops.pair_loss import define_pair_loss
@@ -103,8 +103,7 @@ def nt_xent(
 
     Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning", https://arxiv.org/abs/2002.05709
     """
-    z1, z2 = promoted(z1, z2)
-    check_embeddings("nt_xent", z1=z1, z2=z2)
+    z1, z2 = check_embeddings("nt_xent", z1=z1, z2=z2)
     if ids is not None or decoupled is not False:
         options = ids, decoupled, return_rank, reduction, group, gather, check_ranks
         return views_loss("nt_xent", z1, z2, temperature, *options)

@@ -60,9 +60,10 @@ def _directly(op: Callable, kernels: dict[str, Callable]) -> Callable:
     """The op, without PyTorch's dispatcher where that has nothing else to do: it takes as long as a small kernel."""
 
     def call(first, *args):
-        if _watched() or not all(_plain(x) for x in (first, *args) if isinstance(x, Tensor)):
-            return op(first, *args)
-        return kernels.get(first.device.type, op)(first, *args)
+        device = first.device.type
+        if device in kernels and not _watched() and _plain((first, *args), device):
+            return kernels[device](first, *args)
+        return op(first, *args)
 
     return call
 
@@ -78,11 +79,14 @@ def _watched() -> bool:
     )
 
 
-def _plain(x: Tensor) -> bool:
-    """Whether the dispatcher would go straight to the kernel of x's device."""
-    if x.requires_grad and torch.is_grad_enabled():
-        return False
-    return torch._C._dispatch_keys(x).raw_repr() == _plain_keys(x.device.type)
+def _plain(args: Sequence, device: str) -> bool:
+    """Whether the dispatcher would go straight to the kernel of the device."""
+    keys, grad_enabled = _plain_keys(device), torch.is_grad_enabled()
+    return not any(
+        torch._C._dispatch_keys(x).raw_repr() != keys or (grad_enabled and x.requires_grad)
+        for x in args
+        if isinstance(x, Tensor)
+    )
 
 
 @functools.cache

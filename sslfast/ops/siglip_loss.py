@@ -9,7 +9,7 @@ from sslfast.kernels import reference, reference_image_text
 from sslfast.kernels.cpu import siglip_loss as cpu
 from sslfast.ops import agreement, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
-from sslfast.ops.checks import Reduction, check_embeddings, check_flag, check_reduction, check_scalar, promoted
+from sslfast.ops.checks import Reduction, check_embeddings, check_flag, check_reduction, check_scalar
 from sslfast.ops.distributed import Gather, Group
 from sslfast.ops.registry import define_op, lazily
 
@@ -64,8 +64,7 @@ def siglip_loss(
     Source: Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training", https://arxiv.org/abs/2303.15343, section
     3.2 and algorithm 1
     """
-    image, text = promoted(image, text)
-    check_embeddings("siglip_loss", image=image, text=text)
+    image, text = check_embeddings("siglip_loss", image=image, text=text)
     number, scale = check_scalar("siglip_loss", "logit_scale", logit_scale, image.device)
     bias_number, bias = check_scalar("siglip_loss", "logit_bias", logit_bias, image.device)
     check_reduction("siglip_loss", reduction)
