@@ -13,21 +13,33 @@ from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
 
 
 @triton.jit
-def _gather(
-    images, keep, out, count, image_stride, channel_stride, row_stride, column_stride,
-    KEPT: tl.constexpr, PATCHES: tl.constexpr, COLUMNS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
-    SCALE: tl.constexpr, OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def gather_patches_fwd_kernel(
+    images,
+    keep,
+    out,
+    count,
+    image_stride,
+    channel_stride,
+    row_stride,
+    column_stride,
+    KEPT: tl.constexpr,
+    PATCHES: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    P: tl.constexpr,
+    C: tl.constexpr,
+    SCALE: tl.constexpr,
+    OFFSET: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """BLOCK elements of ROWS patches, which count through all images."""
     CHUNKS: tl.constexpr = tl.cdiv(P * P * C, BLOCK)
+    strides = (image_stride, channel_stride, row_stride, column_stride)
     row = tl.program_id(0) // CHUNKS * ROWS + tl.arange(0, ROWS)
     first = tl.program_id(0) % CHUNKS * BLOCK
     patch = tl.load(keep + row, mask=row < count, other=-1)
     known = (patch >= 0) & (patch < PATCHES)
-    x = load_patches(
-        images, row // KEPT, patch, known, first, image_stride, channel_stride, row_stride, column_stride,
-        P, C, COLUMNS, SCALE, OFFSET, ROWS, BLOCK,
-    )  # fmt: skip
+    x = load_patches(images, strides, row // KEPT, patch, known, first, P, C, COLUMNS, SCALE, OFFSET, BLOCK)
     x = tl.where(known[:, None], x, float("nan")).to(out.dtype.element_ty)
     e = first + tl.arange(0, BLOCK)
     pointers = out + row.to(tl.int64)[:, None] * (P * P * C) + e[None, :]
@@ -35,11 +47,21 @@ def _gather(
 
 
 @triton.jit
-def _spread(
-    grad, keep, slots, dimages, kept, chunks,
-    P: tl.constexpr, C: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, SCALE: tl.constexpr,
-    CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def gather_patches_bwd_kernel(
+    grad,
+    keep,
+    slots,
+    dimages,
+    kept,
+    chunks,
+    P: tl.constexpr,
+    C: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SCALE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """All channels of BLOCK pixels, which lie together in the rows of grad that are of their patch."""
     image = (tl.program_id(0) // chunks).to(tl.int64)
     pixel = tl.program_id(0) % chunks * BLOCK + tl.arange(0, BLOCK)
@@ -74,18 +96,36 @@ def forward(
     rows, block = row_tile(size)
     columns = width // patch_size
     with torch.cuda.device_of(images):
-        _gather[(cdiv(batch * kept, rows) * cdiv(size, block),)](
-            images, keep.contiguous(), out, batch * kept, *images.stride(), KEPT=kept,
-            PATCHES=height // patch_size * columns, COLUMNS=columns, P=patch_size, C=channels,
-            SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block, num_warps=4,
-        )  # fmt: skip
+        gather_patches_fwd_kernel[(cdiv(batch * kept, rows) * cdiv(size, block),)](
+            images,
+            keep.contiguous(),
+            out,
+            batch * kept,
+            *images.stride(),
+            KEPT=kept,
+            PATCHES=height // patch_size * columns,
+            COLUMNS=columns,
+            P=patch_size,
+            C=channels,
+            SCALE=tuple(scale),
+            OFFSET=tuple(offset),
+            ROWS=rows,
+            BLOCK=block,
+            num_warps=4,
+        )
     return out
 
 
 def backward(
-    grad: Tensor, keep: Tensor, channels: int, height: int, width: int, patch_size: int, scale: list[float],
+    grad: Tensor,
+    keep: Tensor,
+    channels: int,
+    height: int,
+    width: int,
+    patch_size: int,
+    scale: list[float],
     dtype: torch.dtype,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """grad (B, K, P·P·C) to (B, C, H, W) of `dtype`: for each patch the sum of its rows, taken in order."""
     batch, kept, _ = grad.shape
     dimages = torch.empty(batch, channels, height, width, dtype=dtype, device=grad.device)
@@ -95,8 +135,20 @@ def backward(
         block_channels = next_power_of_2(channels)
         block = max(1, TILE // block_channels)
         chunks = cdiv(height * width, block)
-        _spread[(batch * chunks,)](
-            grad.contiguous(), keep, slots, dimages, kept, chunks, P=patch_size, C=channels, HEIGHT=height, WIDTH=width,
-            SCALE=tuple(scale), CHANNELS=block_channels, BLOCK=block, num_warps=4,
-        )  # fmt: skip
+        gather_patches_bwd_kernel[(batch * chunks,)](
+            grad.contiguous(),
+            keep,
+            slots,
+            dimages,
+            kept,
+            chunks,
+            P=patch_size,
+            C=channels,
+            HEIGHT=height,
+            WIDTH=width,
+            SCALE=tuple(scale),
+            CHANNELS=block_channels,
+            BLOCK=block,
+            num_warps=4,
+        )
     return dimages

@@ -12,7 +12,7 @@ from sslfast.kernels.triton.sizes import cdiv
 
 
 @triton.jit
-def _take_rows(
+def gather_tokens_fwd_kernel(
     source,
     index,
     out,
@@ -41,10 +41,21 @@ def _take_rows(
 
 
 @triton.jit
-def _spread_rows(
-    grad, index, slots, out, count, kept, image_stride, row_stride, column_stride,
-    R: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def gather_tokens_bwd_kernel(
+    grad,
+    index,
+    slots,
+    out,
+    count,
+    kept,
+    image_stride,
+    row_stride,
+    column_stride,
+    R: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """out[b, r] = Σ_k grad[b, k] over the k with index[b, k] = r; R rows an image, count in all."""
     CHUNKS: tl.constexpr = tl.cdiv(D, BLOCK)
     row = tl.program_id(0) // CHUNKS * ROWS + tl.arange(0, ROWS)
@@ -79,10 +90,20 @@ def forward(tokens: Tensor, keep: Tensor) -> Tensor:
     # A NaN among the compile-time constants would equal none before it: a compilation a call. So fill is an argument.
     fill = float("nan") if dtype.is_floating_point else torch.iinfo(tokens.dtype).min
     with torch.cuda.device_of(tokens):
-        _take_rows[(cdiv(batch * kept, rows) * cdiv(d, block),)](
-            tokens, keep.contiguous(), out, fill, batch * kept, source_rows, *tokens.stride(),
-            R=kept, D=d, ROWS=rows, BLOCK=block, num_warps=4,
-        )  # fmt: skip
+        gather_tokens_fwd_kernel[(cdiv(batch * kept, rows) * cdiv(d, block),)](
+            tokens,
+            keep.contiguous(),
+            out,
+            fill,
+            batch * kept,
+            source_rows,
+            *tokens.stride(),
+            R=kept,
+            D=d,
+            ROWS=rows,
+            BLOCK=block,
+            num_warps=4,
+        )
     return out.view(dtype)
 
 
@@ -93,8 +114,18 @@ def backward(grad: Tensor, keep: Tensor, num_tokens: int) -> Tensor:
     out = torch.empty(batch, num_tokens, d, dtype=grad.dtype, device=grad.device)
     rows, block = row_tile(d)
     with torch.cuda.device_of(grad):
-        _spread_rows[(cdiv(batch * num_tokens, rows) * cdiv(d, block),)](
-            grad, keep, slot_map(keep, num_tokens), out, batch * num_tokens, kept, *grad.stride(),
-            R=num_tokens, D=d, ROWS=rows, BLOCK=block, num_warps=4,
-        )  # fmt: skip
+        gather_tokens_bwd_kernel[(cdiv(batch * num_tokens, rows) * cdiv(d, block),)](
+            grad,
+            keep,
+            slot_map(keep, num_tokens),
+            out,
+            batch * num_tokens,
+            kept,
+            *grad.stride(),
+            R=num_tokens,
+            D=d,
+            ROWS=rows,
+            BLOCK=block,
+            num_warps=4,
+        )
     return out

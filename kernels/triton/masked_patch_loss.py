@@ -18,10 +18,17 @@ THREAD = 48  # elements of a thread that has patches in registers
 
 @triton.jit
 def _load_predictions(
-    pred, patch, masked, first, image_stride, patch_stride, element_stride,
-    PATCHES: tl.constexpr, E: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Elements first.. of masked patches, which count through all images."""
+    pred,
+    strides,
+    patch,
+    masked,
+    first,
+    PATCHES: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """(ROWS, BLOCK) float32: elements first.. of masked patches, which count through all images."""
+    image_stride, patch_stride, element_stride = strides
     e = first + tl.arange(0, BLOCK)
     row = (patch // PATCHES).to(tl.int64) * image_stride + (patch % PATCHES).to(tl.int64) * patch_stride
     mask = masked[:, None] if E % BLOCK == 0 else masked[:, None] & (e < E)[None, :]
@@ -37,55 +44,79 @@ def _inside(x, first, E: tl.constexpr):
 
 
 @triton.jit
-def _errors(
-    pred, images, mask, mean, rstd, sums, count,
-    pred_image_stride, pred_patch_stride, pred_element_stride,
-    image_stride, channel_stride, row_stride, column_stride,
-    PATCHES: tl.constexpr, COLUMNS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
-    SCALE: tl.constexpr, OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def _statistics(targets, E: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """A first mean of each patch, what its rounding left to the mean, and 1 / standard deviation: (ROWS,) each.
+
+    The rest counts: rstd magnifies it a thousandfold in a nearly flat patch.
+    """
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
+    for i in tl.static_range(len(targets)):
+        total += _inside(targets[i], i * BLOCK, E)
+    about = tl.sum(total, axis=1) / E
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
+    squares = tl.zeros((ROWS, BLOCK), tl.float32)
+    for i in tl.static_range(len(targets)):
+        deviation = _inside(targets[i] - about[:, None], i * BLOCK, E)
+        total += deviation
+        squares += deviation * deviation
+    shift = tl.sum(total, axis=1) / E
+    variance = (tl.sum(squares, axis=1) - shift * shift * E) / (E - 1)
+    return about, shift, tl.div_rn(1.0, tl.sqrt_rn(variance + EPS))
+
+
+@triton.jit
+def masked_patch_loss_fwd_kernel(
+    pred,
+    images,
+    mask,
+    mean,
+    rstd,
+    sums,
+    count,
+    pred_image_stride,
+    pred_patch_stride,
+    pred_element_stride,
+    image_stride,
+    channel_stride,
+    row_stride,
+    column_stride,
+    PATCHES: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    P: tl.constexpr,
+    C: tl.constexpr,
+    SCALE: tl.constexpr,
+    OFFSET: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """sums (2, programs): mean squared errors of ROWS patches, and how many of them are masked.
 
     Patches stay in registers, in chunks of BLOCK elements: a power of two that holds one whole would idle many lanes.
     """
     E: tl.constexpr = P * P * C
+    pred_strides = (pred_image_stride, pred_patch_stride, pred_element_stride)
+    strides = (image_stride, channel_stride, row_stride, column_stride)
     patch = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     masked = tl.load(mask + patch, mask=patch < count, other=0) != 0
     targets = ()
     predictions = ()
     for first in tl.static_range(0, E, BLOCK):
         target = load_patches(
-            images, patch // PATCHES, patch % PATCHES, masked, first,
-            image_stride, channel_stride, row_stride, column_stride, P, C, COLUMNS, SCALE, OFFSET, ROWS, BLOCK,
-        )  # fmt: skip
-        x = _load_predictions(
-            pred, patch, masked, first, pred_image_stride, pred_patch_stride, pred_element_stride, PATCHES, E, BLOCK
+            images, strides, patch // PATCHES, patch % PATCHES, masked, first, P, C, COLUMNS, SCALE, OFFSET, BLOCK
         )
+        x = _load_predictions(pred, pred_strides, patch, masked, first, PATCHES, E, BLOCK)
         targets = targets + (target,)
         predictions = predictions + (x,)
-    m = tl.zeros((ROWS,), tl.float32)
-    rest = tl.zeros((ROWS,), tl.float32)
+    about = tl.zeros((ROWS,), tl.float32)
+    shift = tl.zeros((ROWS,), tl.float32)
     r = tl.full((ROWS,), 1.0, tl.float32)
     if mean is not None:
-        total = tl.zeros((ROWS, BLOCK), tl.float32)
-        for i in tl.static_range(len(targets)):
-            total += _inside(targets[i], i * BLOCK, E)
-        m = tl.sum(total, axis=1) / E
-        total = tl.zeros((ROWS, BLOCK), tl.float32)
-        squares = tl.zeros((ROWS, BLOCK), tl.float32)
-        for i in tl.static_range(len(targets)):
-            t = _inside(targets[i] - m[:, None], i * BLOCK, E)
-            total += t
-            squares += t * t
-        # What the rounding of m left: rstd would magnify it a thousandfold in a nearly flat patch.
-        rest = tl.sum(total, axis=1) / E
-        variance = (tl.sum(squares, axis=1) - rest * rest * E) / (E - 1)
-        r = tl.div_rn(1.0, tl.sqrt_rn(variance + EPS))
-        tl.store(mean + patch, tl.where(masked, m + rest, 0.0), mask=patch < count)
+        about, shift, r = _statistics(targets, E, ROWS, BLOCK)
+        tl.store(mean + patch, tl.where(masked, about + shift, 0.0), mask=patch < count)
         tl.store(rstd + patch, tl.where(masked, r, 0.0), mask=patch < count)
     errors = tl.zeros((ROWS, BLOCK), tl.float32)
     for i in tl.static_range(len(targets)):
-        d = predictions[i] + (rest * r)[:, None] - (targets[i] - m[:, None]) * r[:, None]
+        d = predictions[i] + (shift * r)[:, None] - (targets[i] - about[:, None]) * r[:, None]
         d = _inside(d, i * BLOCK, E)
         errors += d * d
     error = tl.where(masked, tl.sum(errors, axis=1), 0.0)
@@ -94,7 +125,7 @@ def _errors(
 
 
 @triton.jit
-def _mean_error(sums, loss, count, size, BLOCK: tl.constexpr):
+def masked_patch_loss_mean_kernel(sums, loss, count, size, BLOCK: tl.constexpr):
     errors = tl.zeros((BLOCK,), tl.float32)
     masked = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, size, BLOCK):
@@ -106,26 +137,44 @@ def _mean_error(sums, loss, count, size, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _error_gradient(
-    grad, pred, images, mask, mean, rstd, masked_count, dpred, count,
-    pred_image_stride, pred_patch_stride, pred_element_stride,
-    image_stride, channel_stride, row_stride, column_stride,
-    PATCHES: tl.constexpr, COLUMNS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
-    SCALE: tl.constexpr, OFFSET: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def masked_patch_loss_bwd_kernel(
+    grad,
+    pred,
+    images,
+    mask,
+    mean,
+    rstd,
+    masked_count,
+    dpred,
+    count,
+    pred_image_stride,
+    pred_patch_stride,
+    pred_element_stride,
+    image_stride,
+    channel_stride,
+    row_stride,
+    column_stride,
+    PATCHES: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    P: tl.constexpr,
+    C: tl.constexpr,
+    SCALE: tl.constexpr,
+    OFFSET: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """BLOCK elements of ROWS patches."""
     E: tl.constexpr = P * P * C
+    pred_strides = (pred_image_stride, pred_patch_stride, pred_element_stride)
+    strides = (image_stride, channel_stride, row_stride, column_stride)
     CHUNKS: tl.constexpr = tl.cdiv(E, BLOCK)
     patch = tl.program_id(0) // CHUNKS * ROWS + tl.arange(0, ROWS)
     first = tl.program_id(0) % CHUNKS * BLOCK
     masked = tl.load(mask + patch, mask=patch < count, other=0) != 0
     target = load_patches(
-        images, patch // PATCHES, patch % PATCHES, masked, first,
-        image_stride, channel_stride, row_stride, column_stride, P, C, COLUMNS, SCALE, OFFSET, ROWS, BLOCK,
-    )  # fmt: skip
-    x = _load_predictions(
-        pred, patch, masked, first, pred_image_stride, pred_patch_stride, pred_element_stride, PATCHES, E, BLOCK
+        images, strides, patch // PATCHES, patch % PATCHES, masked, first, P, C, COLUMNS, SCALE, OFFSET, BLOCK
     )
+    x = _load_predictions(pred, pred_strides, patch, masked, first, PATCHES, E, BLOCK)
     if mean is not None:
         m = tl.load(mean + patch, mask=masked, other=0.0)
         target = (target - m[:, None]) * tl.load(rstd + patch, mask=masked, other=0.0)[:, None]
@@ -137,9 +186,14 @@ def _error_gradient(
 
 
 def forward(
-    pred: Tensor, images: Tensor, mask: Tensor, patch_size: int, norm_pix: bool, scale: list[float],
+    pred: Tensor,
+    images: Tensor,
+    mask: Tensor,
+    patch_size: int,
+    norm_pix: bool,
+    scale: list[float],
     offset: list[float],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """loss and count, 0-dim; mean and rstd (B, L) of the masked targets, 0 elsewhere, or (0, 0) without norm_pix.
 
     pred (B, L, P·P·C) and images (B, C, H, W) of any strides, mask (B, L). All results are float32.
@@ -154,30 +208,64 @@ def forward(
     loss, count = (torch.empty((), dtype=torch.float32, device=pred.device) for _ in range(2))
     mean, rstd = (sums.new_empty(mask.shape if norm_pix else (0, 0)) for _ in range(2))
     with torch.cuda.device_of(pred):
-        _errors[(programs,)](
-            pred, images, _bytes(mask), mean if norm_pix else None, rstd, sums, mask.numel(),
-            *pred.stride(), *images.stride(), **_layout(pred, images, patch_size),
-            SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block,
+        masked_patch_loss_fwd_kernel[(programs,)](
+            pred,
+            images,
+            _bytes(mask),
+            mean if norm_pix else None,
+            rstd,
+            sums,
+            mask.numel(),
+            *pred.stride(),
+            *images.stride(),
+            **_layout(pred, images, patch_size),
+            SCALE=tuple(scale),
+            OFFSET=tuple(offset),
+            ROWS=rows,
+            BLOCK=block,
             num_warps=warps,
-        )  # fmt: skip
-        _mean_error[(1,)](sums, loss, count, programs, BLOCK=4096, num_warps=16)
+        )
+        masked_patch_loss_mean_kernel[(1,)](sums, loss, count, programs, BLOCK=4096, num_warps=16)
     return loss, mean, rstd, count
 
 
 def backward(
-    grad: Tensor, pred: Tensor, images: Tensor, mask: Tensor, mean: Tensor, rstd: Tensor, count: Tensor,
-    patch_size: int, norm_pix: bool, scale: list[float], offset: list[float],
-) -> Tensor:  # fmt: skip
+    grad: Tensor,
+    pred: Tensor,
+    images: Tensor,
+    mask: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    count: Tensor,
+    patch_size: int,
+    norm_pix: bool,
+    scale: list[float],
+    offset: list[float],
+) -> Tensor:
     """dpred (B, L, P·P·C) in the dtype of pred, zero where nothing is masked."""
     images, elements = compact(images), pred.shape[2]
     rows, block = row_tile(elements)
     dpred = torch.empty(pred.shape, dtype=pred.dtype, device=pred.device)
     with torch.cuda.device_of(pred):
-        _error_gradient[(cdiv(mask.numel(), rows) * cdiv(elements, block),)](
-            grad, pred, images, _bytes(mask), mean if norm_pix else None, rstd, count, dpred,
-            mask.numel(), *pred.stride(), *images.stride(), **_layout(pred, images, patch_size),
-            SCALE=tuple(scale), OFFSET=tuple(offset), ROWS=rows, BLOCK=block, num_warps=4,
-        )  # fmt: skip
+        masked_patch_loss_bwd_kernel[(cdiv(mask.numel(), rows) * cdiv(elements, block),)](
+            grad,
+            pred,
+            images,
+            _bytes(mask),
+            mean if norm_pix else None,
+            rstd,
+            count,
+            dpred,
+            mask.numel(),
+            *pred.stride(),
+            *images.stride(),
+            **_layout(pred, images, patch_size),
+            SCALE=tuple(scale),
+            OFFSET=tuple(offset),
+            ROWS=rows,
+            BLOCK=block,
+            num_warps=4,
+        )
     return dpred
 
 
@@ -187,6 +275,4 @@ def _bytes(mask: Tensor) -> Tensor:
 
 def _layout(pred: Tensor, images: Tensor, patch_size: int) -> dict[str, int]:
     """The kernels' parameters about patches."""
-    return {
-        "PATCHES": pred.shape[1], "COLUMNS": images.shape[3] // patch_size, "P": patch_size, "C": images.shape[1]
-    }  # fmt: skip
+    return {"PATCHES": pred.shape[1], "COLUMNS": images.shape[3] // patch_size, "P": patch_size, "C": images.shape[1]}

@@ -16,8 +16,13 @@ INVERSE_EPS = tl.constexpr(1e12)  # F.normalize divides by 1e-12 at least
 
 
 @triton.jit
-def _unit_rows(pointers, mask):
-    """Rows over max(length, 1e-12) in fp32, the factors (R,) that did it, and 1 where it was the length, else 0."""
+def _load_unit_rows(x, row_stride, feature_stride, N, D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
+    """The program's rows over max(length, 1e-12) in fp32, the factors (ROWS,) that did it, and 1, or 0 where it was
+    1e-12."""
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    features = tl.arange(0, BLOCK_D).to(tl.int64)
+    mask = (rows < N)[:, None] & (features < D)[None, :]
+    pointers = x + rows[:, None] * row_stride + features[None, :] * feature_stride
     x = tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
     largest = tl.max(tl.abs(x), axis=1)
     # The power of two that brings the largest to [1, 2): exact, and no square overflows or vanishes.
@@ -33,45 +38,66 @@ def _unit_rows(pointers, mask):
 
 
 @triton.jit
-def _load_pairs(
-    p, z, N, D: tl.constexpr, p_row_stride, p_stride, z_row_stride, z_stride, ROWS: tl.constexpr, BLOCK_D: tl.constexpr
-):  # fmt: skip
+def _store_gradient(
+    dx, u, scale, free, v, cosine, weight, N, D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """weight·(v − cosine·u)·scale, without the second term where 1e-12 divides: it is constant."""
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    features = tl.arange(0, BLOCK_D).to(tl.int64)
+    features = tl.arange(0, BLOCK_D)
+    gradient = (v - (cosine * free)[:, None] * u) * (weight * scale)[:, None]
     mask = (rows < N)[:, None] & (features < D)[None, :]
-    u, p_scale, p_free = _unit_rows(p + rows[:, None] * p_row_stride + features[None, :] * p_stride, mask)
-    v, z_scale, z_free = _unit_rows(z + rows[:, None] * z_row_stride + features[None, :] * z_stride, mask)
-    return rows, rows[:, None] * D + features[None, :], mask, u, p_scale, p_free, v, z_scale, z_free
+    tl.store(dx + rows[:, None] * D + features[None, :], gradient.to(dx.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _forward(
-    p, z, losses, N, D: tl.constexpr, p_row_stride, p_stride, z_row_stride, z_stride,
-    ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    rows, _, _, u, _, _, v, _, _ = _load_pairs(
-        p, z, N, D, p_row_stride, p_stride, z_row_stride, z_stride, ROWS, BLOCK_D
-    )
+def negative_cosine_similarity_fwd_kernel(
+    p,
+    z,
+    losses,
+    N,
+    D: tl.constexpr,
+    p_row_stride,
+    p_feature_stride,
+    z_row_stride,
+    z_feature_stride,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    u, _, _ = _load_unit_rows(p, p_row_stride, p_feature_stride, N, D, ROWS, BLOCK_D)
+    v, _, _ = _load_unit_rows(z, z_row_stride, z_feature_stride, N, D, ROWS, BLOCK_D)
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     tl.store(losses + rows, -tl.sum(u * v, axis=1), mask=rows < N)
 
 
 @triton.jit
-def _backward(
-    grad, grad_stride, p, z, dp, dz, N, D: tl.constexpr, p_row_stride, p_stride, z_row_stride, z_stride,
-    WITH_P: tl.constexpr, WITH_Z: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """dp = −grad·(ẑ − cosine·p̂)/|p|, without the second term where 1e-12 divides: it is constant. dz likewise."""
-    rows, at, mask, u, p_scale, p_free, v, z_scale, z_free = _load_pairs(
-        p, z, N, D, p_row_stride, p_stride, z_row_stride, z_stride, ROWS, BLOCK_D
-    )
+def negative_cosine_similarity_bwd_kernel(
+    grad,
+    grad_stride,
+    p,
+    z,
+    dp,
+    dz,
+    N,
+    D: tl.constexpr,
+    p_row_stride,
+    p_feature_stride,
+    z_row_stride,
+    z_feature_stride,
+    WITH_P: tl.constexpr,
+    WITH_Z: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """dp = −grad·(v − cosine·u)/|p| of unit rows u = p/|p| and v = z/|z|; dz likewise."""
+    u, p_scale, p_free = _load_unit_rows(p, p_row_stride, p_feature_stride, N, D, ROWS, BLOCK_D)
+    v, z_scale, z_free = _load_unit_rows(z, z_row_stride, z_feature_stride, N, D, ROWS, BLOCK_D)
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     weight = -tl.load(grad + rows * grad_stride, mask=rows < N, other=0.0)
     cosine = tl.sum(u * v, axis=1)
     if WITH_P:
-        across = v - (cosine * p_free)[:, None] * u
-        tl.store(dp + at, (across * (weight * p_scale)[:, None]).to(dp.dtype.element_ty), mask=mask)
+        _store_gradient(dp, u, p_scale, p_free, v, cosine, weight, N, D, ROWS, BLOCK_D)
     if WITH_Z:
-        across = u - (cosine * z_free)[:, None] * v
-        tl.store(dz + at, (across * (weight * z_scale)[:, None]).to(dz.dtype.element_ty), mask=mask)
+        _store_gradient(dz, v, z_scale, z_free, u, cosine, weight, N, D, ROWS, BLOCK_D)
 
 
 def _blocks(d: int) -> dict[str, int]:
@@ -85,7 +111,9 @@ def forward(p: Tensor, z: Tensor) -> Tensor:
     losses = torch.empty(n, dtype=torch.float32, device=p.device)
     blocks = _blocks(d)
     with torch.cuda.device_of(p):
-        _forward[(cdiv(n, blocks["ROWS"]),)](p, z, losses, n, d, *p.stride(), *z.stride(), **blocks)
+        negative_cosine_similarity_fwd_kernel[(cdiv(n, blocks["ROWS"]),)](
+            p, z, losses, n, d, *p.stride(), *z.stride(), **blocks
+        )
     return losses
 
 
@@ -95,8 +123,19 @@ def backward(grad: Tensor, p: Tensor, z: Tensor, with_p: bool, with_z: bool) -> 
     dp, dz = (torch.empty(n if wanted else 0, d, dtype=p.dtype, device=p.device) for wanted in (with_p, with_z))
     blocks = _blocks(d)
     with torch.cuda.device_of(p):
-        _backward[(cdiv(n, blocks["ROWS"]),)](
-            grad, grad.stride(0), p, z, dp, dz, n, d, *p.stride(), *z.stride(),
-            WITH_P=with_p, WITH_Z=with_z, **blocks,
-        )  # fmt: skip
+        negative_cosine_similarity_bwd_kernel[(cdiv(n, blocks["ROWS"]),)](
+            grad,
+            grad.stride(0),
+            p,
+            z,
+            dp,
+            dz,
+            n,
+            d,
+            *p.stride(),
+            *z.stride(),
+            WITH_P=with_p,
+            WITH_Z=with_z,
+            **blocks,
+        )
     return dp, dz

@@ -24,15 +24,25 @@ def of_channels(channel, VALUES: tl.constexpr):
 
 @triton.jit
 def load_patches(
-    images, image, patch, wanted, first, image_stride, channel_stride, row_stride, column_stride,
-    P: tl.constexpr, C: tl.constexpr, COLUMNS: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    images,
+    strides,
+    image,
+    patch,
+    wanted,
+    first,
+    P: tl.constexpr,
+    C: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SCALE: tl.constexpr,
+    OFFSET: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """(ROWS, BLOCK) float32: elements first.. of the wanted patches, in the order (row, column, channel).
 
-    x·scale + offset by channel, or x itself where they are empty; the other patches are not read. image, patch and
-    wanted are (ROWS,); COLUMNS patches make a row of an image.
+    x·scale + offset by channel, or x itself where they are empty; the other patches are not read. strides: of image,
+    channel, row and column; image, patch and wanted are (ROWS,); COLUMNS patches make a row of an image.
     """
+    image_stride, channel_stride, row_stride, column_stride = strides
     # The tile is loaded in another shape than it is used in, so that it gets a layout of its own: the lanes of a warp
     # read neighbouring pixels, the warps share out the patches. That of the result would give each lane several pixels,
     # of several planes and rows.
@@ -48,4 +58,4 @@ def load_patches(
     x = tl.load(images + corner[None, :, None] + offset, mask=mask, other=0).to(tl.float32)
     if len(SCALE) > 0:
         x = x * of_channels(e % C, SCALE) + of_channels(e % C, OFFSET)
-    return tl.reshape(tl.permute(x, (1, 0, 2)), (ROWS, BLOCK))
+    return tl.reshape(tl.permute(x, (1, 0, 2)), (patch.shape[0], BLOCK))

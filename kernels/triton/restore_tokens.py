@@ -20,11 +20,25 @@ WAVES = 4  # tiles of images whose gradients it sums, where there are images eno
 
 
 @triton.jit
-def _restore(
-    visible, restore, mask_token, pos_embed, out, batch, kept, rows, image_stride, row_stride, column_stride,
-    mask_stride, pos_row_stride, pos_column_stride,
-    D: tl.constexpr, IMAGES: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def restore_tokens_fwd_kernel(
+    visible,
+    restore,
+    mask_token,
+    pos_embed,
+    out,
+    batch,
+    kept,
+    rows,
+    image_stride,
+    row_stride,
+    column_stride,
+    mask_stride,
+    pos_row_stride,
+    pos_column_stride,
+    D: tl.constexpr,
+    IMAGES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     CHUNKS: tl.constexpr = tl.cdiv(D, BLOCK)
     row = (tl.program_id(0) // CHUNKS).to(tl.int64)
     column = tl.program_id(0) % CHUNKS * BLOCK + tl.arange(0, BLOCK)
@@ -45,10 +59,23 @@ def _restore(
 
 
 @triton.jit
-def _sum_over_images(
-    grad, restore, mask_sums, pos_sums, batch, kept, rows, size, image_stride, row_stride, column_stride,
-    D: tl.constexpr, IMAGES: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def restore_tokens_bwd_kernel(
+    grad,
+    restore,
+    mask_sums,
+    pos_sums,
+    batch,
+    kept,
+    rows,
+    size,
+    image_stride,
+    row_stride,
+    column_stride,
+    D: tl.constexpr,
+    IMAGES: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """BLOCK features of ROWS tokens of a group of `size` images: of masked tokens all in one, and of every token."""
     CHUNKS: tl.constexpr = tl.cdiv(D, BLOCK)
     first = tl.program_id(0) // CHUNKS * ROWS
@@ -85,10 +112,23 @@ def forward(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_embed: Ten
     images = min(tile_images, next_power_of_2(batch))
     pos_strides = (0, 0) if pos_embed is None else pos_embed.stride()
     with torch.cuda.device_of(visible):
-        _restore[(rows * cdiv(d, block), cdiv(batch, images))](
-            visible, restore.contiguous(), mask_token, pos_embed, out, batch, kept, rows, *visible.stride(),
-            *mask_token.stride(), *pos_strides, D=d, IMAGES=images, BLOCK=block, num_warps=4,
-        )  # fmt: skip
+        restore_tokens_fwd_kernel[(rows * cdiv(d, block), cdiv(batch, images))](
+            visible,
+            restore.contiguous(),
+            mask_token,
+            pos_embed,
+            out,
+            batch,
+            kept,
+            rows,
+            *visible.stride(),
+            *mask_token.stride(),
+            *pos_strides,
+            D=d,
+            IMAGES=images,
+            BLOCK=block,
+            num_warps=4,
+        )
     return out
 
 
@@ -106,9 +146,21 @@ def backward(grad: Tensor, restore: Tensor, num_visible: int, with_pos: bool) ->
     mask_sums = torch.empty(groups * row_blocks, d, dtype=torch.float32, device=grad.device)
     pos_sums = torch.empty(groups, rows if with_pos else 0, d, dtype=torch.float32, device=grad.device)
     with torch.cuda.device_of(grad):
-        _sum_over_images[(row_blocks * cdiv(d, block), groups)](
-            grad, restore.contiguous(), mask_sums, pos_sums if with_pos else None, batch, num_visible, rows,
-            size, *grad.stride(), D=d, IMAGES=images, ROWS=ROWS, BLOCK=block, num_warps=4,
-        )  # fmt: skip
+        restore_tokens_bwd_kernel[(row_blocks * cdiv(d, block), groups)](
+            grad,
+            restore.contiguous(),
+            mask_sums,
+            pos_sums if with_pos else None,
+            batch,
+            num_visible,
+            rows,
+            size,
+            *grad.stride(),
+            D=d,
+            IMAGES=images,
+            ROWS=ROWS,
+            BLOCK=block,
+            num_warps=4,
+        )
     dvisible = gather_tokens.backward(grad, restore, num_visible)
     return dvisible, mask_sums.sum(0), pos_sums[0] if groups == 1 else pos_sums.sum(0)

@@ -19,7 +19,7 @@ def row_tile(size: int) -> tuple[int, int]:
 
 
 @triton.jit
-def _slot_map(index, slots, count, size, BLOCK: tl.constexpr):
+def slot_map_kernel(index, slots, count, size, BLOCK: tl.constexpr):
     image = tl.program_id(0).to(tl.int64)
     for start in range(0, size, BLOCK):
         place = start + tl.arange(0, BLOCK)
@@ -46,5 +46,5 @@ def slot_map(index: Tensor, size: int) -> Tensor:
     """
     batch, count = index.shape
     slots = torch.empty(batch, size, dtype=torch.int64, device=index.device)
-    _slot_map[(batch,)](index, slots, count, size, BLOCK=min(1024, next_power_of_2(size)))
+    slot_map_kernel[(batch,)](index, slots, count, size, BLOCK=min(1024, next_power_of_2(size)))
     return slots

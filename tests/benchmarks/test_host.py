@@ -35,7 +35,7 @@ def test_repeated_calls_find_what_the_first_compiled():
 def test_every_kernel_is_among_the_calls():
     sources = "".join(path.read_text() for path in SOURCES.glob("*.py"))
     launched = set(re.findall(r"(\w+)\[(?:\(.*|grid)\]\(", sources))
-    assert "_take_rows" in launched
+    assert "gather_tokens_fwd_kernel" in launched
     with without_gpu():
         for both in calls().values():
             for function in both:

@@ -28,7 +28,7 @@ from sslfast.kernels.triton import (
     restore_tokens,
     siglip_loss,
 )
-from sslfast.kernels.triton.augment_steps import resampling
+from sslfast.kernels.triton.augment_filters import resampling
 from sslfast.ops.view_params import LAYOUT
 
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="a file is memory of the CPU")
