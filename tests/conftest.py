@@ -52,6 +52,11 @@ def pytest_runtest_makereport():
     return report
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture
 def poisoned_memory():
     """Every `torch.empty` comes filled with NaN, so that an element nobody wrote is seen."""

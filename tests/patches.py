@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import pytest
 import torch
 from numerics import assert_as_accurate
 from torch import Tensor
 
 from sslfast import ops
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 HALVES_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
 EVERY_FLOAT = [*HALVES_AND_SINGLE, torch.float64]
 SCALE, OFFSET = [1 / 58.4, 1 / 57.1, 1 / 57.4], [-2.1, -2.0, -1.8]  # of three channels

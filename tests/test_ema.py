@@ -12,13 +12,6 @@ from torch import nn
 
 from sslfast import EMA
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
-
 
 def exact_average(start: dict, states: list[dict], momenta: list[float]) -> dict:
     """The formula in float64, over state dicts."""

@@ -13,13 +13,6 @@ from torch.nn.utils import parametrizations
 
 from sslfast import EMA
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
-
 
 def test_tied_parameters_are_updated_once(device):
     class Tied(nn.Module):

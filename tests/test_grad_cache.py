@@ -14,13 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sslfast import GradCache, ops
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
-
 
 def network(seed: int, *between: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
     torch.manual_seed(seed)

@@ -19,13 +19,6 @@ from sslfast.compat import ema_pytorch as our_ema_pytorch
 from sslfast.compat import timm as our_timm
 from sslfast.compat import torch as our_torch
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
-
 
 def network(device: str = "cpu", dtype: torch.dtype = torch.float32) -> nn.Module:
     torch.manual_seed(0)

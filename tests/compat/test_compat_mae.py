@@ -12,13 +12,7 @@ from torch import Tensor, nn
 from sslfast import ops
 from sslfast.compat.mae import random_masking
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 PATCH = 4
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 # --- facebookresearch/mae ---

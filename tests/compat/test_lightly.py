@@ -16,13 +16,6 @@ from torch import nn
 
 from sslfast.compat import lightly as ours
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
-
 
 def value_and_gradients(loss: nn.Module, x0: torch.Tensor, x1: torch.Tensor) -> list[torch.Tensor]:
     x0, x1 = (x.clone().requires_grad_() for x in (x0, x1))

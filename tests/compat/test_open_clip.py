@@ -14,13 +14,6 @@ from torch import Tensor
 
 from sslfast.compat.open_clip import ClipLoss, SigLipLoss
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
-
 
 def inputs(rows: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[Tensor]:
     """Raw features of images and texts, and the logarithm of the scale."""

@@ -11,13 +11,6 @@ from torch import Tensor, nn
 
 from sslfast.compat import pytorch_metric_learning as ours
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
-
 
 def randn(*shape: int, device: str = "cpu", seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device)

@@ -9,13 +9,6 @@ from torch import Tensor
 
 from sslfast.compat.sup_contrast import SupConLoss
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
-
 
 def formula(features: Tensor, labels: Tensor, temperature: float, base_temperature: float) -> Tensor:
     """The mean over all views of minus the mean log-probability of their positives; 0 where a view has none."""

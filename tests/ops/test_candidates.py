@@ -10,14 +10,7 @@ from numerics import assert_as_accurate
 from sslfast import ops
 from sslfast.kernels import reference
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 def inputs(n: int, m: int, d: int, device: str = "cpu", dtype=torch.float32, choice: str = ""):

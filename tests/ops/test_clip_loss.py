@@ -10,14 +10,7 @@ from numerics import assert_as_accurate
 from sslfast import ops
 from sslfast.kernels import reference_image_text as reference
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 def embeddings(n: int, d: int, device: str, dtype=torch.float32, noise: float = 1.0, seed: int = 0):

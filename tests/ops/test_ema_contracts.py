@@ -9,14 +9,7 @@ from ema_pairs import HALVES_AND_SINGLE, bits, exact_update, pairs
 from sslfast import ops
 from sslfast.kernels.cuda.ema import chunk_map
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 def test_float64_goes_through_the_reference(device):

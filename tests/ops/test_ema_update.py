@@ -10,14 +10,7 @@ from numerics import assert_as_accurate
 from sslfast import ops
 from sslfast.kernels import reference_ema
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.3, 0.5, 0.996, 0.9999, 1.0])

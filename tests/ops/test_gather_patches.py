@@ -6,7 +6,7 @@ import patches
 import pytest
 import torch
 from numerics import assert_as_accurate
-from patches import DEVICES, EVERY_FLOAT, HALVES_AND_SINGLE, patch_mask, photographs, randn
+from patches import EVERY_FLOAT, HALVES_AND_SINGLE, patch_mask, photographs, randn
 
 from sslfast import ops
 from sslfast.kernels import reference_mae as reference
@@ -24,11 +24,6 @@ SHAPES = [  # B, C, H, W, P, K
 ]
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 def normalisation(channels):

@@ -7,18 +7,13 @@ import functools
 import patches
 import pytest
 import torch
-from patches import DEVICES, EVERY_FLOAT, HALVES_AND_SINGLE, patch_mask, randn
+from patches import EVERY_FLOAT, HALVES_AND_SINGLE, patch_mask, randn
 
 from sslfast import ops
 from sslfast.kernels import reference_mae as reference
 from sslfast.ops.checks import INTEGERS
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 def gathers(keep):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import patches
 import pytest
 import torch
-from patches import DEVICES, HALVES_AND_SINGLE, patch_mask, photographs, randn
+from patches import HALVES_AND_SINGLE, patch_mask, photographs, randn
 
 from sslfast import ops
 from sslfast.compat.mae import random_masking
@@ -24,11 +24,6 @@ SHAPES = [  # B, C, H, W, P, K
 ]
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 def losses(images, mask, p, norm_pix=True, mean=None, std=None):

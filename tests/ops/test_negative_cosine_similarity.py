@@ -14,15 +14,9 @@ from sslfast import ops
 from sslfast.kernels import reference
 from sslfast.kernels.cpu import memory
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 HALVES_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 def rows(n: int, d: int, device: str, dtype=torch.float32, noise: float = 1.0):

@@ -13,14 +13,7 @@ from sslfast.kernels import reference
 from sslfast.ops import negatives
 from sslfast.ops.registry import IMPLS
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 def unit_rows(count: int, d: int, device: str, dtype=torch.float32, seed: int = 0):

@@ -11,15 +11,9 @@ from numerics import assert_as_accurate
 from sslfast import ops
 from sslfast.kernels import reference
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 HALVES_AND_SINGLE = [torch.float32, torch.bfloat16, torch.float16]
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 def views(n: int, d: int, device: str, dtype=torch.float32, noise: float = 1.0, seed: int = 0):

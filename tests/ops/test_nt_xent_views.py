@@ -12,14 +12,7 @@ from numerics import assert_as_accurate
 from sslfast import ops
 from sslfast.kernels import reference
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 def inputs(views: int, n: int, d: int, device: str, dtype=torch.float32):

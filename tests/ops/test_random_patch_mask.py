@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from patches import DEVICES, EVERY_FLOAT
+from patches import EVERY_FLOAT
 
 from sslfast import ops
 from sslfast.kernels import reference_mae as reference
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 def uniform(*shape, device="cpu", dtype=torch.float32, seed=0):

@@ -5,17 +5,12 @@ from __future__ import annotations
 import patches
 import pytest
 import torch
-from patches import DEVICES, HALVES_AND_SINGLE, patch_mask, randn
+from patches import HALVES_AND_SINGLE, patch_mask, randn
 
 from sslfast import ops
 from sslfast.kernels import reference_mae as reference
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 def restores(restore):
