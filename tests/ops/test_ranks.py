@@ -10,15 +10,9 @@ from sslfast import ops
 from sslfast.losses import CLIPLoss, NTXentLoss
 from sslfast.ops.registry import IMPLS
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 OPS = {"nt_xent": ops.nt_xent, "clip_loss": ops.clip_loss}
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-
-@pytest.fixture(params=DEVICES)
-def device(request) -> str:
-    return request.param
 
 
 @pytest.fixture(params=OPS)
