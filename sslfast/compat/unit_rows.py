@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sslfast.ops.checks import check_dense
+
 TOLERANCE = 0.02  # what rounding to bfloat16 leaves of a length
 
 
@@ -14,10 +16,11 @@ def unit_rows(loss: str, name: str, x: Tensor) -> Tensor:
     Zero rows count as such: a normalised zero is one.
 
     Raises:
-        TypeError: x is no float tensor. ValueError: its rows are not of unit length.
+        TypeError: x is no dense float tensor. ValueError: its rows are not of unit length.
     """
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"{loss}: {name} must be a float tensor, got {getattr(x, 'dtype', type(x).__name__)}")
+    check_dense(loss, name, x, " of floats (..., D)")
+    if not x.is_floating_point():
+        raise TypeError(f"{loss}: {name} must be a float tensor, got {x.dtype}")
     length = x.detach().float().norm(dim=-1, keepdim=True)
     good = ((length - 1).abs() < TOLERANCE) | (length == 0) | length.isnan()
     if x.device.type != "cpu" or torch.compiler.is_compiling():

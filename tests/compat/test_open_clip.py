@@ -136,3 +136,12 @@ def test_two_processes(tmp_path) -> None:
         for rank, found in enumerate(both):
             mine = slice(4 * rank, 4 * rank + 4)
             torch.testing.assert_close(found[1:], [2 * image[mine], 2 * text[mine], scale])
+
+
+@pytest.mark.parametrize("layout", ["sparse", "mkldnn"])
+def test_features_of_another_layout_are_refused_by_name(layout: str) -> None:
+    x = F.normalize(torch.randn(4, 5), dim=1)
+    odd = x.to_sparse() if layout == "sparse" else x.to_mkldnn()
+    for features, name in (((odd, x), "image_features"), ((x, odd), "text_features")):
+        with pytest.raises(TypeError, match=f"ClipLoss: {name} must be a dense tensor"):
+            ClipLoss()(*features, 10.0)
