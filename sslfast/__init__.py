@@ -29,12 +29,26 @@ if TYPE_CHECKING:
     from sslfast.ema import EMA
     from sslfast.grad_cache import GradCache
     from sslfast.key_queue import KeyQueue
+    from sslfast.losses import (
+        CLIPLoss,
+        InfoNCELoss,
+        NegativeCosineSimilarity,
+        NTXentLoss,
+        SigLIPLoss,
+        SupConLoss,
+    )
 
 # Where the names live that are no parts of their own.
 _HOMES = {
+    "CLIPLoss": "losses",
     "EMA": "ema",
     "GradCache": "grad_cache",
+    "InfoNCELoss": "losses",
     "KeyQueue": "key_queue",
+    "NTXentLoss": "losses",
+    "NegativeCosineSimilarity": "losses",
+    "SigLIPLoss": "losses",
+    "SupConLoss": "losses",
     "embed": "api",
     "give": "api",
     "load_backbone": "api",
@@ -44,8 +58,14 @@ _HOMES = {
 
 __all__ = [
     "EMA",
+    "CLIPLoss",
     "GradCache",
+    "InfoNCELoss",
     "KeyQueue",
+    "NTXentLoss",
+    "NegativeCosineSimilarity",
+    "SigLIPLoss",
+    "SupConLoss",
     "__version__",
     "augment",
     "compat",

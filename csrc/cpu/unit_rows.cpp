@@ -106,12 +106,13 @@ float dot(const float* x, const float* y, int64_t depth) {
 
 double project_row(float* du, const float* u, const float* positive, float weight, float scale,
                    const Temperature& tau, int64_t depth, bool normalized) {
-    float along = 0;
-#pragma omp simd reduction(+ : along)
-    for (int64_t k = 0; k < depth; ++k) {
-        du[k] += weight * positive[k];
-        along += du[k] * u[k];
+    Vector sums{};  // a sum of its own a lane, whatever the compiler would make of the loop: it rounds less than one of all
+    for (int64_t k = 0; k < depth; k += kWidth) {
+        const Vector x = load(du + k) + weight * load(positive + k);
+        store(x, du + k);
+        sums += x * load(u + k);
     }
+    const float along = sum(sums);
     // The factor of a row shorter than kEps is constant: nothing to project out.
     const float radial = normalized && scale < 1 / kEps ? along : 0;
     const float factor = float(std::min(scale * tau.inverse, double(FLT_MAX)));  // finite, so that zero stays zero

@@ -45,7 +45,7 @@ struct RowLoss {
 
 // du, tau times the gradient of the negatives to the unit row u, becomes the gradient to the raw row; returns u·du. The
 // positive joins here with its weight: by far the largest, and added last it does not coarsen the sum of the others. Rows
-// that were not normalised have nothing to project out.
+// that were not normalised have nothing to project out. `depth` is a multiple of kPanel, as all rows here are padded.
 double project_row(float* du, const float* u, const float* positive, float weight, float scale,
                    const Temperature& tau, int64_t depth, bool normalized = true);
 

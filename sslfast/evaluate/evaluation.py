@@ -24,7 +24,7 @@ from sslfast.evaluate.run import Run
 from sslfast.evaluate.task import Task, choose_device
 
 LOGGER = logging.getLogger("sslfast")
-RANDOM_INITS = 3  # untrained networks whose accuracies are averaged, of the run's seed and the next ones
+RANDOM_INITS = 3  # networks whose accuracies are averaged, of the run's seed and the next ones
 MOST_CLASSES, MOST_CONFUSED = 100, 20  # classes up to which results.json has an accuracy each, a confusion matrix
 # Of an entry, what says nothing about its baselines.
 OWN = ("method", "weights_sha256", "init_from", "epoch", "epochs", "step")
@@ -104,14 +104,14 @@ class Evaluation:
         judge = partial(PROTOCOLS[protocol].judge, task=task, **settings)
         if needs == "method":
             self._check_channels()
-            network, untrained, others = self.run.method(), {"random_init": self.run.initial_method()}, []
+            network, beside, others = self.run.method(), {"random_init": self.run.initial_method()}, []
             judge = partial(judge, task=replace(task, batch_size=self.run.config["batch_size"]))
         else:
             network = self._backbone
-            untrained = self._untrained if needs == "features" else {"random_init": self._untrained["random_init"]}
+            beside = self._baselines if needs == "features" else {"random_init": self._baselines["random_init"]}
             others = self._others if needs == "features" else []
         name = protocol if self.data == self.run.config["data"] else f"{protocol}@{self.data}"
-        about = self._about(network, untrained["random_init"]) | {"settings": settings}
+        about = self._about(network, beside["random_init"]) | {"settings": settings}
         source, taken = self._taken(name, about) if needs != "method" else (None, None)
 
         LOGGER.info("%s: this run", protocol)
@@ -119,8 +119,8 @@ class Evaluation:
         if taken:
             baselines = taken(found)
         else:
-            LOGGER.info("%s: its baselines, %s", protocol, ", ".join(untrained))
-            baselines = {key: judge(other) for key, other in untrained.items()}
+            LOGGER.info("%s: its baselines, %s", protocol, ", ".join(beside))
+            baselines = {key: judge(other) for key, other in beside.items()}
             if others:
                 baselines["random_init"] = _averaged([baselines["random_init"], *map(judge, others)])
         predictions = found.pop("predictions", None)
@@ -184,13 +184,13 @@ class Evaluation:
         return self.run.backbone().to(memory_format=torch.channels_last)
 
     @cached_property
-    def _untrained(self) -> dict[str, nn.Module]:
+    def _baselines(self) -> dict[str, nn.Module]:
         initial = self.run.initial_backbone().to(memory_format=torch.channels_last)
         return {**self.run.modality.baselines(), "random_init": initial}
 
     @cached_property
     def _others(self) -> list[nn.Module]:
-        """Untrained networks of other seeds: one alone may be many points off."""
+        """Random inits of other seeds: one alone may be many points off."""
         seeds = [(self.run.config["seed"] + k) % 2**63 for k in range(1, RANDOM_INITS)]
         return [self.run.initial_backbone(seed).to(memory_format=torch.channels_last) for seed in seeds]
 
@@ -263,7 +263,7 @@ def standard_result(run: str | Path, protocol: str) -> dict[str, Any] | None:
 
 
 def _averaged(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """One result of several untrained networks: the first one's, with the mean accuracy, and all in "inits"."""
+    """One result of several random inits: the first one's, with the mean accuracy, and all in "inits"."""
     accuracies = [one["accuracy"] for one in found]
     inits = {"std": statistics.stdev(accuracies), "accuracies": accuracies}
     converged = {"converged": all(one["converged"] for one in found)} if "converged" in found[0] else {}

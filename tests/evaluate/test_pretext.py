@@ -60,7 +60,7 @@ def test_a_method_that_changes_is_caught():
         pretext(Guess(careless=True), Task(IMAGES, IMAGES, inputs=lambda source: source))
 
 
-def test_a_run_beside_its_untrained_method(run):
+def test_a_run_beside_its_random_init(run):
     result = evaluate(run, "pretext")
     assert result["metric"] == "loss"
     assert "accuracy" not in result
