@@ -95,4 +95,4 @@ def backward(
         rows(dq),
         rows(dk) if with_key else None,
     )
-    return dq, dk, torch.full((), dtau, dtype=torch.float32, device="cpu")
+    return dq, dk, torch.tensor(dtau, dtype=torch.float32, device="cpu")

@@ -76,4 +76,4 @@ def backward(
         value(temperature, tau),
         rows(dz),
     )
-    return dz, torch.full((), dtau, dtype=torch.float32, device="cpu")
+    return dz, torch.tensor(dtau, dtype=torch.float32, device="cpu")

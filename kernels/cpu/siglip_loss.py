@@ -58,4 +58,4 @@ def project(grad: Tensor, sums: Tensor, u: Tensor, factor: Tensor, logit_scale: 
     dz, share = empty(*u.shape, dtype=u.dtype), float(grad)
     multiplier = share * value(logit_scale, scale)
     along = _C.project_sums(rows(sums), rows(u), factor.data_ptr(), len(u), multiplier, rows(dz))
-    return dz, torch.full((), share * along, dtype=torch.float32, device="cpu")
+    return dz, torch.tensor(share * along, dtype=torch.float32, device="cpu")

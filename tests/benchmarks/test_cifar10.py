@@ -21,7 +21,7 @@ ROW = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_recipe_becomes_a_run_and_a_row_once(tmp_path: Path) -> None:
     command = [sys.executable, SCRIPT, "--only", "simclr", "--data", "digits", "--output", tmp_path / "runs"]
     command += ["--results", tmp_path / "digits.csv", "--", "--epochs", "1", "--knn-every", "0"]

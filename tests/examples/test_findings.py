@@ -63,7 +63,7 @@ def test_every_experiment_is_a_configuration(findings, data: str) -> None:
     assert few.epochs / few.batch_size == many.epochs / many.batch_size
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_findings_run_through_and_are_kept(tmp_path: Path) -> None:
     command = [
         sys.executable,

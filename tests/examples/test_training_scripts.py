@@ -47,14 +47,16 @@ def train(name: str, folder: Path, *options: str, launcher: tuple[str, ...] = ()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in ("byol", "simsiam") else name for name in SCRIPTS]
+)
 def test_script_trains_on_the_digits_and_writes_its_network(name: str, tmp_path: Path) -> None:
     train(name, tmp_path, "--batch-size", "128")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["simclr", "moco", *(pytest.param(name, marks=pytest.mark.long) for name in ("byol", "simsiam", "mae"))]
+    "name", ["simclr", *(pytest.param(name, marks=pytest.mark.long) for name in ("moco", "byol", "simsiam", "mae"))]
 )
 def test_script_trains_in_two_processes(name: str, tmp_path: Path) -> None:
     train(name, tmp_path, "--batch-size", "256", launcher=TORCHRUN)

@@ -20,7 +20,9 @@ GUESSES = set(METHODS) - {"simclr", "moco", "byol", "simsiam"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in ("sop", "nsp", "clm") else name for name in METHODS]
+)
 def test_trains_is_judged_and_reported(name: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(["pretrain", name, *EPOCH, *SMALLER.get(name, []), "--output", str(run)]) == 0

@@ -157,8 +157,8 @@ def test_a_signal_stops_after_the_step_and_saves(number: int, tmp_path: Path) ->
 
 def test_a_second_signal_acts_as_always() -> None:
     with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert stop.requested
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -25,7 +25,7 @@ CONFIG = dataclasses.replace(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("passes", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_two_processes_contrast_the_images_of_both(passes: int, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, batch_size=700 // passes, accumulate=passes)
     run = tmp_path / "run"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +99,7 @@ def interrupt_at(run: Training, step: int, number: int = signal.SIGINT) -> None:
     def interrupting(now: int, total: int) -> None:
         on_step(now, total)
         if now == step:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
     run.method.on_step = interrupting
     with pytest.raises(Interrupted, match=f"stopped after step {step + 1} of"):
