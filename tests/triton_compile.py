@@ -21,7 +21,8 @@ POINTERS = {
     torch.uint8: "*u8", torch.bool: "*i1", torch.int32: "*i32", torch.int64: "*i64",
 }  # fmt: skip
 OPTIONS = ("num_warps", "num_stages", "maxnreg")
-SPILLS = 16  # bytes let pass: two registers, which Triton 3.8 on sm_80 stores once and loads once outside of the loops
+# Bytes let pass, stored and loaded once, none in a loop: of float32 on sm_80, of normalised float16 rows on sm_100.
+SPILLS = {80: 16, 100: 8}
 
 
 class Launch(NamedTuple):
@@ -79,6 +80,6 @@ def compile_for(launch: Launch, capability: int) -> Usage:
 def assert_fits(launch: Launch, capability: int, spills: bool = False, shared: int | None = None) -> None:
     """The kernel spills no register in a loop, keeps the tensor cores busy, and has the shared memory that it needs."""
     name, usage, limit = launch.kernel.__name__, compile_for(launch, capability), shared or SHARED_MEMORY[capability]
-    assert spills or usage.spilled <= SPILLS, f"{name} spills: {usage}"
+    assert spills or usage.spilled <= SPILLS.get(capability, 0), f"{name} spills: {usage}"
     assert not usage.serialized, f"{name}: wgmma instructions are serialized (C7515)"
     assert usage.shared <= limit, f"{name} needs {usage.shared} bytes of shared memory, and may have {limit}"
