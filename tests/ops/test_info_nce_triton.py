@@ -421,7 +421,10 @@ def test_default_configurations_compile_without_spills(d, dtype, capability, mon
 @pytest.mark.parametrize(
     "capability", [pytest.param(80, marks=pytest.mark.long), 90, pytest.param(100, marks=pytest.mark.long)]
 )
-@pytest.mark.parametrize(("d", "dtype"), WIDTHS)
+@pytest.mark.parametrize(
+    ("d", "dtype"),
+    [pytest.param(*x.values, id=x.id, marks=pytest.mark.long if x.values[0] == 1024 else x.marks) for x in WIDTHS],
+)
 @pytest.mark.parametrize(("n", "k"), [(4096, 0), (256, 65536)])
 def test_every_variant_compiles_without_spills(n, k, d, dtype, capability, monkeypatch):
     temperature = 0.01 if dtype == torch.float32 else torch.tensor(0.2)

@@ -53,7 +53,7 @@ def torchrun(config: ImageConfig, run: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [pytest.param("simclr", marks=pytest.mark.long), "moco"])
 def test_two_processes_train_as_one(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for preset, value in plain_views.PLAIN.items():
         monkeypatch.setitem(PRESETS, preset, value)
