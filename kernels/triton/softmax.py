@@ -44,6 +44,12 @@ TILES = {
             "wide": Tile(64, 64, 8, 2),
             "float32": Tile(64, 32, 8, 2),
         },
+        "ranked_sums": {
+            "128": Tile(64, 64, 4, 3),
+            "256": Tile(64, 64, 8, 2),
+            "wide": Tile(64, 64, 8, 2),
+            "float32": Tile(64, 32, 8, 2),
+        },
         "weighted_rows": {"128": Tile(64, 64, 4, 3), "256": Tile(64, 64, 8, 2)},
         "sigmoid_tiles": {"wide": Tile(128, 128, 8, 3), "float32": Tile(64, 128, 8, 3)},
         "panel_weights": {"wide": Tile(128, 128, 8, 3), "float32": Tile(64, 128, 8, 3)},
@@ -62,6 +68,12 @@ TILES = {
             "wide": Tile(128, 64, 8, 3),
             "float32": Tile(64, 32, 8, 2),
         },
+        "ranked_sums": {
+            "128": Tile(128, 64, 8, 3),
+            "256": Tile(128, 64, 8, 3),
+            "wide": Tile(128, 64, 8, 3),
+            "float32": Tile(64, 32, 8, 2),
+        },
         "weighted_rows": {"128": Tile(128, 128, 8, 3), "256": Tile(128, 64, 8, 3)},
         "sigmoid_tiles": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 64, 8, 3)},
         "panel_weights": {"wide": Tile(128, 256, 8, 3), "float32": Tile(128, 64, 8, 3)},
@@ -75,6 +87,12 @@ TILES = {
             "float32": Tile(128, 128, 8, 3),
         },
         "weighted_sums": {
+            "128": Tile(128, 64, 8, 3),
+            "256": Tile(128, 64, 8, 2),
+            "wide": Tile(128, 64, 8, 2),
+            "float32": Tile(64, 64, 8, 2),
+        },
+        "ranked_sums": {
             "128": Tile(128, 64, 8, 3),
             "256": Tile(128, 64, 8, 2),
             "wide": Tile(128, 64, 8, 2),
@@ -173,7 +191,8 @@ def streaming_sums(
     plain_from: infinite for products that are no cosines. positive (R,): count the columns that are closer than that.
     """
     (r, d), c = rows.shape, len(columns)
-    schedule = plan("weighted_sums" if with_weighted else "sums", r, c, d, rows.dtype, rows.device)
+    kernel = "sums" if not with_weighted else "weighted_sums" if positive is None else "ranked_sums"
+    schedule = plan(kernel, r, c, d, rows.dtype, rows.device)
     owned = schedule.owned if with_weighted else d
     row_blocks, feature_blocks = cdiv(r, schedule.rows), cdiv(d, owned)
     width = split_columns(row_blocks * feature_blocks, c, schedule.columns, SPLITS, rows.device)

@@ -88,7 +88,7 @@ def streaming_sums(
             c = add_product(tl.zeros((BLOCK_M, BLOCK_N), tl.float32), x, y.T)
         else:
             c = cosines(rows, columns, i0, j0, R, C, D, BLOCK_M, BLOCK_N, BLOCK_D, MASK_ROWS, MASK_COLUMNS)
-        c = negatives(c, i0, j0, column, R, C, row_ids, column_ids, SKIP, BLOCK_M, BLOCK_N, MASK_COLUMNS, D <= BLOCK_D)
+        c = negatives(c, i0, j0, column, R, C, row_ids, column_ids, SKIP, BLOCK_M, BLOCK_N, MASK_COLUMNS, BLOCK_D > 128)
         if closer is not None:
             above += tl.sum((c > least[:, None]).to(tl.int32), axis=1)
         if GUARDED:
@@ -225,10 +225,10 @@ def _load_vector(vector, start, M, BLOCK: tl.constexpr, MASKED: tl.constexpr):
 def _weights(
     c, row_factors, row_shift, column_factors, column_shift, row_ids, column_ids, row, column, owned_from, R, C, beta,
     SKIP: tl.constexpr, GUARDED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr, WHOLE: tl.constexpr,
+    MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr, EIGHTS: tl.constexpr,
 ):  # fmt: skip
     """A tile of W from its cosines: one exponential a pair, or one a factor where one could overflow."""
-    c = negatives(c, row, column, owned_from, R, C, row_ids, column_ids, SKIP, BLOCK_M, BLOCK_N, MASK_COLUMNS, WHOLE)
+    c = negatives(c, row, column, owned_from, R, C, row_ids, column_ids, SKIP, BLOCK_M, BLOCK_N, MASK_COLUMNS, EIGHTS)
     a = _load_vector(row_factors, row, R, BLOCK_M, MASK_ROWS)[:, None]
     b = _load_vector(column_factors, column, C, BLOCK_N, MASK_COLUMNS)[None, :]
     if GUARDED:

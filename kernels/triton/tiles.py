@@ -89,14 +89,14 @@ def cosines(
 def negatives(
     s, row, column, owned_from, R, C, row_ids, column_ids,
     SKIP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
-    WHOLE: tl.constexpr = False,
+    EIGHTS: tl.constexpr = False,
 ):  # fmt: skip
     """A tile s, with -inf in columns of another tile or of none, and in the pairs to skip.
 
     SKIP: "none"; "self", row i with column i; "views", also with its partner i ± C / 2, the other view of its image.
-    With ids, those of the same id too. WHOLE: the tile was made of whole rows, not of parts of their features.
+    With ids, those of the same id too. EIGHTS: they are compared as below, where the loop leaves few registers.
     """
-    if row_ids is not None and WHOLE:  # whole rows leave few registers to ids: split as below
+    if row_ids is not None and EIGHTS:
         theirs = column + 8 * tl.arange(0, BLOCK_N // 8)[None, :, None] + tl.arange(0, 8)[None, None, :]
         theirs = tl.load(column_ids + theirs, mask=theirs < C, other=0)
         own = row + tl.arange(0, BLOCK_M)[:, None, None]
