@@ -59,7 +59,7 @@ CPU = [
     clip_loss("cpu", 256, 256, **times_eager(1.2, 1.2)),
     clip_loss("cpu", 1024, 256, **times_eager(1.5, 1.5)),
     clip_loss("cpu", 4096, 256, **times_eager(2, 2)),
-    *(clip_loss("cpu", n, 512, **times_eager(1.6, 1.6)) for n in (256, 1024, 4096)),
+    *(clip_loss("cpu", n, 512, **times_eager(1.6, 1.6)) for n in (256, 1024, 4096, 8192, 16384)),
     clip_loss("cpu", 4096, 512, BFLOAT16),
     *(siglip_loss("cpu", n, 512, **times_eager(bar, 1)) for n, bar in ((256, 1.1), (1024, 1.3), (4096, 1.9))),
     sup_con("cpu", 512, 128, 100, **times_eager(1.3, 1)),

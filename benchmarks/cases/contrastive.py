@@ -78,12 +78,13 @@ def info_nce_hard_negatives(device: str, n: int, dim: int, dtype: torch.dtype = 
 def clip_loss(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT32, **more) -> Case:
     """Similarities once for both directions, again since (N, N) is not kept, and a product for each gradient."""
 
-    def make() -> dict[str, Tensor]:
-        image, text = pair(n, dim, dtype)
+    def make(rows: int = n) -> dict[str, Tensor]:
+        image, text = pair(rows, dim, dtype)
         return {"image": image, "text": text}
 
-    moved = 4 * n * dim * dtype.itemsize
-    return Case("clip_loss", title(f"N={n} D={dim}", dtype), device, 8 * n * n * dim, moved, make, dtype, **more)
+    name, moved = title(f"N={n} D={dim}", dtype), 4 * n * dim * dtype.itemsize
+    gate = (lambda: make(4096)) if n > 4096 else None
+    return Case("clip_loss", name, device, 8 * n * n * dim, moved, make, dtype, gate=gate, **more)
 
 
 def siglip_loss(device: str, n: int, dim: int, dtype: torch.dtype = FLOAT32, **more) -> Case:

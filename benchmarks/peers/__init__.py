@@ -13,16 +13,17 @@ from benchmarks.peers import contrastive, mae, momentum, views
 
 PEERS = contrastive.PEERS | momentum.PEERS | mae.PEERS | views.PEERS
 EXACT = contrastive.EXACT | momentum.EXACT | mae.EXACT | views.EXACT
-PACKAGES = {"Hugging Face": "transformers", "Inf-CL": "inf-cl", "Liger": "liger-kernel"}  # other names are their own
+PACKAGES = {
+    "Hugging Face": "transformers",
+    "Inf-CL": "inf-cl",
+    "Liger": "liger-kernel",
+    "open_clip": "open-clip-torch",
+}  # other names are their own
 
 
 def version(peer: str) -> str:
-    """The version of the package behind a peer."""
-    package = PACKAGES.get(peer, peer)
-    return importlib.metadata.version(package if package in INSTALLABLE else "torch")
-
-
-INSTALLABLE = {
-    "ema-pytorch", "kornia", "lightly", "pytorch-metric-learning", "siglip-kernel", "sslfast", "timm", "torchvision",
-    "triton-augment", *PACKAGES.values(),
-}  # fmt: skip
+    """The version of the package behind a peer; of what is no package, as eager, that of torch."""
+    try:
+        return importlib.metadata.version(PACKAGES.get(peer, peer))
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.metadata.version("torch")

@@ -118,20 +118,34 @@ def info_nce_sentence_transformers(inputs: dict[str, Tensor]) -> Peer | None:
 
 
 def clip_loss_eager(image: Tensor, text: Tensor) -> Tensor:
-    """The formula of open_clip's ClipLoss too, whose model normalises the rows."""
     logits = F.normalize(image) @ F.normalize(text).T / INFO_NCE_TEMPERATURE
     own = torch.arange(len(image), device=image.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def clip_loss_open_clip(inputs: dict[str, Tensor]) -> Peer:
+    """Its model normalises the rows."""
+    from open_clip.loss import ClipLoss
+
+    loss = ClipLoss(cache_labels=True)
+    return lambda image, text: loss(F.normalize(image), F.normalize(text), 1 / INFO_NCE_TEMPERATURE)
 
 
 # --- siglip_loss ---
 
 
 def siglip_loss_eager(image: Tensor, text: Tensor, logit_scale: Tensor, logit_bias: Tensor) -> Tensor:
-    """The formula of open_clip's SigLipLoss too, whose model normalises the rows."""
     logits = logit_scale * F.normalize(image) @ F.normalize(text).T + logit_bias
     labels = 2 * torch.eye(len(image), device=image.device, dtype=logits.dtype) - 1
     return -F.logsigmoid(labels * logits).sum() / len(image)
+
+
+def siglip_loss_open_clip(inputs: dict[str, Tensor]) -> Peer:
+    """Its model normalises the rows."""
+    from open_clip.loss import SigLipLoss
+
+    loss = SigLipLoss()
+    return lambda image, text, scale, bias: loss(F.normalize(image), F.normalize(text), scale, bias)
 
 
 def siglip_loss_siglip_kernel(inputs: dict[str, Tensor]) -> Peer | None:
@@ -216,11 +230,13 @@ PEERS = {
     "clip_loss": {
         "eager": plain(clip_loss_eager),
         "torch.compile": compiled(clip_loss_eager),
+        "open_clip": clip_loss_open_clip,
         "sslfast": sslfast(lambda image, text: ops.clip_loss(image, text, INFO_NCE_TEMPERATURE), "clip_loss"),
     },
     "siglip_loss": {
         "eager": plain(siglip_loss_eager),
         "torch.compile": compiled(siglip_loss_eager),
+        "open_clip": siglip_loss_open_clip,
         "siglip-kernel": siglip_loss_siglip_kernel,
         "sslfast": sslfast(lambda *inputs: ops.siglip_loss(*inputs), "siglip_loss"),
     },
