@@ -57,7 +57,7 @@ class ViewSampler:
         pixels, sizes = apart(images)
         height, width = pixels.shape[-2:]
         source_size = (height, width) if sizes is None else sizes
-        return self.sample(len(images), source_size, generator=generator, device=images.device)
+        return self.sample(images.shape[0], source_size, generator=generator, device=images.device)
 
     def view(self, images: Images, *, generator: torch.Generator | None = None, **options: Any) -> Tensor:
         """A view of each image, (B, C, h, w); `options` are `mean`, `std` and `dtype` of `ops.augment`."""

@@ -263,7 +263,7 @@ def get_at_index(tokens: Tensor, index: Tensor) -> Tensor:
     """
     check_dense("get_at_index", "tokens", tokens, " (B, L, D)")
     check_dense("get_at_index", "index", index, " (B, K)")
-    if (tokens.dim(), index.dim()) == (3, 2) and index.shape == (len(tokens), 0):
+    if (tokens.dim(), index.dim()) == (3, 2) and index.shape == (tokens.shape[0], 0):
         return tokens[:, :0]
     return ops.gather_tokens(tokens, index)
 

@@ -33,5 +33,5 @@ def random_masking(x: Tensor, mask_ratio: float, *, noise: Tensor | None = None)
     Source: https://github.com/facebookresearch/mae/blob/main/models_mae.py
     """
     check_tensor("random_masking", "x", x, "(N, L, D)", FLOATS, like=x)
-    keep, ids_restore, mask = ops.random_patch_mask(len(x), x.shape[1], mask_ratio, noise=noise, device=x.device)
+    keep, ids_restore, mask = ops.random_patch_mask(x.shape[0], x.shape[1], mask_ratio, noise=noise, device=x.device)
     return ops.gather_tokens(x, keep), mask.float(), ids_restore

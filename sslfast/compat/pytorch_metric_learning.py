@@ -127,7 +127,7 @@ class SupConLoss(_LabelledLoss):
 
     def symmetric(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:
         """Row i of both are one example; all 2N rows are anchors."""
-        labels = torch.arange(len(embeddings), device=embeddings.device).repeat(2)
+        labels = torch.arange(embeddings.shape[0], device=embeddings.device).repeat(2)
         return self(torch.cat([embeddings, ref_emb]), labels)
 
     def one_way(self, embeddings: Tensor, ref_emb: Tensor) -> Tensor:

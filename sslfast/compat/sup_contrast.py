@@ -54,7 +54,7 @@ class SupConLoss(nn.Module):
         if mask is not None:
             features, labels = _by_mask(features, mask)
         elif labels is None:
-            labels = torch.arange(len(features), device=features.device)
+            labels = torch.arange(features.shape[0], device=features.device)
         check_dense("SupConLoss", "labels", labels, " (B,)")
         labels = labels.reshape(-1)
         if len(labels) != len(features):

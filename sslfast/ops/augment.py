@@ -68,9 +68,9 @@ def augment(
         raise ValueError(f"augment: images must be (B, C, H, W) and not empty, got {tuple(images.shape)}")
     if not isinstance(params, ViewParams):
         raise TypeError(f"augment: params must be ViewParams, got {type(params).__name__}")
-    batch = images.shape[0]
-    if len(params) != batch:
-        raise ValueError(f"augment: params must have one row for each of the {batch} images, got {len(params)}")
+    batch, rows = images.shape[0], params.crop.shape[0]  # len() would fix the batch of an exported program
+    if rows != batch:
+        raise ValueError(f"augment: params must have one row for each of the {batch} images, got {rows}")
     if params.device != images.device:
         raise ValueError(f"augment: params must be on {images.device} as the images are, got {params.device}")
     if sizes is not None:
@@ -83,9 +83,9 @@ def augment(
             f"augment: params.blur_radius must be below the size {size} of the views, got {params.blur_radius}"
         )
     mean, std = _normalization(mean, std, images.shape[1])
-    rows, bicubic = (getattr(params, name) for name in LAYOUT), params.interpolation == "bicubic"
+    fields, bicubic = (getattr(params, name) for name in LAYOUT), params.interpolation == "bicubic"
     steps = params.steps, bicubic, params.mode, params.blur_radius
-    return _augment(images, sizes, *rows, size, *steps, mean, std, dtype or torch.float32)
+    return _augment(images, sizes, *fields, size, *steps, mean, std, dtype or torch.float32)
 
 
 def view_size(size: int | tuple[int, int]) -> tuple[int, int]:

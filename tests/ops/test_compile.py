@@ -12,7 +12,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.export import Dim, export
 
 from sslfast import ops
-from sslfast.augment import ViewSampler
+from sslfast.augment import ViewParams, ViewSampler
+from sslfast.compat import mae
+from sslfast.ops.view_params import LAYOUT
 
 BATCHES = (3, 6, 7, 9, 8, 17, 11, 13, 33, 14, 12, 10)  # no other size of a case is among them
 
@@ -147,11 +149,51 @@ def test_export_with_a_dynamic_batch(name):
         torch.testing.assert_close(program.module()(*leaves, *others), case.op(*leaves, *others))
 
 
-def test_export_of_what_has_no_gradient():
-    def masked(x: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        return tuple(ops.random_patch_mask(x.shape[0], 6, 0.5, noise=noise))
+STEPS = ("brightness", "hue", "blur")
 
-    x, noise, batch = randn(3, 4), randn(3, 6), Dim("batch", min=2)
-    program = export(Module(masked), (x, noise), dynamic_shapes=(({0: batch}, {0: batch}),))
-    x, noise = randn(5, 4), randn(5, 6)
-    assert all(map(torch.equal, program.module()(x, noise), masked(x, noise)))
+
+def augmented(images: Tensor, *rows: Tensor) -> Tensor:
+    return ops.augment(images, ViewParams(*rows, steps=STEPS, blur_radius=1), 8)
+
+
+def parameters_of_views(batch: int) -> list[Tensor]:
+    images, params = views(batch)
+    return [images, *(getattr(params, name) for name in LAYOUT)]
+
+
+WITHOUT_GRADIENT: dict[str, tuple[Callable, Callable[[int], list[Tensor]]]] = {  # and inputs of a batch
+    "random_patch_mask": (
+        lambda noise: tuple(ops.random_patch_mask(noise.shape[0], 6, 0.5, noise=noise)),
+        lambda batch: [randn(batch, 6)],
+    ),
+    "augment": (augmented, parameters_of_views),
+    "ViewSampler": (ViewSampler("simclr", 8).view, lambda batch: views(batch)[:1]),
+    "random_masking": (lambda x: mae.random_masking(x, 0.5), lambda batch: [randn(batch, 6, 4)]),
+}
+
+
+def from_seed_0(function: Callable, *xs: Tensor) -> Tensor | tuple[Tensor, ...]:
+    torch.manual_seed(0)
+    return function(*xs)
+
+
+@pytest.mark.parametrize("name", WITHOUT_GRADIENT)
+def test_without_a_gradient_too_twelve_batches_compile_at_most_twice(name):
+    function, inputs = WITHOUT_GRADIENT[name]
+    compiled, counter = counted(lambda *xs: function(*xs))
+    for batch in BATCHES:
+        xs = inputs(batch)
+        for x in xs:
+            torch._dynamo.mark_dynamic(x, 0)
+        torch.testing.assert_close(from_seed_0(compiled, *xs), from_seed_0(function, *xs))
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize("name", WITHOUT_GRADIENT)
+def test_export_of_what_has_no_gradient(name):
+    function, inputs = WITHOUT_GRADIENT[name]
+    xs, batch = tuple(inputs(3)), Dim("batch", min=2)
+    program = export(Module(function), xs, dynamic_shapes=(tuple({0: batch} for _ in xs),)).module()
+    for size in (3, 7):
+        xs = inputs(size)
+        torch.testing.assert_close(from_seed_0(program, *xs), from_seed_0(function, *xs))
