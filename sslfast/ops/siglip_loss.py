@@ -43,7 +43,8 @@ def siglip_loss(
         logit_scale: what cosines are multiplied by, a number or a 0-dim tensor on the same device, which may require
             grad. A model that learns its logarithm passes `log_scale.exp()`; the paper begins at 10.
         logit_bias: what is added, likewise; the paper begins at -10.
-        normalize: False takes the rows as they are, as those of a model that has normalised them.
+        normalize: False takes the rows as they are, as those of a model that has normalised them. Of rows so long that
+            their products overflow in float32, the loss is infinite or NaN.
         reduction: "mean" over the N images, each with the sum of its N pairs, "sum", or "none": (N,).
         group: process group whose texts every image meets, "world" for the default one; None for this process alone.
             Every rank returns the losses of its own N images; see `nt_xent` for the contract.
