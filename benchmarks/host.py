@@ -32,9 +32,9 @@ from sslfast.kernels.triton import (
     negative_cosine_similarity,
     negatives,
     nt_xent,
+    plans,
     restore_tokens,
     siglip_loss,
-    softmax,
 )
 
 DEVICE = "none"  # what the driver calls its device; no other driver's kernels are found under it
@@ -75,16 +75,16 @@ def without_gpu() -> Iterator[list[Compiled]]:
         kernel.device_caches[DEVICE][0][key] = everything[-1]
         return everything[-1]
 
-    original, chip = JITFunction._do_compile, softmax.chip
+    original, chip = JITFunction._do_compile, plans.chip
     active = driver._active
     driver.set_active(Driver())
-    JITFunction._do_compile, softmax.chip = do_compile, lambda device: (90, PROCESSORS)
-    softmax.plan.cache_clear()
+    JITFunction._do_compile, plans.chip = do_compile, lambda device: (90, PROCESSORS)
+    plans.plan.cache_clear()
     try:
         yield everything
     finally:
-        JITFunction._do_compile, softmax.chip, driver._active = original, chip, active
-        softmax.plan.cache_clear()
+        JITFunction._do_compile, plans.chip, driver._active = original, chip, active
+        plans.plan.cache_clear()
         for kernel in kernels():
             kernel.device_caches.pop(DEVICE, None)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from triton_compile import Launch, assert_fits
 
-from sslfast.kernels.triton import softmax
+from sslfast.kernels.triton import plans
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if INTERPRETED:
@@ -32,13 +32,15 @@ def runs(test: Callable) -> Callable:
 
 def shrink_tiles(monkeypatch, rows: int = 32, columns: int = 16) -> None:
     """Small tiles, panels of 64 columns, 128 features a program: little data meets every branch."""
-    tile = softmax.Tile(rows, columns, 4, 2)
-    tiles = {chip: {name: dict.fromkeys(by_width, tile) for name, by_width in table.items()}
-             for chip, table in softmax.TILES.items()}  # fmt: skip
-    owned = dict.fromkeys(softmax.OWNED_FEATURES, 128)
-    uncached = softmax.plan.__wrapped__
+    tile = plans.Tile(rows, columns, 4, 2)
+    tiles = {
+        chip: {name: dict.fromkeys(by_width, tile) for name, by_width in table.items()}
+        for chip, table in plans.TILES.items()
+    }
+    owned = dict.fromkeys(plans.OWNED_FEATURES, 128)
+    uncached = plans.plan.__wrapped__
     for name, value in (("TILES", tiles), ("PANEL_BYTES", 128), ("OWNED_FEATURES", owned), ("plan", uncached)):
-        monkeypatch.setattr(softmax, name, value)
+        monkeypatch.setattr(plans, name, value)
 
 
 def run_interpreted(path: str | Path, *options: str) -> None:
@@ -64,14 +66,16 @@ def run_interpreted(path: str | Path, *options: str) -> None:
 def planned_for(monkeypatch, capability: int) -> Iterator[None]:
     """Launches as they would be on a chip of 132 multiprocessors."""
     with monkeypatch.context() as patch:
-        patch.setattr(softmax, "chip", lambda device: (capability, 132))
-        patch.setattr(softmax, "plan", softmax.plan.__wrapped__)
+        patch.setattr(plans, "chip", lambda device: (capability, 132))
+        patch.setattr(plans, "plan", plans.plan.__wrapped__)
         yield
 
 
 def assert_fit(launches: list[Launch], capability: int, spills: bool = False) -> None:
     """Every kernel, in each of its variants."""
-    first = {(x.kernel.__name__, x.arguments.get("GUARDED"), x.arguments.get("SKIP")): x for x in reversed(launches)}
+    first = {
+        (x.kernel.__name__, x.arguments.get("FIXED_SHIFT"), x.arguments.get("SKIP")): x for x in reversed(launches)
+    }
     for launch in first.values():
         assert_fits(launch, capability, spills)
 

@@ -28,7 +28,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.driver import CudaLauncher, CudaUtils
 from triton.runtime import driver
 
-from sslfast.kernels.triton import softmax
+from sslfast.kernels.triton import plans
 from sslfast.ops import registry
 
 CHIP, MULTIPROCESSORS, SHARED_MEMORY = 90, 132, 232448  # H100 and H200
@@ -105,7 +105,7 @@ def pretend() -> None:
     """From now on, and for this process."""
     link_without_driver()
     driver.set_active(Driver())
-    softmax.chip = lambda device: (CHIP, MULTIPROCESSORS)
+    plans.chip = lambda device: (CHIP, MULTIPROCESSORS)
     implementations = torch.library.Library("sslfast", "IMPL")
     for name, kernels in registry.IMPLS.items():
         if kernels["cuda"].__module__.startswith("sslfast.kernels.triton"):

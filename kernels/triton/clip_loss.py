@@ -12,13 +12,12 @@ import ctypes
 import torch
 from torch import Tensor
 
-from sslfast.kernels.triton import softmax
+from sslfast.kernels.triton import plans, softmax
 from sslfast.kernels.triton.normalize import normalize_pairs
 from sslfast.kernels.triton.nt_xent import GROUPS, SPLITS, finish
-from sslfast.kernels.triton.nt_xent_kernels import pair_sums
+from sslfast.kernels.triton.pair_loss_kernels import pair_loss_fwd_kernel
 from sslfast.kernels.triton.sizes import cdiv
-from sslfast.kernels.triton.softmax_kernels import streaming_sums
-from sslfast.kernels.triton.tiles import PLAIN_FROM
+from sslfast.kernels.triton.tiles import FIXED_SHIFT_FROM
 
 
 def forward(
@@ -51,23 +50,19 @@ def forward(
 def _square_sums(v: Tensor, w: Tensor, temperature: float, tau: Tensor | None) -> list[softmax.Sums]:
     """Of images and of texts over the negatives, each pair once where its exponential serves both."""
     n, d = v.shape
-    plan = softmax.plan("sums", n, n, d, v.dtype, v.device)
+    plan = plans.plan("sums", n, n, d, v.dtype, v.device)
     block = max(plan.rows, plan.columns)
     size = block * cdiv(n, block * GROUPS)
     groups = cdiv(n, size)
-    regimes = softmax.regimes(temperature, tau)
-    partial = torch.empty(2, 2 if True in regimes else 1, groups, n, dtype=torch.float32, device=v.device)
-    for guarded in regimes:
-        if guarded:
-            for rows, columns, sums in ((v, w, partial[0]), (w, v, partial[1])):
-                streaming_sums[(cdiv(n, plan.rows), groups, 1)](
-                    rows, columns, None, None, sums, None, None, None, n, n, size, temperature, tau,
-                    PLAIN_FROM.value, SKIP="self", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned,
-                    **plan.options,
-                )  # fmt: skip
+    launched = softmax.variants(temperature, tau)
+    partial = torch.empty(2, 2 if False in launched else 1, groups, n, dtype=torch.float32, device=v.device)
+    for fixed_shift in launched:
+        if fixed_shift:
+            pair_loss_fwd_kernel[(groups**2,)](v, w, *partial, n, size, temperature, tau, SKIP="self", **plan.options)
         else:
-            pair_sums[(groups**2,)](v, w, *partial, n, size, temperature, tau, SKIP="self", **plan.options)
-    return [softmax.Sums(sums, None, PLAIN_FROM.value) for sums in partial]
+            for rows, columns, sums in ((v, w, partial[0]), (w, v, partial[1])):
+                softmax.row_sums(sums, rows, columns, "self", size, temperature, tau, plan)
+    return [softmax.Sums(sums, None, FIXED_SHIFT_FROM.value) for sums in partial]
 
 
 def backward(

@@ -21,8 +21,8 @@ from torch import Tensor
 from sslfast.kernels.triton import softmax
 from sslfast.kernels.triton.normalize import normalize_pairs, store_raw_gradient
 from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
-from sslfast.kernels.triton.softmax_kernels import add_splits, pull
-from sslfast.kernels.triton.tiles import PLAIN_FROM, load_tile, read_temperature
+from sslfast.kernels.triton.softmax_backward_kernels import add_splits, pull
+from sslfast.kernels.triton.tiles import FIXED_SHIFT_FROM, load_tile, read_temperature
 
 # At most so many partial sums of the keys' gradient where their row blocks alone are too few for the chip.
 SPLITS = 8
@@ -58,14 +58,14 @@ def forward(
             negatives, (skip, own_ids) = u[n:], _omitted(u, n, targets, ids)
         positive = cosine if with_rank else None
         sums = softmax.streaming_sums(
-            u[:n], negatives, skip, temperature, tau, with_mean, own_ids, _plain_from(unit), positive
+            u[:n], negatives, skip, temperature, tau, with_mean, own_ids, _fixed_shift_from(unit), positive
         )
         losses, shift, inverse_sum, mean = softmax.combine(sums, cosine, temperature, tau)
     return losses, shift, inverse_sum, scale.new_empty(0, d) if mean is None else mean, u, scale, sums.rank
 
 
-def _plain_from(unit: bool) -> float:
-    return PLAIN_FROM.value if unit else math.inf
+def _fixed_shift_from(unit: bool) -> float:
+    return FIXED_SHIFT_FROM.value if unit else math.inf
 
 
 def _omitted(
@@ -103,11 +103,13 @@ def backward(
         dkey_unit = largest = None
         if in_batch and with_key:
             largest = torch.linalg.vector_norm(grad, ord=float("inf")) if u.dtype == torch.float16 else None
-            plain_from = _plain_from(unit)
-            factors = softmax.relative_factors(grad, shift, inverse_sum, largest, temperature, tau, plain_from)
+            fixed_shift_from = _fixed_shift_from(unit)
+            factors = softmax.relative_factors(grad, shift, inverse_sum, largest, temperature, tau, fixed_shift_from)
             skip, (query_ids, key_ids) = _omitted(u, n, targets, ids)
             of_columns = softmax.Factors(None, None, factors, shift, key_ids, query_ids)
-            dkey_unit = softmax.weighted_sums(of_columns, u[n:], u[:n], skip, temperature, tau, SPLITS, plain_from)
+            dkey_unit = softmax.weighted_sums(
+                of_columns, u[n:], u[:n], skip, temperature, tau, SPLITS, fixed_shift_from
+            )
         pulled = None
         if targets is not None and with_key:  # a key by all queries that are to find it
             pulls = (grad * torch.expm1(-losses))[:, None] * u[:n]
@@ -117,21 +119,60 @@ def backward(
         rows = max(1, 2048 // block)
         blocks = cdiv(max(n, m), rows)
         radial = None if tau is None else torch.empty(blocks, dtype=torch.float32, device=u.device)
-        _finish_rows[(blocks,)](
-            grad, grad.stride(0), losses, mean, targets, pulled, dkey_unit, u, scale, largest, dquery,
-            dkey if with_key else None, radial, n, m, 0 if dkey_unit is None else len(dkey_unit), temperature, tau,
-            UNIT=unit, D=d, ROWS=rows, BLOCK_D=block,
+        info_nce_bwd_kernel[(blocks,)](
+            grad,
+            grad.stride(0),
+            losses,
+            mean,
+            targets,
+            pulled,
+            dkey_unit,
+            u,
+            scale,
+            largest,
+            dquery,
+            dkey if with_key else None,
+            radial,
+            n,
+            m,
+            0 if dkey_unit is None else len(dkey_unit),
+            temperature,
+            tau,
+            UNIT=unit,
+            D=d,
+            ROWS=rows,
+            BLOCK_D=block,
             num_warps=8 if block > 512 else 4,
-        )  # fmt: skip
+        )
         dtau = softmax.temperature_gradient(radial, 1.0, tau, u.device)
     return dquery, dkey, dtau
 
 
 @triton.jit
-def _finish_rows(
-    grad, stride, losses, mean, targets, pulled, dkey_unit, u, scale, largest, dquery, dkey, radial, N, M, splits,
-    temperature, tau, UNIT: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+def info_nce_bwd_kernel(
+    grad,
+    stride,
+    losses,
+    mean,
+    targets,
+    pulled,
+    dkey_unit,
+    u,
+    scale,
+    largest,
+    dquery,
+    dkey,
+    radial,
+    N,
+    M,
+    splits,
+    temperature,
+    tau,
+    UNIT: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """dquery (N, D) and dkey (M, D); radial, if wanted: Σ_i q_i·(dL/dq)_i of a block.
 
     dL/dq_i = g_i (Σ_j P_ij n_j + (P_ii − 1) k_i)/τ, dL/dk_i = (g_i (P_ii − 1) q_i + Σ_j g_j P_ji q_j)/τ; the last sum

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from sslfast.kernels.classes import class_sums
-from sslfast.kernels.triton import softmax
-from sslfast.kernels.triton.softmax_kernels import WEIGHT_UNIT
+from sslfast.kernels.triton import plans, softmax
+from sslfast.kernels.triton.softmax_backward_kernels import WEIGHT_UNIT
 
 
 def forward(
@@ -78,7 +78,7 @@ def backward(
                 factors += [softmax.relative_factors(factor, shift, None, largest, temperature, tau), shift]
         skip = "self" if skip_diagonal else "none"
         both = softmax.Factors(*factors, row_ids, column_ids)
-        du = softmax.weighted_sums(both, rows, columns, skip, temperature, tau, softmax.SPLITS)
+        du = softmax.weighted_sums(both, rows, columns, skip, temperature, tau, plans.SPLITS)
         total = du[0] if len(du) == 1 else du.sum(dim=0)
         return total if largest is None else total * torch.where(largest == 0, 1, largest * WEIGHT_UNIT.value)
 

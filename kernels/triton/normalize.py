@@ -30,11 +30,24 @@ def _unit_rows(pointers, mask, UNIT: tl.constexpr):
 
 
 @triton.jit
-def _normalize_pairs(
-    z1, z2, targets, u, scale, cosine, N, M, D: tl.constexpr,
-    row_stride1, feature_stride1, row_stride2, feature_stride2,
-    UNIT: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+def normalize_pairs_kernel(
+    z1,
+    z2,
+    targets,
+    u,
+    scale,
+    cosine,
+    N,
+    M,
+    D: tl.constexpr,
+    row_stride1,
+    feature_stride1,
+    row_stride2,
+    feature_stride2,
+    UNIT: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     features = tl.arange(0, BLOCK_D).to(tl.int64)
     columns = (features < D)[None, :]
@@ -58,8 +71,17 @@ def _normalize_pairs(
 
 @triton.jit
 def store_raw_gradient(
-    dz, du, u, scale, row, end, D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, UNIT: tl.constexpr = True
-):  # fmt: skip
+    dz,
+    du,
+    u,
+    scale,
+    row,
+    end,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    UNIT: tl.constexpr = True,
+):
     """dz[row : end], at most ROWS raw rows' gradients, from du to their unit rows u; returns Σ_i u_i·du_i of them."""
     i = tl.arange(0, ROWS)
     inside = row + i < end
@@ -87,8 +109,21 @@ def normalize_pairs(
     cosine = torch.empty(n, dtype=torch.float32, device=z1.device)
     block = max(16, next_power_of_2(d))
     rows = max(1, 2048 // block)
-    _normalize_pairs[(cdiv(max(n, m), rows),)](
-        z1, z2, targets, u, scale, cosine, n, m, d, *z1.stride(), *z2.stride(),
-        UNIT=unit, ROWS=rows, BLOCK_D=block, num_warps=4 if block <= 2048 else 8,
-    )  # fmt: skip
+    normalize_pairs_kernel[(cdiv(max(n, m), rows),)](
+        z1,
+        z2,
+        targets,
+        u,
+        scale,
+        cosine,
+        n,
+        m,
+        d,
+        *z1.stride(),
+        *z2.stride(),
+        UNIT=unit,
+        ROWS=rows,
+        BLOCK_D=block,
+        num_warps=4 if block <= 2048 else 8,
+    )
     return u, scale, cosine

@@ -15,12 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sslfast.kernels.triton import nt_xent_kernels as kernels
-from sslfast.kernels.triton import softmax
+from sslfast.kernels.triton import plans, softmax
 from sslfast.kernels.triton.normalize import normalize_pairs
+from sslfast.kernels.triton.pair_loss_kernels import pair_loss_bwd_kernel, pair_loss_fwd_kernel
 from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
-from sslfast.kernels.triton.softmax_kernels import streaming_sums
-from sslfast.kernels.triton.tiles import PLAIN_FROM
+from sslfast.kernels.triton.tiles import FIXED_SHIFT_FROM
 
 # At most so many groups of columns with a partial sum each: the workspace of the forward is GROUPS·M floats, not M².
 GROUPS = 64
@@ -52,23 +51,20 @@ def forward(
 def _triangle_sums(u: Tensor, temperature: float, tau: Tensor | None) -> softmax.Sums:
     """Of every view over the negatives, each pair once where its exponential serves both."""
     m, d = u.shape
-    plan = softmax.plan("sums", m, m, d, u.dtype, u.device)
+    plan = plans.plan("sums", m, m, d, u.dtype, u.device)
     block = max(plan.rows, plan.columns)
     size = block * cdiv(m, block * GROUPS)
     groups = cdiv(m, size)
-    regimes = softmax.regimes(temperature, tau)
-    partial = torch.empty(2 if True in regimes else 1, groups, m, dtype=torch.float32, device=u.device)
-    for guarded in regimes:
-        if guarded:
-            streaming_sums[(cdiv(m, plan.rows), groups, 1)](
-                u, u, None, None, partial, None, None, None, m, m, size, temperature, tau, PLAIN_FROM.value,
-                SKIP="views", GUARDED=True, WGMMA=plan.wgmma, BLOCK_F=plan.owned, **plan.options,
-            )  # fmt: skip
-        else:
-            kernels.pair_sums[(groups * (groups + 1) // 2,)](
+    launched = softmax.variants(temperature, tau)
+    partial = torch.empty(2 if False in launched else 1, groups, m, dtype=torch.float32, device=u.device)
+    for fixed_shift in launched:
+        if fixed_shift:
+            pair_loss_fwd_kernel[(groups * (groups + 1) // 2,)](
                 u, u, partial, partial, m, size, temperature, tau, SKIP="views", **plan.options
             )
-    return softmax.Sums(partial, None, PLAIN_FROM.value)
+        else:
+            softmax.row_sums(partial, u, u, "views", size, temperature, tau, plan)
+    return softmax.Sums(partial, None, FIXED_SHIFT_FROM.value)
 
 
 def backward(
@@ -109,8 +105,23 @@ def finish(
     blocks = cdiv(m // 2, rows)
     radial = None if tau is None else torch.empty(2, blocks, dtype=torch.float32, device=u.device)
     first, second = du if len(du) == 2 else (*du, None)
-    kernels.finish_rows[(blocks, 2)](
-        grad, grad.stride(0), losses, first, second, u, scale, largest, dz, radial, m, len(first), temperature, tau,
-        D=d, ROWS=rows, BLOCK_D=block,
-    )  # fmt: skip
+    pair_loss_bwd_kernel[(blocks, 2)](
+        grad,
+        grad.stride(0),
+        losses,
+        first,
+        second,
+        u,
+        scale,
+        largest,
+        dz,
+        radial,
+        m,
+        len(first),
+        temperature,
+        tau,
+        D=d,
+        ROWS=rows,
+        BLOCK_D=block,
+    )
     return dz, softmax.temperature_gradient(radial, 0.5, tau, u.device)

@@ -14,10 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sslfast.kernels.triton import softmax
+from sslfast.kernels.triton import plans
 from sslfast.kernels.triton.normalize import normalize_pairs, store_raw_gradient
 from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
-from sslfast.kernels.triton.softmax_kernels import add_panel
+from sslfast.kernels.triton.softmax_backward_kernels import add_panel_kernel
 from sslfast.kernels.triton.tiles import add_product, cosines, first_row, load_tile, log1p, negatives
 
 HALF_UNIT = 2.0**14  # float16 holds weights, which are at most 1, in this unit: small ones would vanish
@@ -53,14 +53,14 @@ def sums(
         if half and factor is not None:
             size = factor.abs().amax()
             factor = factor / torch.where(size == 0, 1, size)
-        schedule = softmax.plan("sigmoid_tiles", n, n, d, image.dtype, image.device)
-        product = softmax.plan("add_panel", n, n, d, image.dtype, image.device)
+        schedule = plans.plan("siglip_tiles", n, n, d, image.dtype, image.device)
+        product = plans.plan("add_panel", n, n, d, image.dtype, image.device)
         row_blocks = cdiv(n, schedule.rows)
         if with_weights:
-            panel_width, width = max(softmax.PANEL_BYTES // image.element_size(), 64 * cdiv(d, 64)), schedule.columns
+            panel_width, width = plans.panel_width(image), schedule.columns
         else:
             panel_width = n
-            width = softmax.split_columns(row_blocks, n, schedule.columns, softmax.SPLITS, image.device)
+            width = plans.split_columns(row_blocks, n, schedule.columns, plans.SPLITS, image.device)
         losses, weights = (
             torch.zeros(n if wanted else 0, dtype=torch.float32, device=image.device)
             for wanted in (with_loss, with_weights)
@@ -74,23 +74,34 @@ def sums(
             count = min(panel_width, n - panel)
             splits = cdiv(count, width)
             partial = torch.empty(2, splits, n, dtype=torch.float32, device=image.device)
-            _sigmoid_tiles[(row_blocks, splits)](
-                image, text, factor, partial[0] if with_loss else None, partial[1] if with_weights else None,
-                panel_weights, panel, n, width, *numbers, OWN=own, WIDTH=panel_width,
-                UNIT=HALF_UNIT if half else 1.0, **schedule.options,
-            )  # fmt: skip
+            siglip_tiles_kernel[(row_blocks, splits)](
+                image,
+                text,
+                factor,
+                partial[0] if with_loss else None,
+                partial[1] if with_weights else None,
+                panel_weights,
+                panel,
+                n,
+                width,
+                *numbers,
+                OWN=own,
+                WIDTH=panel_width,
+                UNIT=HALF_UNIT if half else 1.0,
+                **schedule.options,
+            )
             if with_loss:
                 losses += partial[0].sum(dim=0)
             if with_weights:
                 weights += partial[1].sum(dim=0)
             if with_image:
                 grid = cdiv(n, product.rows), cdiv(d, product.columns)
-                add_panel[grid](panel_weights, text, dimage, panel, n, n, WIDTH=panel_width, **product.options)
+                add_panel_kernel[grid](panel_weights, text, dimage, panel, n, n, WIDTH=panel_width, **product.options)
             if with_text:
                 grid = cdiv(count, product.rows), cdiv(d, product.columns)
-                _add_panel_transposed[grid](
+                add_panel_transposed_kernel[grid](
                     panel_weights, image, dtext, panel, n, WIDTH=panel_width, **product.options
-                )  # fmt: skip
+                )
         if half:
             weights, dimage, dtext = (x * (size / HALF_UNIT) for x in (weights, dimage, dtext))
     return losses, weights, dimage, dtext
@@ -106,10 +117,21 @@ def project(
     rows = max(1, 2048 // block)
     along = torch.empty(cdiv(n, rows), dtype=torch.float32, device=u.device)
     with torch.cuda.device_of(u):
-        _project[(len(along),)](
-            grad, sums, u, factor, dz, along, n, ctypes.c_float(logit_scale).value, scale,
-            D=d, ROWS=rows, BLOCK_D=block, num_warps=8 if block > 512 else 4,
-        )  # fmt: skip
+        siglip_project_kernel[(len(along),)](
+            grad,
+            sums,
+            u,
+            factor,
+            dz,
+            along,
+            n,
+            ctypes.c_float(logit_scale).value,
+            scale,
+            D=d,
+            ROWS=rows,
+            BLOCK_D=block,
+            num_warps=8 if block > 512 else 4,
+        )
     return dz, grad * along.sum()
 
 
@@ -122,11 +144,30 @@ def _read(number, tensor):
 
 
 @triton.jit
-def _sigmoid_tiles(
-    image, text, factor, losses, totals, weights, panel, N, width, logit_scale, logit_bias, scale, bias,
-    OWN: tl.constexpr, WIDTH: tl.constexpr, UNIT: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr,
-):  # fmt: skip
+def siglip_tiles_kernel(
+    image,
+    text,
+    factor,
+    losses,
+    totals,
+    weights,
+    panel,
+    N,
+    width,
+    logit_scale,
+    logit_bias,
+    scale,
+    bias,
+    OWN: tl.constexpr,
+    WIDTH: tl.constexpr,
+    UNIT: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    MASK_ROWS: tl.constexpr,
+    MASK_COLUMNS: tl.constexpr,
+):
     """Of a block of images and `width` texts of the panel from `panel` on: losses, totals (splits, N), the sums of
     log(1 + exp z) and of W = ±σ(z); weights (N, WIDTH) = W. Each unless it is None."""
     logit_scale = _read(logit_scale, scale)
@@ -170,10 +211,19 @@ def _sigmoid_tiles(
 
 
 @triton.jit
-def _add_panel_transposed(
-    weights, rows, out, panel, N, WIDTH: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr, MASKED: tl.constexpr,
-):  # fmt: skip
+def add_panel_transposed_kernel(
+    weights,
+    rows,
+    out,
+    panel,
+    N,
+    WIDTH: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    MASKED: tl.constexpr,
+):
     """out[panel : panel + WIDTH] (N, D) = weightsᵀ @ rows, of weights (N, WIDTH) and rows (N, D)."""
     column = tl.program_id(0) * BLOCK_M
     feature = tl.program_id(1) * BLOCK_N
@@ -189,9 +239,20 @@ def _add_panel_transposed(
 
 
 @triton.jit
-def _project(
-    grad, sums, u, factor, dz, along, N, logit_scale, scale, D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr
-):  # fmt: skip
+def siglip_project_kernel(
+    grad,
+    sums,
+    u,
+    factor,
+    dz,
+    along,
+    N,
+    logit_scale,
+    scale,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     multiplier = tl.load(grad) * _read(logit_scale, scale)
     row = tl.program_id(0) * ROWS
     du = load_tile(sums, row, 0, N, D, ROWS, BLOCK_D, True)

@@ -10,7 +10,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 # From this temperature on exp2(cosine·log2(e)/τ) needs no maximum subtracted: exponents within ±93 keep a sum over
 # 2**26 columns below 2**127 and its smallest term above 2**-126.
-PLAIN_FROM = tl.constexpr(1 / 64)
+FIXED_SHIFT_FROM = tl.constexpr(1 / 64)
 
 
 @triton.jit
@@ -32,8 +32,15 @@ def first_row(row, M, ROWS: tl.constexpr, MASKED: tl.constexpr):
 
 @triton.jit
 def load_tile(
-    u, row, feature, M, D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr
-):  # fmt: skip
+    u,
+    row,
+    feature,
+    M,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    MASKED: tl.constexpr,
+):
     """u[row : row + ROWS, feature : feature + BLOCK_D] of a contiguous (M, D) matrix; zeros outside, rows if MASKED."""
     rows = tl.arange(0, ROWS)[:, None]
     features = feature + tl.arange(0, BLOCK_D)[None, :]
@@ -73,9 +80,19 @@ def opaque(x, WGMMA: tl.constexpr):
 
 @triton.jit
 def cosines(
-    rows, columns, row, column, R, C, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr, MASK_ROWS: tl.constexpr, MASK_COLUMNS: tl.constexpr,
-):  # fmt: skip
+    rows,
+    columns,
+    row,
+    column,
+    R,
+    C,
+    D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    MASK_ROWS: tl.constexpr,
+    MASK_COLUMNS: tl.constexpr,
+):
     """rows[row : row + BLOCK_M] @ columns[column : column + BLOCK_N].T, the features taken BLOCK_D at a time."""
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for feature in range(0, D, BLOCK_D):
@@ -87,10 +104,20 @@ def cosines(
 
 @triton.jit
 def negatives(
-    s, row, column, owned_from, R, C, row_ids, column_ids,
-    SKIP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
+    s,
+    row,
+    column,
+    owned_from,
+    R,
+    C,
+    row_ids,
+    column_ids,
+    SKIP: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    MASKED: tl.constexpr,
     EIGHTS: tl.constexpr = False,
-):  # fmt: skip
+):
     """A tile s, with -inf in columns of another tile or of none, and in the pairs to skip.
 
     SKIP: "none"; "self", row i with column i; "views", also with its partner i ± C / 2, the other view of its image.

@@ -24,14 +24,14 @@ from triton_kernels import (
     shrink_tiles,
 )
 
-from sslfast.kernels.triton import clip_loss, info_nce, negatives, nt_xent, softmax
+from sslfast.kernels.triton import clip_loss, info_nce, negatives, nt_xent, plans
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
     """With 20 multiprocessors a few rows get many splits of the columns."""
     shrink_tiles(monkeypatch)
-    monkeypatch.setattr(softmax, "chip", lambda device: (90, 20))
+    monkeypatch.setattr(plans, "chip", lambda device: (90, 20))
 
 
 def run(forward, backward, query, key, temperature, targets, ids, unit, grads):

@@ -26,14 +26,14 @@ from triton_kernels import (
     shrink_tiles,
 )
 
-from sslfast.kernels.triton import info_nce, negatives, softmax
+from sslfast.kernels.triton import info_nce, negatives, plans
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
     """With 20 multiprocessors a few rows get many splits of the columns."""
     shrink_tiles(monkeypatch)
-    monkeypatch.setattr(softmax, "chip", lambda device: (90, 20))
+    monkeypatch.setattr(plans, "chip", lambda device: (90, 20))
 
 
 def embeddings(n, k, d, dtype=torch.float32, noise=1.0, seed=0):

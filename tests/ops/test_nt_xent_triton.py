@@ -27,7 +27,7 @@ from triton_kernels import (
 )
 
 from sslfast.kernels.triton import nt_xent as kernels
-from sslfast.kernels.triton import softmax
+from sslfast.kernels.triton import plans, softmax
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_tensor_and_number_give_the_same_bits(temperature, dtype, small_tiles):
 @runs
 @pytest.mark.parametrize(("multiprocessors", "splits"), [(1, 1), (20, 2), (100, 7)])
 def test_columns_are_split_until_the_gradient_fills_the_chip(multiprocessors, splits, monkeypatch, small_tiles):
-    monkeypatch.setattr(softmax, "chip", lambda device: (90, multiprocessors))
+    monkeypatch.setattr(plans, "chip", lambda device: (90, multiprocessors))
     z1, z2 = views(100, 16, torch.bfloat16)
     check(z1, z2, 0.2)
     ones = torch.ones(200, device=DEVICE)

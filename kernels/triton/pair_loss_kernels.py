@@ -1,5 +1,5 @@
-"""The kernels that NT-Xent and CLIP's loss, its pairs across the views alone, have to themselves. M = 2N views,
-i' = i ± N is i's partner."""
+"""The kernels that NT-Xent and CLIP's loss share, which has pairs across the views alone. M = 2N views, i' = i ± N is i's
+partner."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 
 from sslfast.kernels.triton.normalize import store_raw_gradient
-from sslfast.kernels.triton.softmax_kernels import add_splits, pull
+from sslfast.kernels.triton.softmax_backward_kernels import add_splits, pull
 from sslfast.kernels.triton.tiles import (
+    FIXED_SHIFT_FROM,
     LOG2E,
-    PLAIN_FROM,
     add_product,
     cosines,
     first_row,
@@ -21,11 +21,23 @@ from sslfast.kernels.triton.tiles import (
 
 
 @triton.jit
-def pair_sums(
-    x_rows, y_rows, x_partial, y_partial, M, size, temperature, tau, SKIP: tl.constexpr, D: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MASK_ROWS: tl.constexpr,
+def pair_loss_fwd_kernel(
+    x_rows,
+    y_rows,
+    x_partial,
+    y_partial,
+    M,
+    size,
+    temperature,
+    tau,
+    SKIP: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    MASK_ROWS: tl.constexpr,
     MASK_COLUMNS: tl.constexpr,
-):  # fmt: skip
+):
     """partial (groups, M): for each of M rows x and of M rows y, Σ exp2(s) over its negatives in each group of `size`
     of the other.
 
@@ -33,7 +45,7 @@ def pair_sums(
     y, and the groups are a <= b.
     """
     temperature = read_temperature(temperature, tau)
-    if not (temperature >= PLAIN_FROM):
+    if not (temperature >= FIXED_SHIFT_FROM):
         return
     beta = tl.div_rn(LOG2E, temperature)
     program = tl.program_id(0)
@@ -77,10 +89,25 @@ def pair_sums(
 
 
 @triton.jit
-def finish_rows(
-    grad, stride, losses, du, second_du, u, scale, largest, dz, radial, M, splits, temperature, tau,
-    D: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+def pair_loss_bwd_kernel(
+    grad,
+    stride,
+    losses,
+    du,
+    second_du,
+    u,
+    scale,
+    largest,
+    dz,
+    radial,
+    M,
+    splits,
+    temperature,
+    tau,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """dz (M, D) from W·u, the sum of du (splits, M, D) and the positives; radial, if any: Σ u_i·(dL/du)_i of a block.
     With second_du, that is the sum for the second view, and du that for the first, (splits, N, D) each.
 
