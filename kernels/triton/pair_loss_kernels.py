@@ -1,5 +1,5 @@
-"""The kernels that NT-Xent and CLIP's loss share, which has pairs across the views alone. M = 2N views, i' = i ± N is i's
-partner."""
+"""The kernels that NT-Xent and CLIP's loss share; the latter has pairs across the views alone. M = 2N views, and
+i' = i ± N is i's partner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Triton kernels of info_nce and of negatives, called directly: on a GPU, and on the CPU under Triton's interpreter
+"""The Triton kernels of info_nce, called directly: on a GPU, and on the CPU under Triton's interpreter
 in a process of its own; and compiled to machine code for several chips, which needs no GPU."""
 
 from __future__ import annotations
@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from numerics import assert_as_accurate
 
 from sslfast.kernels import reference
 
@@ -16,17 +15,23 @@ from triton_compile import recorded_launches
 from triton_kernels import (
     DEVICE,
     DTYPES,
-    WIDTHS,
+    VARIANTS,
     WIDTHS_ON_CHIPS,
+    assert_all_as_accurate,
     assert_fit,
+    assert_rounded_once_to_float16,
     compiles,
+    gradient,
+    number_and_tensor,
     planned_for,
     run_interpreted,
     runs,
     shrink_tiles,
+    unit_rows,
+    views,
 )
 
-from sslfast.kernels.triton import info_nce, negatives, plans
+from sslfast.kernels.triton import info_nce, plans
 
 
 @pytest.fixture
@@ -38,21 +43,7 @@ def small_tiles(monkeypatch):
 
 def embeddings(n, k, d, dtype=torch.float32, noise=1.0, seed=0):
     """Queries and keys of n images, and a queue of k unit rows, None if zero."""
-    generator = torch.Generator().manual_seed(seed)
-    base = torch.randn(n, d, generator=generator, dtype=torch.float32)
-    query, key = (
-        (base + noise * torch.randn(n, d, generator=generator, dtype=torch.float32)).to(DEVICE, dtype) for _ in range(2)
-    )
-    return query, key, unit_rows(k, d, dtype, seed + 1) if k else None
-
-
-def unit_rows(k, d, dtype, seed):
-    generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(k, d, generator=generator, dtype=torch.float32)).to(DEVICE, dtype)
-
-
-def split(temperature):
-    return (0.0, temperature) if isinstance(temperature, torch.Tensor) else (temperature, None)
+    return *views(n, d, dtype, noise, seed), unit_rows(k, d, dtype, seed + 1) if k else None
 
 
 def summary(outputs, gradients, tau):
@@ -63,7 +54,7 @@ def summary(outputs, gradients, tau):
 
 
 def run(query, key, queue, temperature, grad=None, with_key=True):
-    number, tau = split(temperature)
+    number, tau = number_and_tensor(temperature)
     outputs = info_nce.forward(query, key, queue, number, tau, True)
     losses, shift, inverse_sum, mean, u, scale, _ = outputs
     grad = torch.full_like(losses, 1 / len(losses)) if grad is None else grad
@@ -83,18 +74,14 @@ def run_reference(query, key, queue, temperature, grad, dtype):
 
 
 def check(query, key, queue, temperature):
-    grad = (torch.rand(len(query), generator=torch.Generator().manual_seed(1), dtype=torch.float32) / len(query)).to(
-        DEVICE
-    )
+    grad = gradient(len(query), 1 / len(query))
     actual = run(query, key, queue, torch.tensor(temperature, device=DEVICE, dtype=torch.float32), grad)
-    eager = run_reference(query, key, queue, temperature, grad, query.dtype)
-    exact = run_reference(query, key, queue, temperature, grad, torch.float64)
-    one_ulp_on = run_reference(query, key, queue, temperature * (1 + 2**-23), grad, torch.float64)
-    inherent = {"dtau": abs(one_ulp_on["dtau"] - exact["dtau"]).item()}
-    for name in actual:
-        assert_as_accurate(
-            actual[name], eager[name], exact[name], name, dtype=query.dtype, inherent=inherent.get(name, 0.0)
-        )
+    assert_all_as_accurate(
+        actual,
+        lambda dtype, tau: run_reference(query, key, queue, tau, grad, dtype),
+        query.dtype,
+        temperature,
+    )
 
 
 SHAPES = [(1, 0, 1), (1, 1, 1), (2, 1, 60), (3, 40, 128), (20, 0, 129), (40, 70, 60), (9, 7, 257)]
@@ -247,135 +234,13 @@ def test_a_senseless_temperature_in_a_tensor_gives_nan(value, dtype, small_tiles
 @pytest.mark.parametrize("k", [0, 300])
 @pytest.mark.parametrize("size", [0.0, 1e-6, 1.0, 6e4])
 def test_float16_weights_neither_overflow_nor_vanish(size, k, small_tiles):
-    """Against a tolerance of float16's own: half an ulp of the weights and of a gradient each, or a subnormal step."""
     query, key, queue = embeddings(50, k, 32, torch.float16)
     query, key = query * 8, key * 8
-    grad = size * torch.rand(50, generator=torch.Generator().manual_seed(1), dtype=torch.float32).to(DEVICE)
+    grad = gradient(50, size)
     actual = run(query, key, queue, 0.2, grad)
     exact = run_reference(query, key, queue, 0.2, grad, torch.float64)
     for name in ("dq", "dk"):
-        tolerance = 2**-10 * exact[name].norm() + 2**-25 * exact[name].numel() ** 0.5
-        assert (actual[name].double() - exact[name]).norm() <= tolerance, name
-
-
-# --- negatives ---
-
-
-def run_negatives(function, rows, columns, skip, temperature, *tau):
-    """Sums as their logarithm, and the weighted sum relative to it; `function` is a kernel or the reference."""
-    shift, total, weighted, _ = function(rows, columns, skip, temperature, *tau, True)
-    return {"lse": shift / temperature + total.log(), "mean": weighted / total[:, None]}
-
-
-@runs
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("temperature", [0.01, 0.2])
-@pytest.mark.parametrize(("r", "c", "d", "skip"), [(1, 1, 1, False), (37, 90, 40, False), (40, 40, 70, True)])
-def test_sums_over_negatives(r, c, d, skip, temperature, dtype, small_tiles):
-    rows, columns = unit_rows(r, d, dtype, 0), unit_rows(c, d, dtype, 1)
-    actual = run_negatives(negatives.forward, rows, columns, skip, temperature, None)
-    eager = run_negatives(reference.negatives_forward, rows, columns, skip, temperature)
-    exact = run_negatives(reference.negatives_forward, rows.double(), columns.double(), skip, temperature)
-    for name in actual:
-        assert_as_accurate(actual[name], eager[name], exact[name], name, dtype=dtype)
-
-
-@runs
-@pytest.mark.parametrize("temperature", [0.01, 1 / 64, 0.2])
-def test_no_negatives_at_all(temperature, small_tiles):
-    row = unit_rows(1, 20, torch.float32, 0)
-    shift, total, weighted, _ = negatives.forward(row, row, True, temperature, None, True)
-    assert shift.isfinite()
-    assert total == 0
-    assert (weighted == 0).all()
-
-
-@runs
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("temperature", [0.01, 0.2])
-@pytest.mark.parametrize("parts", ["row", "column", "both"])
-@pytest.mark.parametrize(("r", "c", "d", "skip"), [(37, 60, 40, False), (33, 33, 70, True)])
-def test_weighted_sums_of_negatives(r, c, d, skip, parts, temperature, dtype, small_tiles):
-    """Factors as the losses make them: a gradient over a sum that is relative to the shift."""
-    rows, columns = unit_rows(r, d, dtype, 0), unit_rows(c, d, dtype, 1)
-    exact_rows, exact_columns = rows.double(), columns.double()
-    factors = []
-    for part, (a, b) in (("row", (exact_rows, exact_columns)), ("column", (exact_columns, exact_rows))):
-        if parts in (part, "both"):
-            shift, total, *_ = reference.negatives_forward(a, b, skip, temperature, False)
-            grad = torch.rand(len(a), generator=torch.Generator().manual_seed(2), dtype=torch.float32).to(DEVICE) / len(
-                a
-            )
-            factors += [(grad / (total + 1)).float(), shift.float()]
-        else:
-            factors += [None, None]
-    actual = negatives.backward(rows, columns, skip, *factors, temperature, None)
-    assert actual.dtype == torch.float32
-    in_dtype, in_double = ([None if x is None else x.to(t) for x in factors] for t in (dtype, torch.float64))
-    eager = reference.negatives_backward(rows, columns, skip, *in_dtype, temperature)
-    exact = reference.negatives_backward(exact_rows, exact_columns, skip, *in_double, temperature)
-    assert_as_accurate(actual, eager, exact, dtype=dtype)
-
-
-@runs
-@pytest.mark.parametrize("temperature", [0.01, 0.2])
-def test_pieces_of_the_negatives_make_the_whole(temperature, small_tiles):
-    """What a loss over several processes does: sums of pieces by their shifts, and the keys' gradient from each."""
-    rows, columns = unit_rows(33, 24, torch.float32, 0), unit_rows(80, 24, torch.float32, 1)
-    pieces = [negatives.forward(rows, piece, False, temperature, None, True) for piece in columns.split(30)]
-    whole_shift, whole_total, whole_weighted, _ = negatives.forward(rows, columns, False, temperature, None, True)
-    shift = torch.stack([piece[0] for piece in pieces]).amax(dim=0)
-    relative = [torch.exp((piece[0] - shift) / temperature) for piece in pieces]
-    total = sum(piece[1] * factor for piece, factor in zip(pieces, relative))
-    weighted = sum(piece[2] * factor[:, None] for piece, factor in zip(pieces, relative))
-    back = torch.exp((whole_shift - shift) / temperature)
-    torch.testing.assert_close(total, whole_total * back, rtol=1e-5, atol=0)
-    torch.testing.assert_close(weighted, whole_weighted * back[:, None], rtol=1e-5, atol=1e-6)
-
-
-@runs
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("temperature", [0.01, 0.2])
-def test_pairs_of_one_id_are_left_out(temperature, dtype, small_tiles):
-    rows, columns = unit_rows(37, 40, dtype, 0), unit_rows(60, 40, dtype, 1)
-    ids = [torch.arange(k, dtype=torch.int32, device=DEVICE) // part for k, part in ((37, 2), (60, 3))]
-    exact_rows, exact_columns = rows.double(), columns.double()
-    shift, total, weighted, _ = negatives.forward(rows, columns, False, temperature, None, True, *ids)
-    exact_shift, *exact, _ = reference.negatives_forward(exact_rows, exact_columns, False, temperature, True, *ids)
-    eager_shift, *eager, _ = reference.negatives_forward(rows, columns, False, temperature, True, *ids)
-    for name, actual, low, high in zip(("sum", "mean"), (total, weighted), eager, exact):
-        actual_scale, low_scale = (torch.exp((x.double() - exact_shift) / temperature) for x in (shift, eager_shift))
-        view = (-1,) + (1,) * (actual.dim() - 1)
-        found = (actual.double() * actual_scale.view(view), low.double() * low_scale.view(view))
-        assert_as_accurate(*found, high, name, dtype=dtype)
-    factors = [(1 / (total + 1)).float(), shift.float(), None, None]
-    actual = negatives.backward(rows, columns, False, *factors, temperature, None, *ids)
-    in_dtype, in_double = ([None if x is None else x.to(t) for x in factors] for t in (dtype, torch.float64))
-    eager = reference.negatives_backward(rows, columns, False, *in_dtype, temperature, *ids)
-    exact = reference.negatives_backward(exact_rows, exact_columns, False, *in_double, temperature, *ids)
-    assert_as_accurate(actual, eager, exact, dtype=dtype)
-
-
-@runs
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_rows_among_themselves(dtype, small_tiles):
-    """Positives by the sums of their classes, rows without one among them."""
-    rows = unit_rows(45, 40, dtype, 0)
-    labels = torch.arange(45, dtype=torch.int32, device=DEVICE) % 20
-    shift, total, positive, cosines, _ = negatives.among_forward(rows, None, labels, 0.2, None, True)
-    exact = rows.double()
-    same = (labels[:, None] == labels).fill_diagonal_(False)
-    torch.testing.assert_close(positive.double(), (same * (exact @ exact.T)).sum(dim=1), rtol=1e-5, atol=1e-5)
-    factor, pull = 1 / total, torch.rand(45, dtype=torch.float32).to(DEVICE)
-    actual = negatives.among_backward(rows, None, labels, factor, shift, pull, cosines, 0.2, None)
-    both = (factor.double(), shift.double())
-    expected = reference.negatives_backward(exact, exact, True, *both, *both, 0.2)
-    expected -= (same * (pull[:, None] + pull)).double() @ exact
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
-    torch.testing.assert_close(actual.double(), expected, rtol=tolerance, atol=tolerance)
-
-
-# --- the interpreter and the compiler ---
+        assert_rounded_once_to_float16(actual[name], exact[name])
 
 
 @compiles
@@ -383,29 +248,18 @@ def test_under_the_interpreter():
     run_interpreted(__file__)
 
 
-def launches(monkeypatch, capability, n, k, d, dtype, temperature=0.2, everything=True):
-    """Of a forward with mean and a backward; with everything, also without mean, to the keys, and of negatives."""
-    number, tau = split(temperature)
+def launches(monkeypatch, capability, n, k, d, dtype, temperature=0.2, with_key=False):
+    """Of a forward with mean and a backward."""
+    number, tau = number_and_tensor(temperature)
     z, queue = torch.empty(n, d, dtype=dtype), torch.empty(k, d, dtype=dtype) if k else None
     with planned_for(monkeypatch, capability):
         forward, outputs = recorded_launches(monkeypatch, info_nce.forward, z, z, queue, number, tau, True)
         losses, shift, inverse_sum, mean, u, scale, _ = outputs
         saved = (losses, u, scale, losses, shift, inverse_sum, mean, number, tau)
-        backward, _ = recorded_launches(monkeypatch, info_nce.backward, *saved, not k, everything)
-        assert len(forward) == (3 if tau is None or dtype == torch.float16 else 4)
-        assert len(backward) == (1 if tau is None else 2) or (everything and not k)
-        if not everything:
-            return forward + backward
-        bare, _ = recorded_launches(monkeypatch, info_nce.forward, z, z, queue, number, tau, False)
-        columns = z if queue is None else queue
-        factors = losses, losses, columns[:, 0].float(), columns[:, 0].float()
-        both, _ = recorded_launches(monkeypatch, negatives.backward, z, columns, False, *factors, number, tau)
-        ids = [torch.empty(len(x), dtype=torch.int32) for x in (z, columns)]
-        without, _ = recorded_launches(monkeypatch, negatives.forward, z, columns, False, number, tau, True, *ids)
-        weights, _ = recorded_launches(monkeypatch, negatives.backward, z, columns, False, *factors, number, tau, *ids)
-    assert_fit(without, capability)
-    assert_fit(weights, capability)
-    return forward + backward + bare + both
+        backward, _ = recorded_launches(monkeypatch, info_nce.backward, *saved, not k, with_key)
+    assert len(forward) == (3 if tau is None or dtype == torch.float16 else 4)
+    assert len(backward) == (1 if tau is None else 2) or (with_key and not k)
+    return forward + backward
 
 
 @compiles
@@ -413,25 +267,18 @@ def launches(monkeypatch, capability, n, k, d, dtype, temperature=0.2, everythin
 def test_default_configurations_compile_without_spills(d, dtype, capability, monkeypatch):
     """What is not NT-Xent's code as well."""
     temperature = torch.tensor(0.2) if dtype == torch.bfloat16 else 0.2  # a tensor launches both variants
-    assert_fit(launches(monkeypatch, capability, 4096, 0, d, dtype, temperature, everything=False), capability)
+    assert_fit(launches(monkeypatch, capability, 4096, 0, d, dtype, temperature), capability)
 
 
 @compiles
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "capability", [pytest.param(80, marks=pytest.mark.long), 90, pytest.param(100, marks=pytest.mark.long)]
-)
-@pytest.mark.parametrize(
-    ("d", "dtype"),
-    [pytest.param(*x.values, id=x.id, marks=pytest.mark.long if x.values[0] == 1024 else x.marks) for x in WIDTHS],
-)
+@pytest.mark.parametrize(("d", "dtype", "capability"), VARIANTS)
 @pytest.mark.parametrize(("n", "k"), [(4096, 0), (256, 65536)])
 def test_every_variant_compiles_without_spills(n, k, d, dtype, capability, monkeypatch):
     temperature = 0.01 if dtype == torch.float32 else torch.tensor(0.2)
-    assert_fit(launches(monkeypatch, capability, n, k, d, dtype, temperature), capability)
+    assert_fit(launches(monkeypatch, capability, n, k, d, dtype, temperature, with_key=True), capability)
 
 
 @compiles
 @pytest.mark.parametrize(("n", "k"), [(1, 0), (1, 1), (1, 4096)])
 def test_the_smallest_and_an_unaligned_shape_compile(n, k, monkeypatch):
-    assert_fit(launches(monkeypatch, 90, n, k, 129, torch.bfloat16, everything=False), 90, spills=True)
+    assert_fit(launches(monkeypatch, 90, n, k, 129, torch.bfloat16), 90, spills=True)

@@ -3,27 +3,32 @@ its own; and compiled to machine code for several chips, which needs no GPU."""
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
 import torch
-from numerics import assert_as_accurate
 
 from sslfast.kernels import reference
 
 pytest.importorskip("triton")
 
-from triton_compile import recorded_launches
 from triton_kernels import (
     DEVICE,
     DTYPES,
     WIDTHS_ON_CHIPS,
     assert_fit,
+    assert_rounded_once_to_float16,
+    check_pair_loss,
     compiles,
-    planned_for,
+    gradient,
+    pair_loss_launches,
     run_interpreted,
+    run_pair_loss,
+    run_pair_reference,
     runs,
     shrink_tiles,
+    views,
 )
 
 from sslfast.kernels.triton import nt_xent as kernels
@@ -36,47 +41,9 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(kernels, "GROUPS", 2)
 
 
-def views(n, d, dtype=torch.float32, noise=1.0, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    base = torch.randn(n, d, generator=generator, dtype=torch.float32)
-    return tuple(
-        (base + noise * torch.randn(n, d, generator=generator, dtype=torch.float32)).to(DEVICE, dtype) for _ in range(2)
-    )
-
-
-def run(z1, z2, temperature, grad=None):
-    """Everything the kernels return, by name; a tensor as temperature takes its own path."""
-    number, tau = (0.0, temperature) if isinstance(temperature, torch.Tensor) else (temperature, None)
-    losses, shift, inverse_sum, u, scale, _ = kernels.forward(z1, z2, number, tau)
-    grad = torch.full_like(losses, 1 / len(losses)) if grad is None else grad
-    dz, dtau = kernels.backward(grad, u, scale, losses, shift, inverse_sum, number, tau)
-    # The logarithm of the sum of exponentials, which shift and inverse_sum stand for.
-    lse = shift.double() / float(temperature) - inverse_sum.double().log()
-    return {"loss": losses, "u": u, "lse": lse, "dz": dz} | ({} if tau is None else {"dtau": dtau})
-
-
-def run_reference(z1, z2, temperature, grad, dtype):
-    tau = float(temperature)
-    outputs = reference.nt_xent_forward(z1.to(dtype), z2.to(dtype), tau)
-    losses, shift, inverse_sum, u, scale, _ = outputs
-    dz, dtau = reference.nt_xent_backward(grad.to(dtype), u, scale, losses, shift, inverse_sum, tau)
-    lse = shift.double() / tau - inverse_sum.double().log()
-    return {"loss": losses, "u": u, "lse": lse, "dz": dz, "dtau": dtau}
-
-
-def check(z1, z2, temperature):
-    grad = (torch.rand(2 * len(z1), generator=torch.Generator().manual_seed(1), dtype=torch.float32) / len(z1)).to(
-        DEVICE
-    )
-    actual = run(z1, z2, torch.tensor(temperature, device=DEVICE, dtype=torch.float32), grad)
-    eager = run_reference(z1, z2, temperature, grad, z1.dtype)
-    exact = run_reference(z1, z2, temperature, grad, torch.float64)
-    one_ulp_on = run_reference(z1, z2, temperature * (1 + 2**-23), grad, torch.float64)
-    inherent = {"dtau": abs(one_ulp_on["dtau"] - exact["dtau"]).item()}
-    for name in actual:
-        assert_as_accurate(
-            actual[name], eager[name], exact[name], name, dtype=z1.dtype, inherent=inherent.get(name, 0.0)
-        )
+FORMULA = reference.nt_xent_forward, reference.nt_xent_backward
+check = functools.partial(check_pair_loss, kernels, FORMULA)
+run = functools.partial(run_pair_loss, kernels)
 
 
 @runs
@@ -204,12 +171,10 @@ def test_a_senseless_temperature_in_a_tensor_gives_nan(value, small_tiles):
 @runs
 @pytest.mark.parametrize("size", [0.0, 1e-6, 1.0, 6e4])
 def test_float16_weights_neither_overflow_nor_vanish(size, small_tiles):
-    """Against a tolerance of float16's own: half an ulp of the weights and of dz each, or half a subnormal step."""
     z1, z2 = (z * 8 for z in views(50, 32, torch.float16))
-    grad = size * torch.rand(100, generator=torch.Generator().manual_seed(1), dtype=torch.float32).to(DEVICE)
-    actual = run(z1, z2, 0.2, grad)["dz"].double()
-    exact = run_reference(z1, z2, 0.2, grad, torch.float64)["dz"]
-    assert (actual - exact).norm() <= 2**-10 * exact.norm() + 2**-25 * exact.numel() ** 0.5
+    grad = gradient(100, size)
+    exact = run_pair_reference(FORMULA, z1, z2, 0.2, grad)
+    assert_rounded_once_to_float16(run(z1, z2, 0.2, grad)["dz"], exact["dz"])
 
 
 @runs
@@ -224,26 +189,16 @@ def test_under_the_interpreter():
     run_interpreted(__file__)
 
 
-def launches(monkeypatch, capability, n, d, dtype, temperature=0.2):
-    """All of a forward and a backward."""
-    number, tau = (0.0, temperature) if isinstance(temperature, torch.Tensor) else (temperature, None)
-    z = torch.empty(n, d, dtype=dtype)
-    with planned_for(monkeypatch, capability):
-        forward, outputs = recorded_launches(monkeypatch, kernels.forward, z, z, number, tau)
-        losses, shift, inverse_sum, u, scale, _ = outputs
-        saved = (losses, u, scale, losses, shift, inverse_sum)
-        backward, _ = recorded_launches(monkeypatch, kernels.backward, *saved, number, tau)
-    assert len(forward) <= (3 if tau is None else 4)
-    return forward + backward
-
-
 @compiles
 @pytest.mark.parametrize(("d", "dtype", "capability"), WIDTHS_ON_CHIPS)
 def test_default_configurations_compile_without_spills(d, dtype, capability, monkeypatch):
     temperature = torch.tensor(0.2) if dtype == torch.bfloat16 else 0.2  # a tensor launches both variants
-    assert_fit(launches(monkeypatch, capability, 4096, d, dtype, temperature), capability)
+    forward, backward = pair_loss_launches(monkeypatch, kernels, capability, 4096, d, dtype, temperature)
+    assert len(forward) == (4 if dtype == torch.bfloat16 else 3)
+    assert_fit(forward + backward, capability)
 
 
 @compiles
 def test_the_smallest_and_an_unaligned_shape_compile(monkeypatch):
-    assert_fit(launches(monkeypatch, 90, 1, 129, torch.bfloat16), 90, spills=True)
+    forward, backward = pair_loss_launches(monkeypatch, kernels, 90, 1, 129, torch.bfloat16)
+    assert_fit(forward + backward, 90, spills=True)

@@ -13,7 +13,7 @@ from sslfast.kernels import reference_image_text as formula
 pytest.importorskip("triton")
 
 from triton_compile import recorded_launches
-from triton_kernels import DEVICE, DTYPES, assert_fit, compiles, planned_for, run_interpreted, runs, shrink_tiles
+from triton_kernels import DEVICE, DTYPES, assert_fit, compiles, planned_for, run_interpreted, runs, shrink_tiles, views
 
 from sslfast.kernels.triton import siglip_loss as kernels
 
@@ -25,12 +25,6 @@ def small_tiles(monkeypatch):
     shrink_tiles(monkeypatch)
 
 
-def embeddings(n, d, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(0)
-    base = torch.randn(n, d, generator=generator, dtype=torch.float32)
-    return tuple((base + torch.randn(n, d, generator=generator)).to(DEVICE, dtype) for _ in range(2))
-
-
 def number(value):
     return torch.tensor(value, device=DEVICE, dtype=torch.float32)
 
@@ -40,7 +34,7 @@ NAMES = ("losses", "weights", "dimage", "dtext")
 
 def check(n, d, dtype, factor=None, own=True):
     """The sums against the formula in float64, from the same unit rows."""
-    u, _ = kernels.normalize(*embeddings(n, d, dtype))
+    u, _ = kernels.normalize(*views(n, d, dtype))
     image, text = u.chunk(2)
     found = kernels.sums(image, text, factor, own, 0.0, 0.0, number(SCALE), number(BIAS), True, True, True)
     eager, exact, one_ulp_on = (
@@ -89,7 +83,7 @@ def test_rows_with_factors_and_each_result_alone(dtype, own, small_tiles):
 @runs
 def test_small_weights_of_float16_do_not_vanish(small_tiles):
     """With a bias of -20 the weights of others are 1e-9 of that of an image's own text; the largest by themselves."""
-    image, text = kernels.normalize(*embeddings(20, 32, torch.float16))[0].chunk(2)
+    image, text = kernels.normalize(*views(20, 32, torch.float16))[0].chunk(2)
     found = kernels.sums(image, text, None, False, 4.0, -20.0, None, None, False, True, True)
     exact = formula.siglip_sums(image.double(), text.double(), None, False, 4.0, -20.0)
     for result, expected in zip(found[1:], exact[1:]):
@@ -99,7 +93,7 @@ def test_small_weights_of_float16_do_not_vanish(small_tiles):
 @runs
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_gradients_to_raw_rows(dtype):
-    raw = embeddings(37, 50, dtype)[0]
+    raw = views(37, 50, dtype)[0]
     raw[3] = 0
     u, factor = (x[:37] for x in kernels.normalize(raw, raw))
     sums = torch.randn(37, 50, generator=torch.Generator().manual_seed(1), dtype=torch.float32).to(DEVICE)
@@ -116,7 +110,7 @@ def test_gradients_to_raw_rows(dtype):
 
 @runs
 def test_nan_in_nan_out(small_tiles):
-    image, text = kernels.normalize(*embeddings(20, 24))[0].chunk(2)
+    image, text = kernels.normalize(*views(20, 24))[0].chunk(2)
     image[3, 2] = float("nan")
     losses, weights, dimage, dtext = kernels.sums(image, text, None, True, SCALE, BIAS, None, None, True, True, True)
     for x in (losses, weights, dimage):
