@@ -15,20 +15,43 @@ def _reference_forward(
 ):
     exact = torch.promote_types(rows.dtype, torch.float32)
     return reference.negatives_forward(
-        rows.to(exact), columns.to(exact), skip_diagonal, temperature if tau is None else tau, with_weighted,
-        row_ids, column_ids, None if positives is None else positives.to(exact),
-    )  # fmt: skip
+        rows.to(exact),
+        columns.to(exact),
+        skip_diagonal,
+        temperature if tau is None else tau,
+        with_weighted,
+        row_ids,
+        column_ids,
+        None if positives is None else positives.to(exact),
+    )
 
 
 def _reference_backward(
-    rows, columns, skip_diagonal, row_factor, row_shift, column_factor, column_shift, temperature, tau,
-    row_ids=None, column_ids=None,
-):  # fmt: skip
+    rows,
+    columns,
+    skip_diagonal,
+    row_factor,
+    row_shift,
+    column_factor,
+    column_shift,
+    temperature,
+    tau,
+    row_ids=None,
+    column_ids=None,
+):
     exact = torch.promote_types(rows.dtype, torch.float32)
     return reference.negatives_backward(
-        rows.to(exact), columns.to(exact), skip_diagonal, row_factor, row_shift, column_factor, column_shift,
-        temperature if tau is None else tau, row_ids, column_ids,
-    )  # fmt: skip
+        rows.to(exact),
+        columns.to(exact),
+        skip_diagonal,
+        row_factor,
+        row_shift,
+        column_factor,
+        column_shift,
+        temperature if tau is None else tau,
+        row_ids,
+        column_ids,
+    )
 
 
 def _reference_among_forward(rows, ids, labels, temperature, tau, with_cosines, with_rank=False):

@@ -154,9 +154,28 @@ def _pairs(x: Tensor, dtype: torch.dtype):
 
 
 def _gradient(
-    wanted, grad, z, second, tau, ids, temperature, decoupled, with_rank, with_cosines, reduction, group, gather,
-    rank, unit, scale, shift, factor, pull, places, cosines,
-):  # fmt: skip
+    wanted,
+    grad,
+    z,
+    second,
+    tau,
+    ids,
+    temperature,
+    decoupled,
+    with_rank,
+    with_cosines,
+    reduction,
+    group,
+    gather,
+    rank,
+    unit,
+    scale,
+    shift,
+    factor,
+    pull,
+    places,
+    cosines,
+):
     """dL/du_i = (Σ_j (P_ij g_i + P_ji g_j) u_j − Σ_p (pull_ip g_i + pull_pi g_p) u_p/(V − 1))/τ over all negatives j
     and positives p, Σ_j P_ij being the mean of pull_ip."""
     shape = z.shape if second is None else (2, *z.shape)

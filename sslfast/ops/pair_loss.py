@@ -52,9 +52,25 @@ def define_pair_loss(
         return reference.reduced(losses, reduction), rank, losses, shift, inverse_sum, u, scale, cosines
 
     def gradient(
-        wanted, grad, x, y, tau, temperature, with_rank, with_cosines, reduction, group, gather,
-        rank, losses, shift, inverse_sum, u, scale, cosines,
-    ):  # fmt: skip
+        wanted,
+        grad,
+        x,
+        y,
+        tau,
+        temperature,
+        with_rank,
+        with_cosines,
+        reduction,
+        group,
+        gather,
+        rank,
+        losses,
+        shift,
+        inverse_sum,
+        u,
+        scale,
+        cosines,
+    ):
         grad = (grad / u.shape[0] if reduction == "mean" else grad).expand(u.shape[0])
         dz, dtau = backward_op(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau)
         if group is not None:

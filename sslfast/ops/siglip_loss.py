@@ -86,14 +86,35 @@ def siglip_loss(
     for_image = at_once and may_be_differentiated(image, scale, bias)
     for_text = at_once and may_be_differentiated(text)
     return _siglip_loss(
-        image, text, scale, bias, number, bias_number, normalize, for_image, for_text, reduction,
-        distributed.name_of(group), gather,
-    )  # fmt: skip
+        image,
+        text,
+        scale,
+        bias,
+        number,
+        bias_number,
+        normalize,
+        for_image,
+        for_text,
+        reduction,
+        distributed.name_of(group),
+        gather,
+    )
 
 
 def _value(
-    image, text, scale, bias, logit_scale, logit_bias, normalize, for_image, for_text, reduction, group, gather
-):  # fmt: skip
+    image,
+    text,
+    scale,
+    bias,
+    logit_scale,
+    logit_bias,
+    normalize,
+    for_image,
+    for_text,
+    reduction,
+    group,
+    gather,
+):
     if normalize:
         u, factor = _unit_rows(image, text)
     else:
@@ -107,9 +128,26 @@ def _value(
 
 
 def _gradient(
-    wanted, grad, image, text, scale, bias, logit_scale, logit_bias, normalize, for_image, for_text, reduction, group,
-    gather, u, factor, weights, dimage, dtext,
-):  # fmt: skip
+    wanted,
+    grad,
+    image,
+    text,
+    scale,
+    bias,
+    logit_scale,
+    logit_bias,
+    normalize,
+    for_image,
+    for_text,
+    reduction,
+    group,
+    gather,
+    u,
+    factor,
+    weights,
+    dimage,
+    dtext,
+):
     (v, w), n = _sides(u), u.shape[0] // 2
     if reduction == "mean":
         grad = grad / n
@@ -147,8 +185,19 @@ def _to_raw(grad, sums, rows, factor, logit_scale, scale):
 
 
 def _formula(
-    image, text, scale, bias, logit_scale, logit_bias, normalize, for_image, for_text, reduction, group, gather
-):  # fmt: skip
+    image,
+    text,
+    scale,
+    bias,
+    logit_scale,
+    logit_bias,
+    normalize,
+    for_image,
+    for_text,
+    reduction,
+    group,
+    gather,
+):
     distributed.check_alone("siglip_loss", group)
     exact = torch.promote_types(image.dtype, torch.float32)
     logits = logit_scale if scale is None else scale, logit_bias if bias is None else bias
@@ -197,9 +246,13 @@ def _reference_unit_rows(image, text):
 def _reference_sums(v, w, factor, own, logit_scale, logit_bias, scale, bias, with_loss, with_image, with_text):
     exact = torch.promote_types(v.dtype, torch.float32)
     losses, weights, dimage, dtext = reference_image_text.siglip_sums(
-        v.to(exact), w.to(exact), factor, own, logit_scale if scale is None else scale.to(exact),
+        v.to(exact),
+        w.to(exact),
+        factor,
+        own,
+        logit_scale if scale is None else scale.to(exact),
         logit_bias if bias is None else bias.to(exact),
-    )  # fmt: skip
+    )
     wanted = with_loss, with_image or with_text, with_image, with_text
     return tuple(x if kept else x[:0] for x, kept in zip((losses, weights, dimage, dtext), wanted))
 

@@ -105,9 +105,27 @@ def _value(z, tau, labels, temperature, with_cosines, reduction, group, gather):
 
 
 def _gradient(
-    wanted, grad, z, tau, labels, temperature, with_cosines, reduction, group, gather,
-    unit, scale, shift, inverse_sum, pull, share, count, ids, places, cosines,
-):  # fmt: skip
+    wanted,
+    grad,
+    z,
+    tau,
+    labels,
+    temperature,
+    with_cosines,
+    reduction,
+    group,
+    gather,
+    unit,
+    scale,
+    shift,
+    inverse_sum,
+    pull,
+    share,
+    count,
+    ids,
+    places,
+    cosines,
+):
     """dL/du_i = (Σ_j (P_ij g_i + P_ji g_j) u_j − Σ_p (pull_i + pull_p) u_p)/τ over all others j and positives p."""
     grad = (grad * share).expand(labels.shape[0])
     pull = grad * pull
