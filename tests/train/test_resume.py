@@ -156,6 +156,7 @@ def test_a_signal_stops_after_the_step_and_saves(number: int, tmp_path: Path) ->
 
 
 def test_a_second_signal_acts_as_always() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.requested
