@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/augment.h"
+#include "cpu/buffer.h"
 #include "cpu/ema.h"
 #include "cpu/gather_patches.h"
 #include "cpu/gather_tokens.h"
@@ -44,6 +45,7 @@ void bind(py::module_& m) {
 
     m.def("instruction_sets", &cpu::instruction_sets);
     m.def("multiply_and_add", &cpu::multiply_and_add, nogil);
+    m.def("release_buffers", &cpu::release_buffers, nogil);
 
     py::class_<cpu::Rows>(m, "Rows", py::module_local()).def(py::init([](address data, int type, int64_t dim) {
         return cpu::Rows{at<void>(data), type, dim};

@@ -2,10 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
-#include <new>
 
+#include "cpu/buffer.h"
 #include "cpu/contrastive.h"
 #include "cpu/micro_kernel.h"
 
@@ -15,21 +13,6 @@ static_assert(kTile % kRows == 0 && kTile % kPanel == 0);
 
 inline int64_t count_of(int64_t size, int64_t unit) { return (size + unit - 1) / unit; }
 inline int64_t padded(int64_t size, int64_t unit) { return count_of(size, unit) * unit; }
-
-// Uninitialised floats, aligned to a line of the cache.
-class Buffer {
-public:
-    explicit Buffer(int64_t floats) : data_(static_cast<float*>(std::aligned_alloc(64, padded(4 * floats + 1, 64)))) {
-        if (!data_) throw std::bad_alloc();
-    }
-    float* get() const { return data_.get(); }
-
-private:
-    struct Free {
-        void operator()(float* data) const { std::free(data); }
-    };
-    std::unique_ptr<float, Free> data_;
-};
 
 // Rows in tiles of kTile, and a tile in strips of kPanel columns, each strip row after row. A strip serves as the left operand
 // of cosines, and as the right operand where rows are summed with weights. That a tile lies in one piece keeps its strips

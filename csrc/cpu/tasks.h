@@ -6,7 +6,8 @@
 #include <thread>
 #include <vector>
 
-#include "cpu/packed.h"
+#include "cpu/buffer.h"
+#include "cpu/late_threads.h"
 
 namespace sslfast::cpu {
 
@@ -16,14 +17,26 @@ inline constexpr int64_t kSerialWork = 1 << 19;
 // f(task, scratch) for the tasks 0, 1 … count - 1, begun in this order, on all threads if `work` is worth it; every thread
 // has `floats` of scratch of its own.
 template <typename F>
-void for_each_task(int64_t count, [[maybe_unused]] int64_t work, int64_t floats, const F& f) {
+void for_each_task(int64_t count, int64_t work, int64_t floats, const F& f) {
     std::atomic<int64_t> next{0};
     const auto run = [&] {
         const Buffer scratch(floats);
-        for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < count;) f(task, scratch.get());
+        int64_t own = 0;
+        for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < count; ++own) f(task, scratch.get());
+        return own;
     };
-#pragma omp parallel if (count > 1 && work > kSerialWork)
-    run();
+    if (count < 2 || work <= kSerialWork || LateThreads::expected(work)) {
+        run();
+        return;
+    }
+    LateThreads threads(work);
+#pragma omp parallel
+    {
+        const int64_t own = run();
+#pragma omp master
+        threads.done(double(own) / double(count));
+    }
+    threads.ended();
 }
 
 // The pairs first <= second < blocks or, `across`, first < blocks / 2 <= second < blocks, in the rounds of a tournament: in

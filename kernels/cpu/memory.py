@@ -9,6 +9,8 @@ import threading
 import torch
 from torch import Tensor
 
+from sslfast import _C
+
 LARGE = 2**23  # bytes; malloc keeps smaller pieces itself
 MOST = 2**29  # bytes remembered in all, so kept at most when nobody holds them
 
@@ -33,9 +35,11 @@ def empty(*shape: int, dtype: torch.dtype) -> Tensor:
 
 
 def release() -> None:
-    """Give the memory that no tensor holds any more back to the system."""
+    """Give the memory that no tensor holds any more back to the system, and that of the kernels' scratch."""
     with _lock:
         _results.clear()
+    if _C.has_core:
+        _C.release_buffers()
 
 
 def _holders(memory: Tensor) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from patches import patch_mask, photographs, randn
 
-from sslfast import ops
+from sslfast import _C, ops
 from sslfast.kernels import reference_mae as reference
 from sslfast.kernels.cpu import memory
 
@@ -133,6 +133,24 @@ assert resident() < full - 2**25
 def test_is_given_back_when_asked():
     """Of 64 MiB a process keeps next to nothing; a new one, since malloc may keep what lies between earlier tests'."""
     subprocess.run([sys.executable, "-c", GIVEN_BACK], check=True)
+
+
+SCRATCH_GIVEN_BACK = GIVEN_BACK[: GIVEN_BACK.index("x = ")] + """
+from sslfast import ops
+
+z1, z2 = torch.randn(2, 2048, 1024)
+for _ in range(2):
+    ops.nt_xent(z1, z2)
+full = resident()
+memory.release()
+assert resident() < full - 2**24
+"""
+
+
+@pytest.mark.skipif(not _C.has_core, reason="plain PyTorch has no scratch memory of ours")
+def test_scratch_memory_is_given_back_when_asked():
+    """Of 32 MiB of packed rows."""
+    subprocess.run([sys.executable, "-c", SCRATCH_GIVEN_BACK], check=True)
 
 
 def test_what_is_alive_never_shares_memory():
