@@ -135,7 +135,9 @@ def test_is_given_back_when_asked():
     subprocess.run([sys.executable, "-c", GIVEN_BACK], check=True)
 
 
-SCRATCH_GIVEN_BACK = GIVEN_BACK[: GIVEN_BACK.index("x = ")] + """
+SCRATCH_GIVEN_BACK = (
+    GIVEN_BACK[: GIVEN_BACK.index("x = ")]
+    + """
 from sslfast import ops
 
 z1, z2 = torch.randn(2, 2048, 1024)
@@ -145,6 +147,7 @@ full = resident()
 memory.release()
 assert resident() < full - 2**24
 """
+)
 
 
 @pytest.mark.skipif(not _C.has_core, reason="plain PyTorch has no scratch memory of ours")
