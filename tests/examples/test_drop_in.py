@@ -34,7 +34,9 @@ def test_both_ways_give_the_same_loss_curve(name: str, epochs: int, falls: float
 
 
 @pytest.mark.long
-def test_the_trainer_of_sentence_transformers_gives_the_same_loss_curve() -> None:
-    fallen, apart = both_ways("sentence_transformers", "--steps", "30")
+@pytest.mark.parametrize("options", [(), ("--mini-batch-size", "16")], ids=["whole", "cached"])
+def test_the_trainer_of_sentence_transformers_gives_the_same_loss_curve(options: tuple[str, ...]) -> None:
+    """With --mini-batch-size both are the CachedMultipleNegativesRankingLoss, of batches of 64."""
+    fallen, apart = both_ways("sentence_transformers", "--steps", "30", *options)
     assert fallen > 0.3
     assert apart < 1e-3
