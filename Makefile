@@ -20,14 +20,14 @@ test: $(VENV)/dev.stamp $(VENV)/triton.stamp  ## the whole test suite, a process
 test-gpu-emulated: $(VENV)/dev.stamp  ## all tests of Triton kernels in the interpreter, more like a GPU; half an hour
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m pytest -p tensor_core -p triton_races tests/ops/test_*_triton.py
 
-test-long: $(VENV)/dev.stamp  ## what takes minutes: generated code of torch.compile, dying ranks, every compiler and instruction set
+test-long: $(VENV)/loggers.stamp  ## what takes minutes: generated code of torch.compile, dying ranks, every compiler and instruction set
 	$(BIN)/python -m pytest --long -m long
 
 test-asan test-tsan test-wide: test-%: $(VENV)/dev.stamp  ## the CPU ops' tests over kernels under sanitizers, or as AVX-512 has them
 	tests/special_builds/run.sh $* $(BIN)/python
 
 kills: $(VENV)/dev.stamp  ## 100 processes killed while they train, and every run resumed to the same bits
-	$(BIN)/python tests/train/kills.py --kills 100
+	PYTHONPATH=tests $(BIN)/python tests/train/kills.py --kills 100
 
 fuzz: $(VENV)/dev.stamp  ## odd calls of everything public for SECONDS from SEED, each beside the reference
 	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) --seed $(SEED)
@@ -80,4 +80,8 @@ $(VENV)/demo.stamp: $(BIN)/python $(BUILD_INPUTS)
 
 $(VENV)/dev.stamp: $(BIN)/python $(BUILD_INPUTS)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/loggers.stamp: $(VENV)/dev.stamp  ## 160 MB that only make test-long needs
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,loggers]'
 	touch $@

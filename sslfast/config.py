@@ -74,6 +74,8 @@ class PretrainConfig:
     seed: int = 0
     """Seed of weights, data order and augmentation."""
 
+    logger: Literal["tensorboard", "wandb", "mlflow"] = "tensorboard"
+    """What draws the curves, besides the run's own metrics.jsonl; install wandb or mlflow yourself."""
     log_every: int = 10
     """Optimizer steps between two lines of metrics."""
     knn_every: int = 10
@@ -217,8 +219,8 @@ class TextConfig(PretrainConfig):
 
 
 # Fields that may be changed when a run is resumed: none of them changes what is computed.
-FREE = frozenset({"data_root", "accelerator", "workers", "skip_corrupt", "log_every", "knn_every", "checkpoint_every",
-                  "keep_checkpoints"})  # fmt: skip
+FREE = frozenset({"data_root", "accelerator", "workers", "skip_corrupt", "logger", "log_every", "knn_every",
+                  "checkpoint_every", "keep_checkpoints"})  # fmt: skip
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

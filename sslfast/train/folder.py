@@ -24,8 +24,8 @@ UNDECIDED = (LOCK, f"{CONFIG}.tmp")  # what a process may leave that was killed 
 EXPORTED = "exported"
 # Everything a run leaves behind, evaluation and report included; --overwrite removes these and nothing else. The
 # configuration, which says that the folder is a run's, goes last.
-CONTENTS = ("environment.json", "train.log", "metrics.jsonl", "tensorboard", "checkpoints", EXPORTED, "results.json",
-            ".results.lock", "report.html", "tokenizer.json", CONFIG)  # fmt: skip
+CONTENTS = ("environment.json", "train.log", "metrics.jsonl", "tensorboard", "wandb", "logger.json", "checkpoints",
+            EXPORTED, "results.json", ".results.lock", "report.html", "tokenizer.json", CONFIG)  # fmt: skip
 
 Resume = bool | Literal["auto"]
 Beginning = Literal["new", "resume"]

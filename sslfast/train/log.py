@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard, train.log, and the terminal."""
+"""Where a run's numbers go: metrics.jsonl, its logger, train.log, and the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from sslfast._extras import require
 from sslfast._files import naming, write_text
 from sslfast.train.bar import progress_bar
-from sslfast.train.board import Board
+from sslfast.train.loggers import open_logger
 
 LOGGER = logging.getLogger("sslfast")
 
@@ -39,10 +39,13 @@ class RunLog:
         run: the run's folder.
         total: steps of the whole run, for the progress bar.
         step: steps already done; what the files say beyond it is dropped, so that a resumed run is not logged twice.
+        config: the run's configuration, as JSON values; its "logger" draws the curves, TensorBoard if it names none.
     """
 
-    def __init__(self, run: Path, *, total: int, step: int = 0, enabled: bool = True) -> None:
-        self.run, self.total, self.step, self.enabled = run, total, step, enabled
+    def __init__(
+        self, run: Path, *, total: int, step: int = 0, enabled: bool = True, config: dict[str, Any] | None = None
+    ) -> None:
+        self.run, self.total, self.step, self.enabled, self.config = run, total, step, enabled, config or {}
         self._path = run / "metrics.jsonl"
 
     def __enter__(self) -> RunLog:
@@ -53,14 +56,14 @@ class RunLog:
         with ExitStack() as opened:  # if one of the files cannot be written, the others are closed
             self._metrics = open(self._path, "a", buffering=1, encoding="utf-8")
             opened.callback(self._metrics.close)
-            self._board = Board(self.run / "tensorboard", purge_step=self.step + 1 if self.step else None)
-            opened.callback(self._board.close)
             file = _FileHandler(self.run / "train.log", encoding="utf-8", errors="replace")
             file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             for handler in (file, _ConsoleHandler(console)):
                 LOGGER.addHandler(handler)
                 opened.callback(handler.close)
                 opened.callback(LOGGER.removeHandler, handler)
+            name = self.config.get("logger", "tensorboard")
+            self._logger = open_logger(name, self.run, config=self.config, step=self.step)
             self._opened = opened.pop_all()
         self._level = LOGGER.level
         LOGGER.setLevel(logging.INFO)
@@ -74,12 +77,14 @@ class RunLog:
             return
         if self._bar:
             self._bar.stop()
-        LOGGER.setLevel(self._level)
         try:
-            self._opened.close()
+            with self._opened:
+                self._logger.close(failed=error is not None)
         except OSError:
             if error is None:  # else what is left in a buffer has the same trouble, and less to say
                 raise
+        finally:
+            LOGGER.setLevel(self._level)
 
     def advance(self, step: int) -> None:
         """Move the progress bar to `step`."""
@@ -87,15 +92,12 @@ class RunLog:
             self._bar.advance(step)
 
     def metrics(self, values: dict[str, Any]) -> None:
-        """One line of metrics.jsonl and the same scalars for TensorBoard; `values` has "step"."""
+        """One line of metrics.jsonl and the same scalars for the logger; `values` has "step"."""
         if not self.enabled:
             return
         with naming(self._path):
             self._metrics.write(json.dumps(values) + "\n")
-        for name, value in values.items():
-            if name != "step":
-                self._board.scalar(name, value, values["step"])
-        self._board.flush()
+        self._logger.metrics({name: value for name, value in values.items() if name != "step"}, values["step"])
 
     def progress(self, text: str, brief: str) -> None:
         """What the last steps were like: a line, or on a terminal, in brief, beside the progress bar."""
@@ -121,7 +123,7 @@ class RunLog:
             with naming(self._path):
                 self._metrics.flush()
                 os.fsync(self._metrics.fileno())
-            self._board.flush()
+            self._logger.flush()
 
 
 class _FileHandler(logging.FileHandler):

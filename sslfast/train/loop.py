@@ -133,7 +133,7 @@ class Training:
             warning: what the log shall say first.
         """
         main = self.fabric.is_global_zero
-        self.log = RunLog(self.run, total=self.total, step=self.step, enabled=main)
+        self.log = RunLog(self.run, total=self.total, step=self.step, enabled=main, config=self.config.to_dict())
         with self.log, StopRequest() as stop:
             self._announce()
             if warning:

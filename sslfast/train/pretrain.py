@@ -31,6 +31,7 @@ from sslfast.train.folder import (
 )
 from sslfast.train.launch import launch
 from sslfast.train.lock import RunLock
+from sslfast.train.loggers import check_logger
 from sslfast.train.loop import Summary, Training
 from sslfast.train.start import initialise, start_of
 from sslfast.train.state import restore_state
@@ -68,6 +69,7 @@ def pretrain(
     Raises:
         ValueError, FileExistsError, FileNotFoundError: what was asked for does not fit or is not there, or another
             process is training in `run`; said in words.
+        ImportError: the package of `config.logger` is not installed.
         OSError: a file cannot be written; the last checkpoint stays as it was.
         MemoryError: it ran out of memory; names a batch size.
         FloatingPointError: the loss became infinite or NaN; names the step and its learning rate.
@@ -77,6 +79,7 @@ def pretrain(
     method = method_named(config.method)
     if (resume and overwrite) or (resume is True and init_from):
         raise ValueError("resume continues a run as it is: it goes with neither init_from nor overwrite")
+    check_logger(config.logger)  # in every process, before anything is written
     config, init_from = start_of(config, init_from)
     config = _settled(config)
     fabric = launch(config)

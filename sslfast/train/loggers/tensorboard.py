@@ -9,6 +9,7 @@ import itertools
 import os
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from sslfast._extras import require
@@ -43,16 +44,19 @@ class Board:
             self._write(step=step, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
         self.flush()
 
-    def scalar(self, name: str, value: float, step: int) -> None:
-        """A point of the curve `name`."""
-        self._write(step=step, summary=self._scalars(name, value))
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """A point of each curve, which is in the file when this returns."""
+        for name, value in values.items():
+            self._write(step=step, summary=self._scalars(name, value))
+        self.flush()
 
     def flush(self) -> None:
         """Everything is in the file when this returns."""
         with naming(self.path):
             self._file.flush()
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
+        del failed  # which an event file has no word for
         with naming(self.path):
             self._file.close()
 
