@@ -36,8 +36,8 @@ def resident_peak(op: str, name: str, peer: str) -> int:
     """Of this process, for a second call: the first one loads, compiles and caches."""
     call = make_call(next(case for case in cases(op, "cpu") if case.name == name), peer, "cpu")
     call()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back to the system, by malloc
-    memory.release()  # and by sslfast, whose results would else not be counted
+    memory.release()  # what was freed goes back to the system: results and scratch memory that sslfast keeps
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # and what malloc keeps; neither would else be counted
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = resident("VmRSS")
     call()
