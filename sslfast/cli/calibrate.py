@@ -11,10 +11,12 @@ from typing import Generic, TypeVar
 
 from sslfast.cli.parse import UsageError, parse
 from sslfast.cli.pretrain import option
+from sslfast.cli.progress import shown
 from sslfast.config import ImageConfig
 from sslfast.recipes import RECIPES, recipe_for
-from sslfast.report import calibrate as sweeps
+from sslfast.report import calibration
 from sslfast.train import Interrupted
+from sslfast.train import calibrate as sweeps
 
 Config = TypeVar("Config", bound=ImageConfig)
 
@@ -67,13 +69,13 @@ def calibrate(arguments: Sequence[str]) -> int:
     chosen = parse(Calibrate[type(recipe.config)], options, command=f"calibrate {name}", about=about, default=default)
 
     sweep, command = chosen.sweep, shlex.join(["sslfast", "calibrate", *arguments])
+    how = {"strengths": sweep.strengths, "download": sweep.download, "command": command}
     try:
-        found = sweeps.calibrate(
-            chosen.training, sweep.output, strengths=sweep.strengths, download=sweep.download, command=command
-        )
+        with shown(sweeps.LOGGER.name):
+            found = sweeps.calibrate(chosen.training, sweep.output, **how)
     except Interrupted as stopped:
         print(f"sslfast: {stopped}; continue with: {command}", file=sys.stderr)
         return 130
-    print(sweeps.table(found))
-    print(f"written to {sweep.output / 'calibrate.csv'} and {sweep.output / 'calibrate.png'}")
+    print(calibration.table(found))
+    print("written to {} and {}".format(*calibration.save(found, chosen.training, sweep.output)))
     return 0

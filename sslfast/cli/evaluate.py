@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal
 from sslfast._extras import require
 from sslfast._memory import saying_what_fits
 from sslfast.cli.parse import UsageError, parse
+from sslfast.cli.progress import shown
 
 tyro = require("tyro", extra="train")
 
@@ -115,7 +115,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in unknown)
         raise UsageError(f"protocol {', '.join(protocols)} has no option {flags}")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_progress())
+        stack.enter_context(shown())
         evaluation = Evaluation(run, **shared)
         stack.enter_context(saying_what_fits(f"try --batch-size {max(1, chosen.batch_size // 2)}"))
         for protocol in protocols:
@@ -148,20 +148,6 @@ def _show(result: dict[str, Any]) -> None:
         print(said)
     if "unreadable" in result:
         print(f"{len(result['unreadable'])} image files could not be read and were skipped; results.json names them")
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[None]:
-    """Inside, what takes long says on stderr how far it is."""
-    logger, handler = logging.getLogger("sslfast"), logging.StreamHandler()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 def report(arguments: Sequence[str]) -> int:

@@ -1,14 +1,12 @@
-"""The sweep over strengths: what is trained, what is measured, and what is concluded from it."""
+"""The sweep over strengths: what is trained and measured, what is concluded from it, what is said meanwhile."""
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from runs import SMALL
 
 from sslfast.augment import ViewSampler
@@ -18,8 +16,7 @@ from sslfast.data import normalization
 from sslfast.evaluate import Run, alignment, knn_accuracy, linear_probe
 from sslfast.modality.images import Images
 from sslfast.ops import augment
-from sslfast.report import calibrate as sweeps
-from sslfast.report.calibrate import Calibration, Point, calibrate, hold_out
+from sslfast.train.calibrate import Calibration, Point, calibrate, hold_out
 
 NORMALIZED = dict(zip(("mean", "std"), normalization("digits")))
 
@@ -90,27 +87,14 @@ def test_alignment_is_measured_between_views_of_strength_one(swept: tuple[Path, 
     assert sweep.points[0].alignment == pytest.approx(alignment(z1.detach(), z2.detach()), rel=0.01)  # of uint8 views
 
 
-def test_files_hold_the_sweep(swept: tuple[Path, Calibration]) -> None:
-    folder, sweep = swept
-    with open(folder / "calibrate.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["strength"] for row in rows] == ["0.0", "1.0", ""]
-    assert [float(row["linear"]) for row in rows[:2]] == [point.linear for point in sweep.points]
-    assert [row["zone"] for row in rows] == [*sweep.zones, "random init"]
-    with Image.open(folder / "calibrate.png") as picture:
-        assert picture.width > 600
-    lines = sweeps.table(sweep).splitlines()
-    assert lines[0] == "on 287 held-out training images"
-    assert len(lines) == 5
-    assert sum("the best" in line for line in lines) == 1
-
-
 def test_finished_runs_are_kept_and_others_refused(
-    swept: tuple[Path, Calibration],
+    swept: tuple[Path, Calibration], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, sweep = swept
     before = (folder / "strength-0" / "train.log").read_bytes()
-    assert calibrate(SMALL, folder, strengths=(0, 1)) == sweep
+    with caplog.at_level("INFO", "sslfast.calibrate"):
+        assert calibrate(SMALL, folder, strengths=(0, 1)) == sweep
+    assert caplog.messages == ["strength 0: 1 of 2, 1 left", "strength 1: 2 of 2, 0 left", "random init"]
     assert (folder / "strength-0" / "train.log").read_bytes() == before
     with pytest.raises(ValueError, match=r"strength-0 was trained with other settings: epochs: 2 -> 3"):
         calibrate(replace(SMALL, epochs=3), folder, strengths=(0,))
@@ -129,9 +113,11 @@ def test_what_cannot_be_swept_is_said(tmp_path: Path) -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quick = ["--epochs", "1", "--warmup-epochs", "0", "--batch-size", "512", "--accelerator", "cpu"]
     assert main(["calibrate", "simclr", *quick, "--strengths", "0.5", "--output", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
     assert "0.5" in shown
     assert "random init" in shown
+    assert [line for line in said.splitlines() if line.startswith("strength")] == ["strength 0.5: 1 of 1, 0 left"]
+    assert sorted(path.suffix for path in tmp_path.glob("calibrate.*")) == [".csv", ".png"]
     assert (tmp_path / "strength-0.5" / "exported").is_dir()
     assert "sslfast calibrate simclr" in (tmp_path / "strength-0.5" / "environment.json").read_text()
     for wrong, words in [

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import csv
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sslfast._extras import require
-from sslfast._files import printable, replacing
 from sslfast.augment import ViewSampler
 from sslfast.config import ImageConfig
 from sslfast.evaluate import Run, alignment, extract_features, knn_accuracy, linear_probe, uniformity
 from sslfast.evaluate.task import choose_device
-from sslfast.report.figures import BLUE, GRAY, TEN
-from sslfast.report.names import BASELINES
-from sslfast.train import ensure_trained
+from sslfast.train.pretrain import ensure_trained
 
+LOGGER = logging.getLogger("sslfast.calibrate")  # apart from what each training says, which RunLog shows
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 ERRORS = 2  # standard errors of the best accuracy within which another one is as good
 
@@ -85,7 +82,7 @@ def calibrate(
 
     Args:
         config: of the method; its own strength and knn_every play no part.
-        output: the folder of the runs; calibrate.csv and calibrate.png are written there too.
+        output: the folder of the runs.
         strengths: at least one, each >= 0 and there once.
         download: fetch the images if they are not there.
         command: how the sweep was started, for the runs' environment.json.
@@ -101,19 +98,15 @@ def calibrate(
     if config.devices * config.nodes > 1:
         raise ValueError(f"devices and nodes must be 1 for a sweep, got {config.devices} and {config.nodes}")
     output = Path(output)
-    points = []
+    points: list[Point] = []
     for strength in sorted(map(float, strengths)):
-        run = output / f"strength-{strength:g}"
+        done, run = len(points), output / f"strength-{strength:g}"
+        LOGGER.info("strength %g: %d of %d, %d left", strength, done + 1, len(strengths), len(strengths) - done - 1)
         ensure_trained(replace(config, strength=strength, knn_every=0), run, download=download, command=command)
         points.append(judge(Run(run), strength=strength))
+    LOGGER.info("random init")
     held_out = len(hold_out(len(Run(run).modality.load("train")), config.seed)[1])
-    sweep = Calibration(tuple(points), judge(Run(run), Run(run).initial_backbone()), held_out)
-    write(sweep, output / "calibrate.csv")
-    title = (
-        f"{config.method} with {config.backbone} on {printable(config.data.rpartition('/')[2])}, preset {config.preset}"
-    )
-    draw(sweep, output / "calibrate.png", title=title)
-    return sweep
+    return Calibration(tuple(points), judge(Run(run), Run(run).initial_backbone()), held_out)
 
 
 def judge(run: Run, backbone: nn.Module | None = None, *, strength: float | None = None) -> Point:
@@ -151,70 +144,3 @@ def _views(run: Run, sampler: ViewSampler, generator: torch.Generator) -> Callab
         return run.modality.inputs(sampler.view(images, generator=generator).clamp(0, 1))
 
     return inputs
-
-
-def write(sweep: Calibration, path: Path) -> None:
-    """A row a strength; the last one, without a strength, is random init."""
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*asdict(sweep.random_init), "zone"])
-        writer.writeheader()
-        for point, zone in zip((*sweep.points, sweep.random_init), (*sweep.zones, BASELINES["random_init"])):
-            writer.writerow({**asdict(point), "zone": zone})
-
-
-def table(sweep: Calibration) -> str:
-    """The same as aligned text, accuracies in percent."""
-    lines = [f"on {sweep.held_out} held-out training images"]
-    lines += [f"{'strength':>11}  {'linear':>7}  {'kNN':>7}  {'alignment':>9}  {'uniformity':>10}"]
-    for point, zone in zip((*sweep.points, sweep.random_init), (*sweep.zones, "")):
-        name = BASELINES["random_init"] if point.strength is None else f"{point.strength:g}"
-        best = ", the best" if point is sweep.best else ""
-        figures = f"{point.linear:7.2%}  {point.knn:7.2%}  {point.alignment:9.4f}  {point.uniformity:10.3f}"
-        lines.append(f"{name:>11}  {figures}  {zone}{best}".rstrip())
-    return "\n".join(lines)
-
-
-def draw(sweep: Calibration, path: Path, *, title: str) -> None:
-    """Accuracy, alignment and uniformity against strength; .png, .jpg, .pdf or .svg."""
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
-    with require("matplotlib", extra="train").rc_context(style):
-        figure = require("matplotlib.figure", extra="train").Figure(figsize=(11, 3.6), dpi=120, layout="constrained")
-        figure.suptitle(title, fontsize=10)
-        accuracy, *others = figure.subplots(1, 3)
-        for name, label, colour in (("linear", "linear probe", BLUE), ("knn", "kNN", TEN[6])):
-            _line(accuracy, sweep, name, colour, label, percent=True)
-        _zones(accuracy, sweep)
-        accuracy.axvline(sweep.best.strength, color=BLUE, linewidth=1, linestyle=":")
-        accuracy.set(ylabel="accuracy on held-out training images, %")
-        accuracy.legend(frameon=False, fontsize=8)
-        for axes, name, better in zip(others, ("alignment", "uniformity"), ("views closer", "more evenly spread")):
-            _line(axes, sweep, name, BLUE, name)
-            axes.set(ylabel=f"{name} (lower: {better})")
-        for axes in (accuracy, *others):
-            axes.set(xlabel="strength of the augmentation in training")
-            axes.grid(alpha=0.3)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:])
-
-
-def _line(axes: Any, sweep: Calibration, name: str, colour: str, label: str, *, percent: bool = False) -> None:
-    factor = 100 if percent else 1
-    strengths = [point.strength for point in sweep.points]
-    axes.plot(strengths, [factor * getattr(point, name) for point in sweep.points], "o-", color=colour, label=label)
-    level = factor * getattr(sweep.random_init, name)
-    axes.axhline(level, color=colour, linestyle="--", linewidth=1, alpha=0.7)
-    axes.annotate(BASELINES["random_init"], (1, level), xycoords=("axes fraction", "data"), ha="right",
-                  va="bottom", fontsize=7.5, color=colour)  # fmt: skip
-
-
-def _zones(axes: Any, sweep: Calibration) -> None:
-    """The zones as shades, with borders halfway between the points."""
-    strengths, zones = [point.strength for point in sweep.points], sweep.zones
-    for zone in dict.fromkeys(zones):
-        inside = [k for k, name in enumerate(zones) if name == zone]
-        first, last = inside[0], inside[-1]
-        left = (strengths[first] + strengths[max(first - 1, 0)]) / 2
-        right = (strengths[last] + strengths[min(last + 1, len(zones) - 1)]) / 2
-        axes.axvspan(left, right, color=BLUE if zone == "right" else GRAY, alpha=0.12, linewidth=0)
-        where = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom", "fontsize": 8}
-        axes.annotate(zone, ((left + right) / 2, 1), **where)
