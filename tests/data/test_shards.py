@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from shard_files import add, write_shards
 
 from sslfast.checkpoint import load_last
 from sslfast.data import batches, load_images, shards
@@ -28,27 +27,6 @@ CONFIG = SimCLR.Config(
     workers=0,
     backbone="resnet20",
 )
-
-
-def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    archive.addfile(member, io.BytesIO(content))
-
-
-def write_shards(folder: Path, count: int = 3, each: int = 10, *, labels: bool = True) -> Path:
-    """Shards of PNG images, whose first pixel is their number."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for shard in range(count):
-        with tarfile.open(folder / f"{shard:03}.tar", "w") as archive:
-            for k in range(each):
-                number = shard * each + k
-                image, content = np.full((9, 9, 3), number, dtype=np.uint8), io.BytesIO()
-                Image.fromarray(image).save(content, "png")
-                add(archive, f"{number:05}.png", content.getvalue())
-                if labels:
-                    add(archive, f"{number:05}.cls", str(number % 2 + 10).encode())
-    return folder
 
 
 def numbers(images: object) -> list[int]:

@@ -1,9 +1,11 @@
 """Trainings killed with SIGKILL, again and again, that must end with the bits of one that was not.
 
-    python tests/train/kills.py --kills 100
+    PYTHONPATH=tests python tests/train/kills.py --kills 100
 
 A run of a second is killed before one of the times that it asks the operating system to make, open, rename, link or
 remove a file of its own, or at a random moment; begun again with resume="auto", killed again, and at last left alone.
+Then one on tar shards is killed in chosen steps: within a shard and between two, within an epoch and between two.
+
 Every process is forked from one that has trained nothing, so that a kill costs a second and not the imports.
 """
 
@@ -21,20 +23,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from toys import Toy, assert_same, toy_config
+from shard_files import write_shards
+from toys import Toy, ToyConfig, assert_same, toy_config
 
 from sslfast._extras import require
 from sslfast.checkpoint import CHECKPOINT, load_checkpoint
-from sslfast.data import load_images
+from sslfast.data import folder as folders
+from sslfast.data import load_images, shards
 from sslfast.methods import METHODS
 from sslfast.train import pretrain
 
 CONFIG = toy_config(epochs=2, batch_size=256, checkpoint_every=3, log_every=2, knn_every=2)
 EVENTS = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.truncate"}  # of sys.addaudithook
+SHARDS, EACH = 4, 8  # and images in each; a batch is half a shard
+Way = Callable[[Path], None]  # lets the process that calls it be killed while it trains a run
 
 
-def train(run: Path, kill: Callable[[int], None] | None = None) -> bool:
-    """Whether a process trained `run` to its end; `kill` is called with the number of each file event before it."""
+def train(run: Path, way: Way | None = None, config: ToyConfig = CONFIG) -> bool:
+    """Whether a process trained `run` to its end; `way` is called in it first."""
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
@@ -47,9 +53,9 @@ def train(run: Path, kill: Callable[[int], None] | None = None) -> bool:
         silent = os.open(f"{run}.stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(silent, 2)
         torch.set_num_threads(1)
-        if kill is not None:
-            _before_file_events(run, kill)
-        pretrain(CONFIG, run, resume="auto")
+        if way is not None:
+            way(run)
+        pretrain(config, run, resume="auto")
         code = 0
     finally:
         os._exit(code)
@@ -67,20 +73,40 @@ def _before_file_events(run: Path, call: Callable[[int], None]) -> None:
     sys.addaudithook(hook)
 
 
-def at_event(number: int) -> Callable[[int], None]:
-    """Kills the process before its file event of this number."""
-    return lambda count: os.kill(os.getpid(), signal.SIGKILL) if count == number else None
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def after(seconds: float) -> Callable[[int], None]:
-    """Kills the process so long after its first file event."""
+def at_event(number: int) -> Way:
+    """Before its file event of this number."""
+    return lambda run: _before_file_events(run, lambda count: _die() if count == number else None)
+
+
+def after(seconds: float) -> Way:
+    """So long after its first file event."""
 
     def arm(count: int) -> None:
         if count == 1:
-            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+            signal.signal(signal.SIGALRM, lambda *_: _die())
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    return arm
+    return lambda run: _before_file_events(run, arm)
+
+
+def in_step(number: int) -> Way:
+    """In the middle of this step, counted from 0."""
+
+    def way(run: Path) -> None:
+        on_step = Toy.on_step
+
+        def dying(method: Toy, step: int, total: int) -> None:
+            on_step(method, step, total)
+            if step == number:
+                _die()
+
+        Toy.on_step = dying
+
+    return way
 
 
 def check(run: Path, whole: Path) -> None:
@@ -94,7 +120,7 @@ def check(run: Path, whole: Path) -> None:
     assert not left, left
 
 
-def kill_and_resume(run: Path, whole: Path, ways: list[Callable[[int], None]]) -> int:
+def kill_and_resume(run: Path, whole: Path, ways: list[Way], config: ToyConfig = CONFIG) -> int:
     """Train `run` to its end, killed in one way after the other; returns how many processes that were.
 
     Raises:
@@ -102,13 +128,28 @@ def kill_and_resume(run: Path, whole: Path, ways: list[Callable[[int], None]]) -
     """
     killed = 0
     for way in ways:
-        if train(run, way):
+        if train(run, way, config):
             break
         killed += 1
     else:
-        assert train(run), "a process that nobody killed was killed"
+        assert train(run, config=config), "a process that nobody killed was killed"
     check(run, whole)
     shutil.rmtree(run)
+    return killed
+
+
+def kill_on_shards(folder: Path) -> int:
+    """The same of a run that goes through shards one by one, for two epochs; returns how many processes that were."""
+    for name, count in (("train", SHARDS), ("val", 1)):
+        write_shards(folder / "shards" / name, count, EACH, side=8)
+    data, steps = f"wds:{folder / 'shards'}", 2 * SHARDS
+    config = toy_config(data=data, epochs=2, batch_size=EACH // 2, checkpoint_every=1, workers=1)
+    folders.IN_MEMORY, shards.BUFFER = 0, 1  # nothing is kept in memory, and nothing overtakes
+    moments = (3, 6, steps, steps + 5)  # within a shard, where one begins, where an epoch begins, within a shard again
+    assert train(folder / "whole", config=config)
+    ways = [in_step(moment) for moment in moments]
+    killed = kill_and_resume(folder / "run", folder / "whole", ways, config)
+    assert killed == len(moments), f"only {killed} of {len(moments)} processes on shards were killed"
     return killed
 
 
@@ -127,7 +168,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run, whole, counted = (Path(folder) / name for name in ("run", "whole", "counted"))
         start = time.perf_counter()
-        assert train(whole, lambda count: counted.write_text(str(count)) and None)
+        assert train(whole, lambda run: _before_file_events(run, lambda count: counted.write_text(str(count)) and None))
         seconds, events = time.perf_counter() - start, int(counted.read_text())
         moments = draw.sample(range(1, events + 1), events)
         while kills < chosen.kills:
@@ -135,8 +176,11 @@ def main() -> None:
             second = at_event(draw.randint(1, events)) if draw.random() < 0.5 else after(draw.uniform(0, seconds))
             kills += kill_and_resume(run, whole, [first, second])
             runs += 1
+    with tempfile.TemporaryDirectory() as folder:
+        on_shards = kill_on_shards(Path(folder))
     print(
-        f"{kills} processes killed, {runs} runs ended with the bits of an uninterrupted one; {events} file events a run"
+        f"{kills} processes killed, {runs} runs ended with the bits of an uninterrupted one; {events} file events a "
+        f"run; and {on_shards} processes of one run on shards"
     )
 
 

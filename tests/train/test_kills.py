@@ -16,6 +16,7 @@ def test_killed_runs_end_with_the_same_bits(count: int) -> None:
     command = [sys.executable, kills.__file__, "--kills", str(count)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, done.stderr
-    killed, runs = map(int, re.findall(r"(\d+) (?:processes|runs)", done.stdout))
+    killed, runs, on_shards = map(int, re.findall(r"(\d+) (?:processes|runs)", done.stdout))
     assert killed >= count
     assert runs >= 1
+    assert on_shards == 4

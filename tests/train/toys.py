@@ -47,7 +47,7 @@ class Toy(Method):
         self.steps: list[tuple[int, int]] = []
 
     def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor]:
-        return (images.float() / 255,)
+        return (images[:, :1].float() / 255,)  # of shards, which are in colour, one channel
 
     def forward(self, batch: tuple[Tensor]) -> dict[str, Any]:
         target = batch[0].flatten(1)
