@@ -23,8 +23,10 @@ def check_input_size(backbone: nn.Module, name: str, in_channels: int, size: int
         with torch.no_grad():
             try:  # shapes only: that takes no time, but not every network can
                 found = [*backbone.named_parameters(), *backbone.named_buffers()]
+                found = {key: tensor.to("meta") for key, tensor in found}
                 one = torch.empty(1, in_channels, size, size, device="meta")
-                return torch.func.functional_call(backbone, {key: tensor.to("meta") for key, tensor in found}, (one,))
+                # Tied, a module that is there under two names, as CoaT's are, would be left on meta.
+                return torch.func.functional_call(backbone, found, (one,), tie_weights=False)
             except (RuntimeError, NotImplementedError):
                 return backbone(torch.zeros(1, in_channels, size, size))
     except (RuntimeError, ValueError, AssertionError) as error:
