@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from sslfast._words import nearest
+
 Optimizer = Literal["lars", "sgd", "adamw"]
 Scaling = Literal["linear", "sqrt", "none"]
 Precision = Literal["32", "bf16-mixed", "bf16-true", "16-mixed"]
@@ -108,7 +110,9 @@ class PretrainConfig:
             if typing.get_origin(hints[name]) is Literal:
                 allowed = typing.get_args(hints[name])
                 if value not in allowed:
-                    raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+                    raise ValueError(
+                        f"{name} must be one of {', '.join(allowed)}, got {value!r}{nearest(str(value), allowed)}"
+                    )
             elif not _fits(value, hints[name]):
                 kind = getattr(hints[name], "__name__", None) if isinstance(hints[name], type) else None
                 raise TypeError(f"{name} must be {kind or hints[name]}, got {value!r}")

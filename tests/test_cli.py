@@ -96,6 +96,10 @@ WRONG = [
     ("compare {tmp}/full --output x.txt", r"output must end in .csv, .md, .html, .png, .svg or .pdf, got x.txt"),
     ("recipes --now", r"recipes takes no options, got --now"),
     ("recipes mocco", r"no recipe has mocco; did you mean moco\?"),
+    ("recipes moco resnt20", r"no recipe has moco and resnt20; did you mean resnet20\?"),
+    ("evaluate {tmp}/full --protocol liner", r"invalid choice 'liner'.*; did you mean linear\? \(see"),
+    ("pretrain mlm --output {tmp}/new --backbone bert-tny", r"got 'bert-tny'; did you mean bert-tiny\?"),
+    ("pretrain mlm --output {tmp}/new --data doc", r"got 'doc'; did you mean docs\?"),
 ]
 
 
@@ -147,6 +151,12 @@ def test_version_recipes_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in shown for name in RECIPES)
     assert main(["recipes", "moco", "resnet20"]) == 0
     assert {line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]} == {"moco"}
+    for words in (["moco"], ["moco-cifar10-cpu"]):
+        assert main(["recipes", *words]) == 0
+        settings = capsys.readouterr().out.partition(f"\n{words[0]} (")[2].splitlines()[1:]
+        assert dict(line.split(maxsplit=1) for line in settings)["queue_size"] == str(
+            RECIPES[words[0]].config.queue_size
+        )
     assert main(["info"]) == 0
     assert "torch" in capsys.readouterr().out
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sslfast.cli.parse import UsageError
 
-RECIPES_ABOUT = "List the recipes, or those of all these words; sslfast pretrain NAME --help shows one in full."
+RECIPES_ABOUT = "List the recipes, or those of all these words, and of one alone, or by its name, every setting."
 
 
 def recipes(arguments: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from sslfast._extras import require
+from sslfast._words import nearest
 
 Parsed = TypeVar("Parsed")
 
@@ -35,7 +36,10 @@ def parse(kind: type[Parsed], arguments: Sequence[str], *, command: str, about: 
     except SystemExit as stop:
         if not stop.code:
             raise
-    raise UsageError(f"{one_line(complaint.getvalue())} (see {prog} --help)")
+    message = one_line(complaint.getvalue())
+    if choice := re.search(r"invalid choice '(.*?)'.*\((.*?)\)", message):
+        message += nearest(choice[1], re.findall(r"'(.*?)'", choice[2]))
+    raise UsageError(f"{message} (see {prog} --help)")
 
 
 def one_line(box: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from sslfast._words import nearest
+from sslfast._words import aligned, nearest
 from sslfast.cli.parse import UsageError, parse
 from sslfast.config import PretrainConfig
 from sslfast.evaluate import Run
@@ -151,7 +151,7 @@ def option(options: Sequence[str], flag: str) -> str | None:
 
 
 def table(words: Sequence[str] = ()) -> str:
-    """The recipes, one a line; only those in whose line each of `words` is.
+    """The recipes, one a line; only those in whose line each of `words` is. One alone, or named, is in full below.
 
     Raises:
         UsageError: there is none.
@@ -162,10 +162,14 @@ def table(words: Sequence[str] = ()) -> str:
         optimizer = f"{config.optimizer} {config.learning_rate:g}"
         numbers = (str(config.epochs), str(config.batch_size))
         rows.append((name, config.method, config.data, config.backbone, *numbers, optimizer, recipe.about))
-    head, *rows = rows
-    rows = [head, *(row for row in rows if all(word.lower() in " ".join(row).lower() for word in words))]
+    head, *every = rows
+    rows = [head, *(row for row in every if all(word.lower() in " ".join(row).lower() for word in words))]
     if len(rows) == 1:
-        raise UsageError(f"no recipe has {' and '.join(words)}{nearest(words[0], RECIPES)}")
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    widths[-1] = 0
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows)
+        known = " ".join(" ".join(row[:4]) for row in every).split()
+        wrong = next((word for word in words if word not in known), words[0])
+        raise UsageError(f"no recipe has {' and '.join(words)}{nearest(wrong, known)}")
+    named = rows[1][0] if len(rows) == 2 else " ".join(words)
+    if named not in RECIPES:
+        return aligned(rows)
+    settings = [(name, str(value)) for name, value in RECIPES[named].config.to_dict().items()]
+    return "\n".join([aligned(rows), f"\n{named} (sslfast pretrain {named} --help explains these):", aligned(settings)])

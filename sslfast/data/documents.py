@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 
+from sslfast._words import nearest
+
 FILE = "text:"
 TITLE = re.compile(r"[ \t]*= ([^=\n].*?) =[ \t]*")  # of a document; ` = = X = = ` is one of its sections
 RULE = re.compile(r"[*=~+-]{3,}")  # underlines of headings, lines of tables
@@ -36,7 +38,7 @@ def read_documents(name: str) -> dict[str, str]:
     if name == "docs":
         return _topics()
     if not name.startswith(FILE) or name == FILE:
-        raise ValueError(f"data must be docs or text:FILE, got {name!r}")
+        raise ValueError(f"data must be docs or text:FILE, got {name!r}{nearest(name, ['docs'])}")
     path = Path(name.removeprefix(FILE)).expanduser()
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; text: wants one file")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sslfast._words import nearest
 from sslfast.evaluate.few_shot import FEW, few_shot, few_shot_finetune
 from sslfast.evaluate.finetune import FineTuning, finetune
 from sslfast.evaluate.knn import knn
@@ -56,7 +57,9 @@ def settings_of(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: there is no such protocol. TypeError: it has no such option.
     """
     if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+        raise ValueError(
+            f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}{nearest(protocol, PROTOCOLS)}"
+        )
     defaults = PROTOCOLS[protocol].settings
     given = {name: value for name, value in options.items() if value is not None}
     if unknown := [name for name in given if name not in defaults]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sslfast._extras import require
 from sslfast._files import write_text
+from sslfast._words import nearest
 from sslfast.data.tokenizer import CLS, PAD, SEP, SPECIAL
 from sslfast.models.weights import load_weights, save_weights
 
@@ -110,7 +111,8 @@ def build_text_backbone(name: str, *, vocabulary: int, length: int) -> TextBackb
         ValueError: no such name. ImportError: transformers is not installed.
     """
     if name not in BERT | GPT2:
-        raise ValueError(f"backbone must be one of {', '.join(BERT | GPT2)}, got {name!r}")
+        hint = nearest(name, BERT | GPT2)
+        raise ValueError(f"backbone must be one of {', '.join(BERT | GPT2)}, got {name!r}{hint}")
     transformers = require("transformers", extra="text")
     layers, width, heads = (BERT | GPT2)[name]
     special = {"bos_token_id": CLS, "eos_token_id": SEP, "vocab_size": vocabulary}
