@@ -50,7 +50,9 @@ def test_without_labels_all_images_are_trained_on(
     monkeypatch.chdir(elsewhere)
     assert "has no labels" in refused(capsys, "evaluate", str(tmp_path / "run"), "--protocol", "knn")
     run("report", str(tmp_path / "run"))
-    assert "Not shown" in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Not shown" in page
+    assert "sslfast evaluate" not in page  # without labels or a test split
     run("evaluate", str(tmp_path / "run"), "--protocol", "knn", "--data", "photos", "--limit", "50")
 
 

@@ -158,6 +158,7 @@ def test_datasets_of_many_kinds_are_the_same_images(kind: str, forgetful: None) 
 def test_data_without_labels_or_with_a_test_split(forgetful: None) -> None:
     alone = name_of(TENSOR)
     assert not load_images(alone, "train").labelled
+    assert not load_images(name_of((TENSOR, [3] * 12)), "train").labelled  # one class: nothing to tell apart
     with pytest.raises(ValueError, match="no labels and no test split"):
         load_images(alone, "test")
     rows = hugging_face()

@@ -38,7 +38,7 @@ class ExampleSet:
     @property
     def labelled(self) -> bool:
         """Whether there is anything to tell apart."""
-        return bool(self.classes)
+        return len(self.classes) > 1
 
     def order(self, random: np.random.Generator) -> Tensor:
         """The order in which an epoch visits the examples, (N,) int64: a permutation drawn from `random`."""

@@ -162,7 +162,7 @@ class Evaluation:
     def _check_labels(self, protocol: str) -> None:
         """Refuse examples that there is nothing to tell apart in."""
         task = self.task
-        if not (task.train.labelled and task.test.labelled):
+        if not (task.train.classes and task.test.classes):
             raise ValueError(f"{self.data} has no labels, which {protocol} needs: judge on others by data (--data)")
         if len(found := task.train.labels[task.indices(task.train)].unique()) < 2:
             only = task.train.classes[int(found[0])]

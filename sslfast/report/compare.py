@@ -12,12 +12,14 @@ from typing import Any
 
 from sslfast._extras import require
 from sslfast._files import printable, replacing, write_text
+from sslfast._words import aligned
 from sslfast.evaluate.results import read_results
 from sslfast.evaluate.run import Run
 from sslfast.report import figures
 from sslfast.report.differences import by_seed, differing, word
 from sslfast.report.figures import TEN
 from sslfast.report.names import BASELINES, METHOD_NAMES, PROTOCOL_NAMES, headline
+from sslfast.report.sections import CURVES
 from sslfast.report.templates import render
 from sslfast.report.verdict import spread_of
 
@@ -59,10 +61,7 @@ class Comparison:
 
     def text(self) -> str:
         """The table for a terminal, with what its marks mean below it."""
-        rows = self._table()
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-        return "\n".join([*lines, *self._notes()])
+        return "\n".join([aligned(self._table()), *self._notes()])
 
     def markdown(self) -> str:
         """The same in Markdown."""
@@ -152,16 +151,27 @@ class Comparison:
 
     def page(self) -> str:
         """One HTML page, with nothing outside it: the table, its notes, and the runs' curves over one another."""
-        curves = {
-            title: {
+        pictures, strokes = {}, self._strokes()
+        for name, factor in (("loss", 1), ("knn_accuracy", 100)):
+            lines = {
                 label: ([line["epoch"] for line in run.metrics if name in line], values)
                 for label, run in zip(self.labels, self.runs)
-                if (values := [line[name] for line in run.metrics if name in line])
+                if (values := [factor * line[name] for line in run.metrics if name in line])
             }
-            for name, title in (("loss", "Loss"), ("knn_accuracy", "kNN accuracy on the test examples"))
-        }
-        pictures = {title: figures.curves(lines, label=title) for title, lines in curves.items() if lines}
+            title, axis = CURVES[name]
+            if lines:
+                pictures[title] = figures.curves(lines, label=axis, strokes=strokes)
         return render("compare.html.j2", rows=self._table(), notes=self._notes(), pictures=pictures)
+
+    def _strokes(self) -> dict[str, tuple[int, int]]:
+        """By run a colour and dashes, as numbers: runs that differ in their seeds alone have one colour."""
+        seeds = by_seed([run.config for run in self.runs])
+        alone = [[k] for k in range(len(self.runs)) if not any(k in places for places in seeds)]
+        return {
+            self.labels[place]: (colour, dashes)
+            for colour, places in enumerate(sorted([*seeds, *alone]))
+            for dashes, place in enumerate(places)
+        }
 
     def _cell(self, result: dict[str, Any] | None, column: tuple[str, str]) -> str:
         """As 55.5% ± 0.3 (35.4% ± 2.1)*: the value, its deviation, random init's, a star for other terms."""

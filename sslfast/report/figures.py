@@ -40,6 +40,7 @@ STYLE = {
     "lines.linewidth": 1.5,
     "legend.frameon": False,
 }
+DASHES = ("-", "--", ":", "-.")
 SLANTED = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
 MOST_POINTS = 800  # of a curve; more are averaged
 
@@ -58,7 +59,7 @@ def curve(
     with _style():
         figure, axes = _axes()
         x, y = _thinned(np.asarray(x, float)), _thinned(np.asarray(y, float))
-        axes.plot(x, y, color=BLUE, marker="o" if markers else None, markersize=4)
+        axes.plot(x, y, color=BLUE, marker="o" if markers or len(x) == 1 else None, markersize=4)
         for (name, level), dashes in zip((levels or {}).items(), ("--", ":", "-.")):
             axes.axhline(level, color=GRAY, linestyle=dashes, linewidth=1.2, label=name)
         if levels:
@@ -70,14 +71,18 @@ def curve(
         return _svg(figure, f"{label} over epochs")
 
 
-def curves(lines: dict[str, tuple[Sequence[float], Sequence[float]]], *, label: str) -> str:
-    """Several lines over epochs, by name their (x, y), a colour each."""
-    with _style():
+def curves(
+    lines: dict[str, tuple[Sequence[float], Sequence[float]]], *, label: str, strokes: dict[str, tuple[int, int]]
+) -> str:
+    """Several lines over epochs, by name their (x, y), and by name the number of a colour and of dashes."""
+    with _style(**{"figure.figsize": (8.8, max(3.2, 0.5 + 0.19 * len(lines)))}):
         figure, axes = _axes()
-        for k, (name, (x, y)) in enumerate(lines.items()):
+        for name, (x, y) in lines.items():
             points = _thinned(np.asarray(x, float)), _thinned(np.asarray(y, float))
-            marker = "o" if len(points[0]) < 20 else None
-            axes.plot(*points, color=TEN[k % len(TEN)], label=name, marker=marker, markersize=3)
+            colour, dashes = strokes[name]
+            turns, colour = divmod(colour, len(TEN))
+            options = {"color": TEN[colour], "linestyle": DASHES[(turns + dashes) % len(DASHES)], "label": name}
+            axes.plot(*points, marker="o" if len(points[0]) < 20 else None, markersize=3, **options)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         axes.set_xlim(left=0)
         axes.set(xlabel="epoch", ylabel=label)
@@ -88,7 +93,7 @@ def few_labels(lines: dict[str, tuple[Sequence[int], Sequence[float], Sequence[f
     """Accuracies in per cent over labels a class: by name the (n, means, standard deviations)."""
     with _style():
         figure, axes = _axes()
-        for (name, (n, means, stds)), dashes in zip(lines.items(), ("-", "--", ":", "-.")):
+        for (name, (n, means, stds)), dashes in zip(lines.items(), DASHES):
             colour = BLUE if dashes == "-" else GRAY
             options = {"color": colour, "ecolor": colour, "linestyle": dashes, "marker": "o", "markersize": 4}
             axes.errorbar(n, means, stds, label=name, capsize=3, **options)

@@ -107,7 +107,8 @@ class Material:
         try:
             return self.run.modality.load(split, root=self.data_root, download=self.download)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise Unavailable(f"the images of {self.config['data']} could not be loaded: {error}") from error
+            what = f"the {self.run.modality.unit} of {self.config['data']}"
+            raise Unavailable(f"{what} could not be loaded: {error}") from error
 
     def _features(self, images: ImageSet, indices: Tensor) -> Tensor:
         options = {"inputs": self.run.modality.inputs, "device": self.device, "workers": self.config.get("workers", 0)}

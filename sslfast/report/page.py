@@ -58,7 +58,7 @@ def build(
         facts=_facts(material.run),
         verdicts=[said for result in material.results.values() if (said := verdict(result))],
         results=[_accuracies(name, result) for name, result in material.results.items()],
-        command=_command(run, [name for name in PROTOCOLS if name not in material.results]),
+        command=_command(run, [name for name in _possible(material) if name not in material.results]),
         sections={title: section for title, section in sections.items() if section},
         version=__version__,
     )
@@ -71,6 +71,20 @@ def _section(make: Callable[[Material], Section | None], material: Material) -> 
         return make(material)
     except Unavailable as why:
         return Section(f"Not shown: {why}")
+
+
+def _possible(material: Material) -> list[str]:
+    """The protocols that the run's data allow: without labels the pretext task, on a test split if there is one."""
+
+    def labelled(split: str) -> bool | None:
+        try:
+            return getattr(material, split).labelled
+        except Unavailable:
+            return None
+
+    if labelled("train") is not False:  # None: the data are not here, but may be elsewhere
+        return list(PROTOCOLS)
+    return [name for name, protocol in PROTOCOLS.items() if protocol.needs == "method" and labelled("test") is not None]
 
 
 def _command(run: Path, protocols: list[str]) -> str | None:
@@ -129,11 +143,14 @@ def _accuracies(name: str, result: dict[str, Any]) -> dict[str, Any]:
     metric = result.get("metric", "accuracy")
     values = [("this run", result[metric], True)]
     values += [(BASELINES.get(key, key), value, False) for key, value in result.get("baselines", {}).items()]
-    values.sort(key=lambda value: (not value[2], -value[1]))
-    longest = 1.0 if metric == "accuracy" else max(abs(value) for _, value, _ in values) or 1.0
-    bars = [(who, headline(metric, value), 100 * abs(value) / longest, own) for who, value, own in values]
+    best = -1 if metric == "accuracy" else 1  # comes first, below the run's own
+    values.sort(key=lambda value: (not value[2], best * value[1]))
+    # Without bars where lower is better: the worse value would have the longer one.
+    bars = [
+        (who, headline(metric, value), 100 * value if metric == "accuracy" else None, own) for who, value, own in values
+    ]
     title = PROTOCOL_NAMES.get(protocol, protocol) + (f" on {data}" if data else "")
-    title += "" if metric == "accuracy" else f": {metric}"
+    title += "" if metric == "accuracy" else f": {metric}, lower is better"
     return {"title": title, "bars": bars, "notes": ", ".join(_notes(protocol, metric, result))}
 
 

@@ -115,7 +115,7 @@ def embedding(material: Material) -> Section:
     svg = figures.scatter(points, labels.numpy(), material.test.classes)
     text = (
         f"t-SNE of the backbone's features of {len(features)} test {material.run.modality.unit} "
-        f"(cosine distance, perplexity {perplexity:g});"
+        f"(cosine distance, perplexity {perplexity:.3g});"
         " what labels there are only colour the points. Distances between far groups mean little."
     )
     return Section(text, "figures", [("", svg)], half=True)
@@ -175,19 +175,18 @@ def few_labels(material: Material) -> Section | None:
 
 
 def confusion(material: Material) -> Section | None:
-    """The linear probe's confusion matrix."""
+    """The linear probe's confusion matrix, and which class is hardest."""
     linear = material.results.get("linear", {})
-    if "confusion" not in linear:
+    if "class_accuracy" not in linear:
         return None
-    counts = torch.tensor(linear["confusion"])
-    svg = figures.confusion(counts.numpy(), list(linear["class_accuracy"]))
-    judged = {name: value for name, value in linear["class_accuracy"].items() if value is not None}
+    classes, about = linear["class_accuracy"], f"Linear probe, {linear['test_examples']} test examples"
+    judged = {name: value for name, value in classes.items() if value is not None}
     worst = min(judged.items(), key=lambda item: item[1])
-    text = (
-        f"Linear probe, {linear['test_examples']} test examples; shades are shares of the true class. "
-        f"Hardest: {worst[0]}, {worst[1]:.1%} right."
-    )
-    return Section(text, "figures", [("", svg)], half=True)
+    hardest = f"Hardest: {worst[0]}, {worst[1]:.1%} right."
+    if "confusion" not in linear:
+        return Section(f"{about} of {len(classes)} classes, which are too many for a matrix. {hardest}")
+    svg = figures.confusion(torch.tensor(linear["confusion"]).numpy(), list(classes))
+    return Section(f"{about}; shades are shares of the true class. {hardest}", "figures", [("", svg)], half=True)
 
 
 def measured(material: Material) -> Section | None:

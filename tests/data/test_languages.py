@@ -14,6 +14,8 @@ from sslfast.data.documents import read_documents, split_documents
 from sslfast.data.text import load_text
 from sslfast.data.tokenizer import train_tokenizer
 from sslfast.evaluate import Run
+from sslfast.report.material import Material
+from sslfast.report.page import _possible
 from sslfast.train import pretrain
 
 DNA = "".join("ACGT"[(k * k + k // 7) % 4] for k in range(400))
@@ -74,6 +76,7 @@ def test_short_documents_are_held_out_as_a_whole(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     assert not run.modality.load("test").labelled
     assert "whole documents are held out" in (run.folder / "train.log").read_text()
+    assert _possible(Material(run.folder)) == ["pretext"]
     entry = sslfast.evaluate(run, "pretext", device="cpu")
     assert (entry["data"], entry["test_examples"]) == (name, 2)
     with pytest.raises(ValueError, match="has no labels, which knn needs"):

@@ -61,7 +61,8 @@ def test_cards_of_results_that_are_no_accuracies_and_of_few_labels(run):
     few = {"accuracy": 0.8, "std": 0.0, "shots": shots, "baselines": {"random_init": 0.2}}
     merge_result(run, "few-shot", {**few, "baseline_details": {"random_init": {"shots": shots}}, **about})
     page = Page(build(run))
-    assert "Pretext task: loss" in page.text
+    assert "Pretext task: loss, lower is better" in page.text
+    assert page.source.count('<span class="track">') == 2  # of few-shot: a worse loss has no longer bar
     assert "3.21" in page.text
     assert "psnr 20.5" in page.text
     assert "Few labels" in page.headings

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from sslfast.evaluate import evaluate
+from sslfast.evaluate.results import merge_result
 from sslfast.report import build, figures, sections
 from sslfast.report.material import Material
 from sslfast.report.page import _accuracies
@@ -118,6 +119,16 @@ def test_a_class_without_test_images_is_not_the_hardest(run):
     assert judged[hardest] == min(judged.values())
 
 
+def test_more_classes_than_a_matrix_has_room_for_are_said(run):
+    accuracies = {f"class {k}": k / 30 for k in range(30)}
+    merge_result(run, "linear", {"accuracy": 0.5, "baselines": {}, "test_examples": 90, "class_accuracy": accuracies})
+    material = Material(run)
+    assert (
+        "of 30 classes, which are too many for a matrix. Hardest: class 0, 0.0% right"
+        in sections.confusion(material).text
+    )
+
+
 def test_pictures_are_pictures_with_a_description(evaluated):
     page, _, _ = evaluated
     assert len(page.pictures) == 12 * 3 + 8 * 9
@@ -203,6 +214,10 @@ def test_class_names_are_text_whatever_they_are(classes):
         assert all(name in svg for name in ("&lt;script&gt;", "a &amp; b", "$x^2$"))
     counts = np.random.default_rng(1).integers(0, 9, size=(classes, classes))
     assert "&lt;script&gt;" in figures.confusion(counts, names)
+
+
+def test_a_curve_of_one_point_is_seen():
+    assert figures.BLUE in figures.curve([1.0], [2.0], label="loss")
 
 
 def test_a_long_curve_is_thinned():

@@ -12,6 +12,7 @@ from sslfast.evaluate import read_results
 from sslfast.recipes import RECIPES
 from sslfast.report.compare import Comparison
 from sslfast.report.differences import by_seed, differing
+from sslfast.report.figures import TEN
 
 CONFIG = RECIPES["simclr"].config.to_dict()
 
@@ -57,7 +58,9 @@ def test_the_page_of_a_sweep_has_the_curves(sweep: Path, capsys: pytest.CaptureF
     shown = page.read_text()
     assert "<td>mean of 2 seeds</td>" in shown
     assert shown.count("<svg") == 1  # no kNN during these trainings
-    assert "t0.5-s1" in shown.partition("<svg")[2]
+    picture = shown.partition("<svg")[2]
+    assert "t0.5-s1" in picture
+    assert [colour in picture for colour in TEN[:3]] == [True, True, False]  # one a temperature
     assert "http://" not in shown.replace("http://www.w3.org", "")
 
 
