@@ -105,9 +105,7 @@ DIFFERENTIABLE: dict[str, Case] = {
     ),
     "siglip_loss, unit rows": Case(
         lambda v, w, scale, bias: ops.siglip_loss(v, w, scale, bias, normalize=False, reduction="none"),
-        lambda v, w, scale, bias: reference_image_text.siglip_loss(
-            v, w, scale, bias, normalized=True, reduction="none"
-        ),
+        lambda v, w, scale, bias: reference_image_text.siglip_loss(v, w, scale, bias, unit=False, reduction="none"),
         lambda b, dtype: ([*_embeddings(b, dtype), _bias(dtype)], []),
     ),
     "sup_con": Case(

@@ -47,8 +47,19 @@ def augment(
     images, sizes = images.contiguous(), None if sizes is None else sizes.contiguous()
     rows = [x.contiguous() for x in (crop, flip, jitter, order, grayscale, blur, solarize)]
     _C.augment(
-        images.data_ptr(), SOURCES[images.dtype], *images.shape, 0 if sizes is None else sizes.data_ptr(),
-        [row.data_ptr() for row in rows], *size, [name in steps for name in JITTERS], bicubic, mode == "simclr",
-        blur_radius if "blur" in steps else 0, scale, offset, TYPES[dtype], views.data_ptr(),
-    )  # fmt: skip
+        images.data_ptr(),
+        SOURCES[images.dtype],
+        *images.shape,
+        0 if sizes is None else sizes.data_ptr(),
+        [row.data_ptr() for row in rows],
+        *size,
+        [name in steps for name in JITTERS],
+        bicubic,
+        mode == "simclr",
+        blur_radius if "blur" in steps else 0,
+        scale,
+        offset,
+        TYPES[dtype],
+        views.data_ptr(),
+    )
     return views

@@ -35,9 +35,13 @@ def backward(
     grad, keep = grad.float().contiguous(), keep.contiguous()
     dimages = empty(len(grad), channels, height, width, dtype=dtype)
     distinct = _C.gather_patches_backward(
-        grad.data_ptr(), described(dimages, patch_size, scale, scale), keep.data_ptr(), keep.shape[1], TYPES[dtype],
+        grad.data_ptr(),
+        described(dimages, patch_size, scale, scale),
+        keep.data_ptr(),
+        keep.shape[1],
+        TYPES[dtype],
         dimages.data_ptr(),
-    )  # fmt: skip
+    )
     if distinct:
         return dimages
     return reference.gather_patches_backward(grad, keep, channels, height, width, patch_size, scale, dtype)

@@ -16,9 +16,14 @@ def forward(tokens: Tensor, keep: Tensor) -> Tensor:
     size = tokens.element_size()
     visible = empty(*keep.shape, tokens.shape[2], dtype=tokens.dtype)
     _C.gather_tokens(
-        tokens.data_ptr(), tokens.stride(0) * size, tokens.stride(1) * size, keep.data_ptr(), *keep.shape,
-        tokens.shape[2] * size, visible.data_ptr(),
-    )  # fmt: skip
+        tokens.data_ptr(),
+        tokens.stride(0) * size,
+        tokens.stride(1) * size,
+        keep.data_ptr(),
+        *keep.shape,
+        tokens.shape[2] * size,
+        visible.data_ptr(),
+    )
     return visible
 
 

@@ -16,6 +16,11 @@ def described(images: Tensor, patch_size: int, scale: list[float], offset: list[
     channels = images.shape[1]
     scale, offset = (scale, offset) if scale else ([1.0] * channels, [-0.0] * channels)  # -0 keeps the sign of zeros
     return _C.Images(
-        images.data_ptr(), TYPES[images.dtype], images.stride(), images.shape, patch_size, scale * patch_size,
+        images.data_ptr(),
+        TYPES[images.dtype],
+        images.stride(),
+        images.shape,
+        patch_size,
+        scale * patch_size,
         offset * patch_size,
-    )  # fmt: skip
+    )

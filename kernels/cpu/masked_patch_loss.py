@@ -23,9 +23,15 @@ def forward(
     loss, count = (empty(dtype=torch.float32) for _ in range(2))
     mean, rstd = (empty(*(mask.shape if norm_pix else (0, 0)), dtype=torch.float32) for _ in range(2))
     _C.masked_patch_loss(
-        pred.data_ptr(), TYPES[pred.dtype], mask.data_ptr(), described(images, patch_size, scale, offset),
-        mean.data_ptr(), rstd.data_ptr(), loss.data_ptr(), count.data_ptr(),
-    )  # fmt: skip
+        pred.data_ptr(),
+        TYPES[pred.dtype],
+        mask.data_ptr(),
+        described(images, patch_size, scale, offset),
+        mean.data_ptr(),
+        rstd.data_ptr(),
+        loss.data_ptr(),
+        count.data_ptr(),
+    )
     return loss, mean, rstd, count
 
 
@@ -46,7 +52,13 @@ def backward(
     dpred = empty(*pred.shape, dtype=pred.dtype)
     factor = 2 * float(grad) / (pred.shape[2] * max(1, int(count)))  # without masked patches nothing is multiplied
     _C.masked_patch_loss_backward(
-        pred.data_ptr(), TYPES[pred.dtype], mask.data_ptr(), described(images, patch_size, scale, offset),
-        mean.data_ptr(), rstd.data_ptr(), factor, dpred.data_ptr(),
-    )  # fmt: skip
+        pred.data_ptr(),
+        TYPES[pred.dtype],
+        mask.data_ptr(),
+        described(images, patch_size, scale, offset),
+        mean.data_ptr(),
+        rstd.data_ptr(),
+        factor,
+        dpred.data_ptr(),
+    )
     return dpred

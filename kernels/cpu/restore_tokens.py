@@ -17,9 +17,15 @@ def forward(visible: Tensor, restore: Tensor, mask_token: Tensor, pos_embed: Ten
     pos_embed = None if pos_embed is None else pos_embed.float().contiguous()
     tokens = empty(*restore.shape, visible.shape[2], dtype=visible.dtype)
     _C.restore_tokens(
-        visible.data_ptr(), TYPES[visible.dtype], restore.data_ptr(), mask_token.data_ptr(),
-        0 if pos_embed is None else pos_embed.data_ptr(), *restore.shape, *visible.shape[1:], tokens.data_ptr(),
-    )  # fmt: skip
+        visible.data_ptr(),
+        TYPES[visible.dtype],
+        restore.data_ptr(),
+        mask_token.data_ptr(),
+        0 if pos_embed is None else pos_embed.data_ptr(),
+        *restore.shape,
+        *visible.shape[1:],
+        tokens.data_ptr(),
+    )
     return tokens
 
 
@@ -30,9 +36,17 @@ def backward(grad: Tensor, restore: Tensor, num_visible: int, with_pos: bool) ->
     dmask_token = empty(dim, dtype=torch.float32)
     dpos = empty(num_tokens if with_pos else 0, dim, dtype=torch.float32)
     distinct = _C.restore_tokens_backward(
-        grad.data_ptr(), TYPES[grad.dtype], restore.data_ptr(), batch, num_tokens, num_visible, dim,
-        dvisible.data_ptr(), dmask_token.data_ptr(), dpos.data_ptr(),
-    )  # fmt: skip
+        grad.data_ptr(),
+        TYPES[grad.dtype],
+        restore.data_ptr(),
+        batch,
+        num_tokens,
+        num_visible,
+        dim,
+        dvisible.data_ptr(),
+        dmask_token.data_ptr(),
+        dpos.data_ptr(),
+    )
     if distinct:
         return dvisible, dmask_token, dpos
     return reference.restore_tokens_backward(grad, restore, num_visible, with_pos)

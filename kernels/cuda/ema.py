@@ -24,11 +24,16 @@ def update(table: array, device: torch.device, momentum: float | Tensor, step: i
         momentum, momentum_at = (0.0, momentum) if isinstance(momentum, Tensor) else (momentum, None)
         step, step_at = (0, step) if isinstance(step, Tensor) else (step, None)
         _C.cuda.ema_update(
-            uploaded.data_ptr(), uploaded[table.buffer_info()[1] :].data_ptr(), chunks,
-            momentum, 0 if momentum_at is None else momentum_at.data_ptr(),
+            uploaded.data_ptr(),
+            uploaded[table.buffer_info()[1] :].data_ptr(),
+            chunks,
+            momentum,
+            0 if momentum_at is None else momentum_at.data_ptr(),
             momentum_at is not None and momentum_at.dtype == torch.float64,
-            step, 0 if step_at is None else step_at.data_ptr(), stream.cuda_stream,
-        )  # fmt: skip
+            step,
+            0 if step_at is None else step_at.data_ptr(),
+            stream.cuda_stream,
+        )
 
 
 @functools.lru_cache(maxsize=128)

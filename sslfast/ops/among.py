@@ -94,18 +94,18 @@ def _weighted_from_others(unit, ids, places, factor, shift, pull, temperature, t
     return du
 
 
-_labels_of_all = distributed.everywhere(
+_labels_of_all = distributed.define_exchange(
     "labels_of_all(Tensor labels, str group) -> Tensor",
     lambda labels, group: distributed.gather_all(labels, distributed.group_named(group)).flatten(),
     lambda labels, group: labels.new_empty(labels.shape[0] * distributed.group_named(group).size()),
 )
-_add_others = distributed.everywhere(
+_add_others = distributed.define_exchange(
     "among_add_others(Tensor unit, Tensor ids, Tensor? places, Tensor shift, Tensor total, Tensor positive,"
     " Tensor rank, float temperature, Tensor? tau, str group, str gather) -> (Tensor, Tensor, Tensor, Tensor)",
     _from_others,
     lambda unit, ids, places, *same, **_: tuple(map(torch.empty_like, same[:4])),
 )
-_weighted_others = distributed.everywhere(
+_weighted_others = distributed.define_exchange(
     "among_weighted_others(Tensor unit, Tensor ids, Tensor? places, Tensor factor, Tensor shift, Tensor? pull,"
     " float temperature, Tensor? tau, str group, str gather) -> Tensor",
     _weighted_from_others,

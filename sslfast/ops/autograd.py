@@ -7,6 +7,7 @@ slow. `torch.func.vmap` makes one call after another.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,37 +26,43 @@ def differentiable(
     gradient: Callable,
     formula: Callable,
     leaves: int,
+    saved: type[Any] | None = None,
     linear: bool = False,
-    borrowed: Sequence[int] = (),
+    borrowed: Sequence[str] = (),
     constants: int = 0,
 ) -> Callable[..., Any]:
     """The op made of these parts. torch.compile sees it whole, as `sslfast::<schema>`.
 
     Args:
-        schema: name and signature, as `torch.library.Library.define` takes it; one result, and the constants.
-        value: (*args) -> (result, *kept): the tensors that the gradient needs besides the arguments.
-        gradient: (wanted, grad, *args, *kept) -> gradients to the leaves; what is not wanted is ignored.
-        formula: (*args) -> result, differentiable with respect to the leaves.
+        schema: name and signature, as `torch.library.Library.define` takes it; one result, and the constants. `args`
+            below are the arguments by the names that they have in it.
+        value: (args) -> (result, *constants, saved), saved being () where nothing is.
+        gradient: (wanted, grad, args, saved) -> gradients to the leaves; what is not wanted is ignored.
+        formula: (args) -> result, differentiable with respect to the leaves.
         leaves: how many arguments, the first ones, have gradients.
+        saved: a `NamedTuple` of the tensors that the gradient needs besides the arguments.
         linear: the op is linear in all its leaves together. Their values are not kept then: the gradient gets tensors
             of their shapes that take no memory.
-        borrowed: places of tensors that only the formula needs, and that may change before the gradient is taken.
-        constants: how many tensors without gradient are results, too: the first ones that are kept.
+        borrowed: tensors that only the formula needs, and that may change before the gradient is taken.
+        constants: how many tensors without gradient are results, too.
     """
     name = schema.partition("(")[0]
     LIB.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     whole = getattr(torch.ops.sslfast, name).default
-    count = len(whole._schema.arguments)
+    names = [argument.name for argument in whole._schema.arguments]
+    count, borrowed_places = len(names), [names.index(argument) for argument in borrowed]
+    arguments = namedtuple("Arguments", " ".join(names))  # type: ignore[misc]
+    as_arguments, as_saved = arguments._make, tuple if saved is None else saved._make
 
     class Value(_Function):
         @staticmethod
         def forward(ctx, *args):
-            result, *kept = value(*args)
-            keep(ctx, args, kept)
+            result, *others, saved = value(as_arguments(args))
+            keep(ctx, args, saved)
             if not constants:
                 return result
-            ctx.mark_non_differentiable(*kept[:constants])
-            return result, *kept[:constants]
+            ctx.mark_non_differentiable(*others)
+            return result, *others
 
         @staticmethod
         def backward(ctx, grad, *_):
@@ -75,24 +82,25 @@ def differentiable(
         @staticmethod
         def jvp(ctx, *tangents):
             _check_unchanged(ctx, name)
-            return _tangents(formula, _saved(ctx)[:count], tangents), *[None] * constants
+            return _tangents(by_arguments, _saved(ctx)[:count], tangents), *[None] * constants
 
     class Transformed(Value):
         """The same under transforms of `torch.func`, which let a function keep its arguments and results alone."""
 
         @staticmethod
         def forward(*args):
-            return value(*args)
+            *results, saved = value(as_arguments(args))
+            return *results, *saved
 
         @staticmethod
         def setup_context(ctx, inputs, outputs):
-            _, *kept = outputs
-            keep(ctx, inputs, kept)
-            ctx.mark_non_differentiable(*kept)
+            _, *others = outputs
+            keep(ctx, inputs, others[constants:])
+            ctx.mark_non_differentiable(*others)
 
         @staticmethod
         def jvp(ctx, *tangents):
-            return *Value.jvp(ctx, *tangents), *[None] * (len(_saved(ctx)) - count - constants)
+            return *Value.jvp(ctx, *tangents), *[None] * (len(_saved(ctx)) - count)
 
         @staticmethod
         def vmap(info, in_dims, *args):
@@ -103,7 +111,8 @@ def differentiable(
 
         @staticmethod
         def forward(wanted, grad, *args):
-            return tuple(x for x, needed in zip(gradient(wanted, grad, *args), wanted) if needed)
+            found = gradient(wanted, grad, as_arguments(args[:count]), as_saved(args[count:]))
+            return tuple(x for x, needed in zip(found, wanted) if needed)
 
         @staticmethod
         def setup_context(ctx, inputs, outputs):
@@ -113,26 +122,29 @@ def differentiable(
         @staticmethod
         def backward(ctx, *grads):
             needed = ctx.needs_input_grad[1:]
-            pull = torch.func.vjp(*_along(_by_formula(ctx.wanted), _saved(ctx), needed))[1]
+            pull = torch.func.vjp(*_along(by_formula(ctx.wanted), _saved(ctx), needed))[1]
             return None, *_spread(pull(grads), needed)
 
         @staticmethod
         def jvp(ctx, _, *tangents):
-            return _tangents(_by_formula(ctx.wanted), _saved(ctx), tangents)
+            return _tangents(by_formula(ctx.wanted), _saved(ctx), tangents)
 
         @staticmethod
         def vmap(info, in_dims, *args):
             return _one_by_one(Gradient, info, in_dims, args)
 
-    def keep(ctx, args: Sequence[Any], kept: Sequence[Tensor]) -> None:
+    def keep(ctx, args: Sequence[Any], saved: Sequence[Tensor]) -> None:
         if linear:
             args = *map(_stand_in, args[:leaves]), *args[leaves:]
-        _save(ctx, (*args, *kept), borrowed)
+        _save(ctx, (*args, *saved), borrowed_places)
         ctx.set_materialize_grads(False)
 
-    def _by_formula(wanted: Sequence[bool]) -> Callable[..., tuple[Tensor, ...]]:
+    def by_arguments(*args: Any) -> Tensor:
+        return formula(as_arguments(args))
+
+    def by_formula(wanted: Sequence[bool]) -> Callable[..., tuple[Tensor, ...]]:
         def run(grad, *args):
-            return torch.func.vjp(*_along(formula, args[:count], wanted))[1](grad)
+            return torch.func.vjp(*_along(by_arguments, args[:count], wanted))[1](grad)
 
         return run
 
@@ -222,6 +234,8 @@ def _spread(found: Sequence[Tensor], wanted: Sequence[bool]) -> tuple[Tensor | N
 
 
 def _one_by_one(function: type[_Function], info: Any, in_dims: Sequence[Any], args: Sequence[Any]) -> tuple[Any, Any]:
+    """A call for each place along the dimension that `vmap` maps over, and their results stacked."""
+
     def row(i: int) -> list[Any]:
         return [x.select(dim, i) if isinstance(dim, int) else x for x, dim in zip(args, in_dims)]
 

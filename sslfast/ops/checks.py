@@ -151,7 +151,8 @@ def check_queue(op: str, queue: Tensor | None, query: Tensor) -> None:
 
 
 def check_temperature(op: str, temperature: float | Tensor, device: torch.device) -> tuple[float, Tensor | None]:
-    """(number, tensor): one of them holds the temperature; the value of a tensor is not read."""
+    """(number, tensor), which ops take as `temperature` and `tau`: one of them holds it, and the tensor is not read, so
+    that no host waits for a device."""
     return check_scalar(op, "temperature", temperature, device, positive=True)
 
 

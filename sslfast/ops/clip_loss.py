@@ -131,5 +131,5 @@ _clip_loss = define_pair_loss(
     forward=reference_image_text.clip_loss_forward,
     backward=reference_image_text.clip_loss_backward,
     cpu=cpu,
-    meetings=_both_ways,
+    pairings=_both_ways,
 )

@@ -195,19 +195,19 @@ def _bytes(x: Tensor) -> Tensor:
     return x.contiguous().view(-1).view(torch.uint8)
 
 
-def everywhere(schema: str, function: Callable, fake: Callable) -> Callable:
-    """An op that torch.compile does not look into: what it exchanges is not traced."""
+def define_exchange(schema: str, function: Callable, fake: Callable) -> Callable:
+    """An op of one function on all devices, which exchanges with other ranks: torch.compile does not look into it."""
     return define_op(schema, fake=fake, reference=function, cpu=function, cuda=function)
 
 
-add_negatives = everywhere(
+add_negatives = define_exchange(
     "add_negatives(Tensor rows, Tensor columns, Tensor losses, Tensor shift, Tensor inverse_sum, Tensor mean,"
     " Tensor rank, Tensor? positives, float temperature, Tensor? tau, str group, str gather)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _add_negatives,
     lambda rows, columns, *same, **_: tuple(map(torch.empty_like, same[:5])),
 )
-weighted_negatives = everywhere(
+weighted_negatives = define_exchange(
     "weighted_negatives(Tensor rows, Tensor columns, Tensor[] row, Tensor[] column, float temperature, Tensor? tau,"
     " str group, str gather) -> (Tensor du, Tensor dtau)",
     _weighted_negatives,

@@ -64,8 +64,9 @@ def gather_patches(
     return _gather_patches(images, keep, patch_size, scale, offset, dtype)
 
 
-def _gradient(wanted, grad, images, keep, patch_size, scale, offset, dtype):
-    return (_backward(grad, keep, *images.shape[1:], patch_size, scale, images.dtype),)
+def _gradient(wanted, grad, args, _):
+    images = args.images
+    return (_backward(grad, args.keep, *images.shape[1:], args.patch_size, args.scale, images.dtype),)
 
 
 def _require_backward(grad, keep, channels, height, width, p, scale, dtype):
@@ -109,9 +110,9 @@ _backward = define_op(
 _gather_patches = differentiable(
     "gather_patches(Tensor images, Tensor keep, SymInt patch_size, float[] scale, float[] offset, ScalarType dtype)"
     " -> Tensor",
-    value=lambda *args: (_forward(*args),),
+    value=lambda args: (_forward(*args), ()),
     gradient=_gradient,
-    formula=reference.gather_patches_forward,
+    formula=lambda args: reference.gather_patches_forward(*args),
     leaves=1,
     linear=True,
 )

@@ -58,9 +58,9 @@ _backward = define_op(
 )
 _gather_tokens = differentiable(
     "gather_tokens(Tensor tokens, Tensor keep) -> Tensor",
-    value=lambda tokens, keep: (_forward(tokens, keep),),
-    gradient=lambda wanted, grad, tokens, keep: (_backward(grad, keep, tokens.shape[1]),),
-    formula=reference.gather_tokens_forward,
+    value=lambda args: (_forward(*args), ()),
+    gradient=lambda wanted, grad, args, _: (_backward(grad, args.keep, args.tokens.shape[1]),),
+    formula=lambda args: reference.gather_tokens_forward(*args),
     leaves=1,
     linear=True,
 )

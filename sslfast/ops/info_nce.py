@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Literal, overload
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from sslfast.kernels import reference
 from sslfast.kernels.classes import class_places
-from sslfast.kernels.cpu import info_nce as cpu
-from sslfast.ops import agreement, distributed
+from sslfast.ops import agreement, distributed, info_nce_passes
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import (
     Reduction,
@@ -20,13 +18,10 @@ from sslfast.ops.checks import (
     check_flag,
     check_labels,
     check_queue,
-    check_range,
     check_reduction,
     check_temperature,
 )
 from sslfast.ops.distributed import Gather, Group
-from sslfast.ops.layout import require
-from sslfast.ops.registry import HAS_CPU_KERNELS, define_op, lazily
 
 
 @overload
@@ -151,17 +146,14 @@ def info_nce(
         ids = check_labels("info_nce", "ids", ids, key)
         ids = class_places(ids, ids.sort().values)
     if group is not None and check_ranks:
-        agreement.check_ranks_agree(
-            "info_nce", group, query, temperature=number if tau is None else tau, gather=gather, reduction=reduction,
-            candidates=key.shape[0],
-        )  # fmt: skip
+        numbers = {"temperature": number if tau is None else tau, "candidates": key.shape[0]}
+        agreement.check_ranks_agree("info_nce", group, query, gather=gather, reduction=reduction, **numbers)
     if queue is not None:
         queue = queue.to(query.dtype).contiguous()
+    choice = targets, ids, number, normalize, return_rank
     with_mean, with_cosines = may_be_differentiated(query, tau), may_be_differentiated(key)
-    loss, rank = _info_nce(
-        query, key, tau, queue, targets, ids, number, normalize, return_rank, with_mean, with_cosines, reduction,
-        distributed.name_of(group), gather,
-    )  # fmt: skip
+    ranks = distributed.name_of(group), gather
+    loss, rank = _info_nce(query, key, tau, queue, *choice, with_mean, with_cosines, reduction, *ranks)
     return (loss, rank) if return_rank else loss
 
 
@@ -180,164 +172,70 @@ def _check_together(queue, group, *, targets, ids, normalize):
                 raise ValueError(f"info_nce: group must be None with {name}, which is served in one process")
 
 
-def _value(
-    query, key, tau, queue, targets, ids, temperature, normalize, with_rank, with_mean, with_cosines, reduction, group,
-    gather,
-):  # fmt: skip
-    outputs = _forward(query, key, queue, temperature, tau, with_mean, with_cosines, targets, ids, normalize, with_rank)
-    losses, shift, inverse_sum, mean, u, scale, cosines, rank = outputs
+class _Saved(NamedTuple):
+    """Of N queries q and their M candidates k, the rows of u: P_ij = exp((q_i·n_j − shift_i)/τ)·inverse_sum_i over the
+    negatives n, other candidates or the queue."""
+
+    u: Tensor  # (N + M, D), q and k, of unit length if they are normalised
+    scale: Tensor  # (N + M,), the factors that made them so
+    losses: Tensor  # (N,)
+    shift: Tensor  # (N,)
+    inverse_sum: Tensor  # (N,)
+    mean: Tensor  # (N, D), Σ_j P_ij n_j; (0, D) if no gradient to the queries was asked for
+    cosines: Tensor  # that a CPU kernel keeps
+
+
+def _value(args):
+    tau, temperature, targets, group = args.tau, args.temperature, args.targets, args.group
+    losses, shift, inverse_sum, mean, u, scale, cosines, rank = info_nce_passes.forward(
+        args.query,
+        args.key,
+        args.queue,
+        temperature,
+        tau,
+        args.with_mean,
+        args.with_cosines,
+        targets,
+        args.ids,
+        args.normalize,
+        args.with_rank,
+    )
     if group is not None:
         n = losses.shape[0]
-        positives = (u[n : 2 * n] if targets is None else u[n:][targets]) if with_rank else None
+        positives = (u[n : 2 * n] if targets is None else u[n:][targets]) if args.with_rank else None
         losses, shift, inverse_sum, mean, rank = distributed.add_negatives(
-            u[:n], u[n:], losses, shift, inverse_sum, mean, rank, positives, temperature, tau, group, gather
+            u[:n], u[n:], losses, shift, inverse_sum, mean, rank, positives, temperature, tau, group, args.gather
         )
-    return reference.reduced(losses, reduction), rank, losses, shift, inverse_sum, mean, u, scale, cosines
+    saved = _Saved(u, scale, losses, shift, inverse_sum, mean, cosines)
+    return reference.reduced(losses, args.reduction), rank, saved
 
 
-def _gradient(
-    wanted, grad, query, key, tau, queue, targets, ids, temperature, normalize, with_rank, with_mean, with_cosines,
-    reduction, group, gather, rank, losses, shift, inverse_sum, mean, u, scale, cosines,
-):  # fmt: skip
-    n = losses.shape[0]
-    grad = (grad / n if reduction == "mean" else grad).expand(n)
-    if not with_mean:  # only the key is asked for
-        mean = torch.zeros_like(u[:n], dtype=losses.dtype)
-    dquery, dkey, dtau = _backward(
-        grad, u, scale, losses, shift, inverse_sum, mean, cosines, temperature, tau, queue is None, wanted[1], targets,
-        ids, normalize,
-    )  # fmt: skip
-    if group is not None and wanted[1]:
+def _gradient(wanted, grad, args, saved):
+    tau, temperature, u, scale, n = args.tau, args.temperature, saved.u, saved.scale, saved.losses.shape[0]
+    grad = (grad / n if args.reduction == "mean" else grad).expand(n)
+    if not args.with_mean:  # only the key is asked for
+        saved = saved._replace(mean=torch.zeros_like(u[:n], dtype=saved.losses.dtype))
+    choice = args.targets, args.ids, args.normalize
+    dquery, dkey, dtau = info_nce_passes.backward(
+        grad, *saved, temperature, tau, args.queue is None, wanted[1], *choice
+    )
+    if args.group is not None and wanted[1]:
         q, k = u[:n], u[n:]
-        own = [grad * inverse_sum, shift]
-        du, _ = distributed.weighted_negatives(k, q, [], own, temperature, tau, group, gather)
+        own = [grad * saved.inverse_sum, saved.shift]
+        du, _ = distributed.weighted_negatives(k, q, [], own, temperature, tau, args.group, args.gather)
         dkey += reference.project(du, k.to(du.dtype), scale[n:]).to(dkey.dtype)
     return dquery, dkey, None if tau is None else dtau.to(tau.dtype)
 
 
-def _formula(
-    query, key, tau, queue, targets, ids, temperature, normalize, with_rank, with_mean, with_cosines, reduction, group,
-    gather,
-):  # fmt: skip
-    distributed.check_alone("info_nce", group)
-    exact = torch.promote_types(query.dtype, torch.float32)
-    query, key, queue = (None if x is None else x.to(exact) for x in (query, key, queue))
-    temperature = temperature if tau is None else tau
-    return reference.info_nce(
-        query, key, queue, temperature, targets=targets, ids=ids, unit=normalize, reduction=reduction
-    )
+def _formula(args):
+    distributed.check_alone("info_nce", args.group)
+    exact = torch.promote_types(args.query.dtype, torch.float32)
+    query, key, queue = args.query.to(exact), args.key.to(exact), None if args.queue is None else args.queue.to(exact)
+    temperature = args.temperature if args.tau is None else args.tau
+    choice = {"targets": args.targets, "ids": args.ids, "unit": args.normalize}
+    return reference.info_nce(query, key, queue, temperature, **choice, reduction=args.reduction)
 
 
-def _reference_forward(
-    query, key, queue, temperature, tau, with_mean, with_cosines, targets=None, ids=None, normalize=True,
-    with_rank=False,
-):  # fmt: skip
-    exact = torch.promote_types(query.dtype, torch.float32)
-    queue = None if queue is None else queue.to(exact)
-    temperature = temperature if tau is None else tau
-    *outputs, u, scale, rank = reference.info_nce_forward(
-        query.to(exact), key.to(exact), queue, temperature, with_mean, targets, ids, normalize, with_rank
-    )
-    return *outputs, u.to(query.dtype), scale, scale.new_empty(0, dtype=torch.float32), rank
-
-
-def _reference_backward(
-    grad, u, scale, losses, shift, inverse_sum, mean, cosines, temperature, tau, in_batch, with_key, targets=None,
-    ids=None, normalize=True,
-):  # fmt: skip
-    temperature = temperature if tau is None else tau
-    dq, dk, dtau = reference.info_nce_backward(
-        grad, u.to(scale.dtype), scale, losses, shift, inverse_sum, mean, temperature, in_batch, with_key, targets, ids,
-        normalize,
-    )  # fmt: skip
-    return dq.to(u.dtype), dk.to(u.dtype), dtau
-
-
-def _fake_forward(
-    query, key, queue, temperature, tau, with_mean, with_cosines, targets=None, ids=None, normalize=True,
-    with_rank=False,
-):  # fmt: skip
-    (n, d), m = query.shape, key.shape[0]
-    losses, shift, inverse_sum, mean, scale = (
-        query.new_empty(shape, dtype=torch.promote_types(query.dtype, torch.float32))
-        for shape in (n, n, n, (n if with_mean else 0, d), n + m)
-    )
-    kept = cpu.cosines(query, key, queue, with_cosines and HAS_CPU_KERNELS)
-    cosines = query.new_empty(kept, dtype=torch.float32)
-    rank = query.new_empty(n if with_rank else 0, dtype=torch.int64)
-    return losses, shift, inverse_sum, mean, query.new_empty(n + m, d), scale, cosines, rank
-
-
-def _fake_backward(
-    grad, u, scale, losses, shift, inverse_sum, mean, cosines, temperature, tau, in_batch, with_key, *_
-):  # fmt: skip
-    n, d = mean.shape
-    return u.new_empty(n, d), u.new_empty(u.shape[0] - n if with_key else 0, d), scale.new_empty(())
-
-
-_triton_forward = lazily("sslfast.kernels.triton.info_nce", "forward")
-_triton_backward = lazily("sslfast.kernels.triton.info_nce", "backward")
-
-
-@functools.wraps(_triton_forward)
-def _cuda_forward(query, key, queue, temperature, tau, with_mean, with_cosines, *choice):
-    *outputs, rank = _triton_forward(query, key, queue, temperature, tau, with_mean, *choice)
-    return *outputs, query.new_empty(0, dtype=torch.float32), rank
-
-
-@functools.wraps(_triton_backward)
-def _cuda_backward(grad, u, scale, losses, shift, inverse_sum, mean, cosines, *rest):
-    return _triton_backward(grad, u, scale, losses, shift, inverse_sum, mean, *rest)
-
-
-def _require_forward(query, key, queue, temperature, tau, with_mean, with_cosines, targets=None, *_):
-    _require_candidates("info_nce_forward", len(query), len(key), queue is None, targets)
-
-
-def _require_backward(
-    grad, u, scale, losses, shift, inverse_sum, mean, cosines, temperature, tau, in_batch, with_key, targets=None,
-    ids=None, *_,
-):  # fmt: skip
-    m = len(u) - len(grad)
-    _require_candidates("info_nce_backward", len(grad), m, in_batch, targets)
-    require("info_nce_backward", "ids", f"of {m} candidates", ids is None or len(ids) == m, ids)
-
-
-def _require_candidates(op: str, n: int, m: int, in_batch: bool, targets: Tensor | None) -> None:
-    """What is read of m keys is there."""
-    if targets is not None:
-        check_range("info_nce", "targets", targets, m)
-    else:
-        require(op, "key", f"{n} rows{' at least' * in_batch}", m >= n if in_batch else m == n, m)
-
-
-# `cosines` are those that a CPU kernel keeps for the backward pass, as far as they fit its workspace.
-_forward = define_op(
-    "info_nce_forward(Tensor query, Tensor key, Tensor? queue, float temperature, Tensor? tau, bool with_mean,"
-    " bool with_cosines, Tensor? targets=None, Tensor? ids=None, bool normalize=True, bool with_rank=False)"
-    " -> (Tensor losses, Tensor shift, Tensor inverse_sum, Tensor mean, Tensor u, Tensor scale, Tensor cosines,"
-    " Tensor rank)",
-    fake=_fake_forward,
-    reference=_reference_forward,
-    cpu=cpu.forward,
-    cuda=_cuda_forward,
-    layout={"query": "N D: float", "key": "M D: query", "queue": "K D: query", "tau": ": float"}
-    | {"targets": "N: int64", "ids": "M: int32"},
-    requires=_require_forward,
-)
-_backward = define_op(
-    "info_nce_backward(Tensor grad, Tensor u, Tensor scale, Tensor losses, Tensor shift, Tensor inverse_sum,"
-    " Tensor mean, Tensor cosines, float temperature, Tensor? tau, bool in_batch, bool with_key,"
-    " Tensor? targets=None, Tensor? ids=None, bool normalize=True) -> (Tensor dquery, Tensor dkey, Tensor dtau)",
-    fake=_fake_backward,
-    reference=_reference_backward,
-    cpu=cpu.backward,
-    cuda=_cuda_backward,
-    layout={"u": "M D: float", "scale": "M: exact u", "mean": "N D: exact u", "cosines": "C: float32", "tau": ": float"}
-    | {"targets": "N: int64", "ids": "K: int32"}
-    | dict.fromkeys(("grad", "losses", "shift", "inverse_sum"), "N: exact u"),
-    requires=_require_backward,
-)
 _info_nce = differentiable(
     "info_nce(Tensor query, Tensor key, Tensor? tau, Tensor? queue, Tensor? targets, Tensor? ids, float temperature,"
     " bool normalize, bool with_rank, bool with_mean, bool with_cosines, str reduction, str? group, str gather)"
@@ -346,6 +244,7 @@ _info_nce = differentiable(
     gradient=_gradient,
     formula=_formula,
     leaves=3,
-    borrowed=(3,),
+    saved=_Saved,
+    borrowed=("queue",),
     constants=1,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,8 +80,22 @@ def masked_patch_loss(
     return _masked_patch_loss(pred, images, mask, patch_size, bool(norm_pix), scale, offset)
 
 
-def _gradient(wanted, grad, pred, images, mask, patch_size, norm_pix, scale, offset, mean, rstd, count):
-    return (_backward(grad, pred, images, mask, mean, rstd, count, patch_size, norm_pix, scale, offset),)
+class _Saved(NamedTuple):
+    """Of the target patches: mean and 1/deviation of each, (B, L), or (0, 0) without norm_pix; how many are masked."""
+
+    mean: Tensor
+    rstd: Tensor
+    masked: Tensor
+
+
+def _value(args):
+    loss, *saved = _forward(*args)
+    return loss, saved
+
+
+def _gradient(wanted, grad, args, saved):
+    pred, images, mask, *options = args
+    return (_backward(grad, pred, images, mask, *saved, *options),)
 
 
 def _fake_forward(pred, images, mask, patch_size, norm_pix, scale, offset):
@@ -135,8 +150,9 @@ _backward = define_op(
 _masked_patch_loss = differentiable(
     "masked_patch_loss(Tensor pred, Tensor images, Tensor mask, SymInt patch_size, bool norm_pix, float[] scale,"
     " float[] offset) -> Tensor",
-    value=lambda *args: _forward(*args),
+    value=_value,
     gradient=_gradient,
-    formula=lambda *args: reference.masked_patch_loss_forward(*args)[0],
+    formula=lambda args: reference.masked_patch_loss_forward(*args)[0],
     leaves=1,
+    saved=_Saved,
 )

@@ -40,17 +40,18 @@ def negative_cosine_similarity(p: Tensor, z: Tensor, *, reduction: Reduction = "
     return _negative_cosine_similarity(p, z, reduction)
 
 
-def _value(p, z, reduction):
-    return (reference.reduced(_forward(p, z), reduction),)
+def _value(args):
+    return reference.reduced(_forward(args.p, args.z), args.reduction), ()
 
 
-def _gradient(wanted, grad, p, z, reduction):
-    grad = grad / p.shape[0] if reduction == "mean" else grad
-    return _backward(grad.expand(p.shape[0]), p, z, *wanted)
+def _gradient(wanted, grad, args, _):
+    n = args.p.shape[0]
+    grad = grad / n if args.reduction == "mean" else grad
+    return _backward(grad.expand(n), args.p, args.z, *wanted)
 
 
-def _formula(p, z, reduction):
-    return reference.reduced(_reference_forward(p, z), reduction)
+def _formula(args):
+    return reference.reduced(_reference_forward(args.p, args.z), args.reduction)
 
 
 def _reference_forward(p, z):

@@ -123,5 +123,5 @@ _nt_xent = define_pair_loss(
     forward=reference.nt_xent_forward,
     backward=reference.nt_xent_backward,
     cpu=cpu,
-    meetings=_every_view,
+    pairings=_every_view,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -118,8 +118,22 @@ def _together(z: Tensor, second: Tensor | None) -> Tensor:
     return z if second is None else torch.stack([z, second])
 
 
-def _value(z, second, tau, ids, temperature, decoupled, with_rank, with_cosines, reduction, group, gather):
-    z, exact = _together(z, second), torch.promote_types(z.dtype, torch.float32)
+class _Saved(NamedTuple):
+    """Of the M = V·N views: E_ij = exp((u_i·u_j − shift_i)/τ) over the negatives j, and P of the positives."""
+
+    unit: Tensor  # u, (M, D)
+    scale: Tensor  # (M,), the factors that made them so
+    shift: Tensor  # (M,)
+    factor: Tensor  # (M,), the mean of pull over Σ_j E_ij
+    pull: Tensor  # (V − 1, V, N), 1 − P of the view d + 1 places before, d the first index; 1 if decoupled
+    places: Tensor  # (M,) int32, equal for views that are no negatives of each other
+    cosines: Tensor  # that a CPU kernel keeps
+
+
+def _value(args):
+    ids, tau, temperature, group = args.ids, args.tau, args.temperature, args.group
+    z = _together(args.z, args.second)
+    exact = torch.promote_types(z.dtype, torch.float32)
     views, n, _ = z.shape
     u, scale = reference.normalize(z.to(exact).flatten(0, 1))
     unit = u.to(z.dtype).contiguous()
@@ -128,13 +142,13 @@ def _value(z, second, tau, ids, temperature, decoupled, with_rank, with_cosines,
     else:
         places = class_places(ids, among.ordered_labels(ids, group))
     places = places.repeat(views)
-    found = among.forward(unit, places, None, temperature, tau, with_cosines, group, gather, with_rank)
-    shift, total, _, cosines, rank = found
+    options = temperature, tau, args.with_cosines, group, args.gather, args.with_rank
+    shift, total, _, cosines, rank = among.forward(unit, places, None, *options)
 
     t = temperature if tau is None else torch.where(tau > 0, tau, float("nan")).double()
     above, sums = shift.double().view(views, n), total.double().view(views, n)
     positive = torch.stack([(x * other).sum(dim=-1) for x, other in _pairs(unit.view(z.shape), exact)])
-    if decoupled:
+    if args.decoupled:
         losses = torch.where(sums == 0, 0, torch.log(sums) + (above - positive.double()) / t)
         pull = torch.where(sums == 0, 0, torch.ones_like(losses))
     else:
@@ -142,9 +156,9 @@ def _value(z, second, tau, ids, temperature, decoupled, with_rank, with_cosines,
         pull = -torch.expm1(-losses)  # of the positive, 1 − P
     factor = torch.where(sums == 0, 0, pull.mean(dim=0) / sums).flatten()
     losses = losses.mean(dim=0).to(exact)
-    losses = losses if second is None else losses.flatten()
-    kept = unit, scale, shift, factor.to(exact), pull.to(exact), places, cosines
-    return reference.reduced(losses, reduction), rank, *kept
+    losses = losses if args.second is None else losses.flatten()
+    saved = _Saved(unit, scale, shift, factor.to(exact), pull.to(exact), places, cosines)
+    return reference.reduced(losses, args.reduction), rank, saved
 
 
 def _pairs(x: Tensor, dtype: torch.dtype):
@@ -153,39 +167,17 @@ def _pairs(x: Tensor, dtype: torch.dtype):
     return ((x, x.roll(distance, 0)) for distance in range(1, len(x)))
 
 
-def _gradient(
-    wanted,
-    grad,
-    z,
-    second,
-    tau,
-    ids,
-    temperature,
-    decoupled,
-    with_rank,
-    with_cosines,
-    reduction,
-    group,
-    gather,
-    rank,
-    unit,
-    scale,
-    shift,
-    factor,
-    pull,
-    places,
-    cosines,
-):
+def _gradient(wanted, grad, args, saved):
     """dL/du_i = (Σ_j (P_ij g_i + P_ji g_j) u_j − Σ_p (pull_ip g_i + pull_pi g_p) u_p/(V − 1))/τ over all negatives j
     and positives p, Σ_j P_ij being the mean of pull_ip."""
+    z, second, tau, temperature, unit = args.z, args.second, args.tau, args.temperature, saved.unit
     shape = z.shape if second is None else (2, *z.shape)
     views, n, _ = shape
-    grad = grad / (views * n) if reduction == "mean" else grad
-    grad = grad.reshape(views, n) if reduction == "none" else grad.expand(views, n)
-    pull = grad / (views - 1) * pull
-    factor = grad.flatten() * factor
-    du = among.backward(unit, places, None, factor, shift, None, cosines, temperature, tau, group, gather)
-    du = du.view(shape)
+    grad = grad / (views * n) if args.reduction == "mean" else grad
+    grad = grad.reshape(views, n) if args.reduction == "none" else grad.expand(views, n)
+    pull = grad / (views - 1) * saved.pull
+    factor, options = grad.flatten() * saved.factor, (temperature, tau, args.group, args.gather)
+    du = among.backward(unit, saved.places, None, factor, saved.shift, None, saved.cosines, *options).view(shape)
     for distance, (_, other) in enumerate(_pairs(unit.view(shape), du.dtype), 1):
         both = pull[distance - 1] + pull[views - distance - 1].roll(distance, 0)
         du = du - both[..., None] * other
@@ -193,16 +185,16 @@ def _gradient(
     dtau = None
     if tau is not None:  # a pair counts from both sides
         dtau = (-(du * unit).sum(dtype=torch.float64) / (2 * tau)).to(tau.dtype)
-    dz = reference.project(du, unit.to(du.dtype), scale).to(z.dtype).view(shape)
+    dz = reference.project(du, unit.to(du.dtype), saved.scale).to(z.dtype).view(shape)
     return *((dz, None) if second is None else dz.unbind()), dtau
 
 
-def _formula(z, second, tau, ids, temperature, decoupled, with_rank, with_cosines, reduction, group, gather):
-    distributed.check_alone("nt_xent_views", group)
-    exact = torch.promote_types(z.dtype, torch.float32)
-    t, z = temperature if tau is None else tau, _together(z, second).to(exact)
-    losses = reference.nt_xent_views(z, t, ids=ids, decoupled=decoupled, reduction=reduction)
-    return losses.flatten() if second is not None and reduction == "none" else losses
+def _formula(args):
+    distributed.check_alone("nt_xent_views", args.group)
+    z, temperature = _together(args.z, args.second), args.temperature if args.tau is None else args.tau
+    z, reduction = z.to(torch.promote_types(z.dtype, torch.float32)), args.reduction
+    losses = reference.nt_xent_views(z, temperature, ids=args.ids, decoupled=args.decoupled, reduction=reduction)
+    return losses.flatten() if args.second is not None and reduction == "none" else losses
 
 
 _nt_xent_views = differentiable(
@@ -212,5 +204,6 @@ _nt_xent_views = differentiable(
     gradient=_gradient,
     formula=_formula,
     leaves=3,
+    saved=_Saved,
     constants=1,
 )

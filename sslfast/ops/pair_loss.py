@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,17 @@ from sslfast.ops.checks import check_flag, check_reduction
 from sslfast.ops.registry import HAS_CPU_KERNELS, define_op, lazily
 
 
+class _Saved(NamedTuple):
+    """Of the M = 2N rows their softmaxes, P_ij = exp((u_i·u_j − shift_i)/τ)·inverse_sum_i."""
+
+    u: Tensor  # (M, D), of unit length
+    scale: Tensor  # (M,), the factors that made them so
+    losses: Tensor  # (M,)
+    shift: Tensor  # (M,)
+    inverse_sum: Tensor  # (M,)
+    cosines: Tensor  # that a CPU kernel keeps, as far as they fit its workspace
+
+
 def define_pair_loss(
     name: str,
     first: str,
@@ -24,7 +36,7 @@ def define_pair_loss(
     forward: Callable,
     backward: Callable,
     cpu: ModuleType,
-    meetings: Callable[..., Iterable[tuple]],
+    pairings: Callable[..., Iterable[tuple]],
 ) -> Callable[..., Tensor | tuple[Tensor, Tensor]]:
     """Register the ops of a loss of pairs and return what calls it, with arguments that have been checked but for
     reduction, return_rank and group: (first, second, temperature, tau, return_rank, reduction, group, gather,
@@ -35,58 +47,45 @@ def define_pair_loss(
         first, second: names of the rows of the pairs, (N, D) each.
         forward, backward: the reference's, which say what they return.
         cpu: the module of the CPU's kernels.
-        meetings: (u, *what rows have) -> (rows, columns, rows' own, columns' own) of the unit rows u (2N, D) which meet
-            those of other ranks; all rows once, in their order.
+        pairings: (u, *vectors) of the unit rows u (2N, D), and of vectors with an element a row -> (rows, columns, the
+            rows' vectors, the columns' vectors) for every part of the rows and the columns that are compared with it on
+            all ranks; the parts hold all rows once, in their order.
     """
 
-    def value(x, y, tau, temperature, with_rank, with_cosines, reduction, group, gather):
-        outputs = forward_op(x, y, temperature, tau, with_cosines, with_rank)
+    def value(args):
+        x, y, tau, temperature, *_ = args
+        outputs = forward_op(x, y, temperature, tau, args.with_cosines, args.with_rank)
         losses, shift, inverse_sum, u, scale, cosines, rank = outputs
-        if group is not None:
+        if args.group is not None:
             no_mean, no_rank, ranked = u.new_empty(0, u.shape[1]), (rank, None), (rank, u.roll(x.shape[0], 0))
-            parts = []
-            for rows, columns, own, _ in meetings(u, losses, shift, inverse_sum, *(ranked if with_rank else ())):
+            parts, options = [], (temperature, tau, args.group, args.gather)
+            for rows, columns, own, _ in pairings(u, losses, shift, inverse_sum, *(ranked if args.with_rank else ())):
                 found = *own[:3], no_mean, *(own[3:] or no_rank)
-                parts.append(distributed.add_negatives(rows, columns, *found, temperature, tau, group, gather))
+                parts.append(distributed.add_negatives(rows, columns, *found, *options))
             losses, shift, inverse_sum, _, rank = map(torch.cat, zip(*parts))
-        return reference.reduced(losses, reduction), rank, losses, shift, inverse_sum, u, scale, cosines
+        saved = _Saved(u, scale, losses, shift, inverse_sum, cosines)
+        return reference.reduced(losses, args.reduction), rank, saved
 
-    def gradient(
-        wanted,
-        grad,
-        x,
-        y,
-        tau,
-        temperature,
-        with_rank,
-        with_cosines,
-        reduction,
-        group,
-        gather,
-        rank,
-        losses,
-        shift,
-        inverse_sum,
-        u,
-        scale,
-        cosines,
-    ):
-        grad = (grad / u.shape[0] if reduction == "mean" else grad).expand(u.shape[0])
-        dz, dtau = backward_op(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau)
+    def gradient(wanted, grad, args, saved):
+        u, temperature, tau, group = saved.u, args.temperature, args.tau, args.group
+        grad = (grad / u.shape[0] if args.reduction == "mean" else grad).expand(u.shape[0])
+        dz, dtau = backward_op(grad, *saved, temperature, tau)
         if group is not None:
             parts = [
-                distributed.weighted_negatives(*met, temperature, tau, group, gather)
-                for met in meetings(u, grad * inverse_sum, shift)
+                distributed.weighted_negatives(*met, temperature, tau, group, args.gather)
+                for met in pairings(u, grad * saved.inverse_sum, saved.shift)
             ]
-            dz += reference.project(torch.cat([du for du, _ in parts]), u.to(scale.dtype), scale).to(dz.dtype)
+            du = torch.cat([du for du, _ in parts])
+            dz += reference.project(du, u.to(du.dtype), saved.scale).to(dz.dtype)
             dtau = dtau + sum(along for _, along in parts) / 2  # a pair counts from both sides
         return *dz.chunk(2), None if tau is None else dtau.to(tau.dtype)
 
-    def formula(x, y, tau, temperature, with_rank, with_cosines, reduction, group, gather):
-        distributed.check_alone(name, group)
+    def formula(args):
+        x, y, tau, temperature, *_ = args
+        distributed.check_alone(name, args.group)
         exact = torch.promote_types(x.dtype, torch.float32)
         losses, *_ = forward(x.to(exact), y.to(exact), temperature if tau is None else tau)
-        return reference.reduced(losses, reduction)
+        return reference.reduced(losses, args.reduction)
 
     def reference_forward(x, y, temperature, tau, with_cosines, with_rank=False):
         exact = torch.promote_types(x.dtype, torch.float32)
@@ -123,7 +122,6 @@ def define_pair_loss(
     def cuda_backward(grad, u, scale, losses, shift, inverse_sum, cosines, temperature, tau):
         return triton_backward(grad, u, scale, losses, shift, inverse_sum, temperature, tau)
 
-    # `cosines` are those that a CPU kernel keeps for the backward pass, as far as they fit its workspace.
     forward_op = define_op(
         f"{name}_forward(Tensor {first}, Tensor {second}, float temperature, Tensor? tau, bool with_cosines,"
         " bool with_rank=False)"
@@ -144,13 +142,14 @@ def define_pair_loss(
         layout={"u": "M D: float", "cosines": "C: float32", "tau": ": float"}
         | dict.fromkeys(("grad", "scale", "losses", "shift", "inverse_sum"), "M: exact u"),
     )
-    whole = differentiable(
+    loss_op = differentiable(
         f"{name}(Tensor {first}, Tensor {second}, Tensor? tau, float temperature, bool with_rank, bool with_cosines,"
         " str reduction, str? group, str gather) -> (Tensor, Tensor)",
         value=value,
         gradient=gradient,
         formula=formula,
         leaves=3,
+        saved=_Saved,
         constants=1,
     )
 
@@ -164,7 +163,7 @@ def define_pair_loss(
             )
         with_cosines = may_be_differentiated(x, y, tau)
         group = distributed.name_of(group)
-        loss, rank = whole(x, y, tau, temperature, return_rank, with_cosines, reduction, group, gather)
+        loss, rank = loss_op(x, y, tau, temperature, return_rank, with_cosines, reduction, group, gather)
         return (loss, rank) if return_rank else loss
 
     return call

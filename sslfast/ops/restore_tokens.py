@@ -71,13 +71,17 @@ def _check_parameter(name: str, x: Tensor, visible: Tensor, shapes: list[tuple[i
         raise ValueError(f"restore_tokens: {name} must be on the device of visible, {visible.device}, got {x.device}")
 
 
-def _value(visible, mask_token, pos_embed, restore):
-    return (_forward(visible, restore, mask_token, pos_embed),)
+def _value(args):
+    return _forward(args.visible, args.restore, args.mask_token, args.pos_embed), ()
 
 
-def _gradient(wanted, grad, visible, mask_token, pos_embed, restore):
-    dvisible, dmask_token, dpos = _backward(grad, restore, visible.shape[1], wanted[2])
-    return dvisible, dmask_token.to(mask_token.dtype), dpos.to(pos_embed.dtype) if wanted[2] else None
+def _gradient(wanted, grad, args, _):
+    dvisible, dmask_token, dpos = _backward(grad, args.restore, args.visible.shape[1], wanted[2])
+    return dvisible, dmask_token.to(args.mask_token.dtype), dpos.to(args.pos_embed.dtype) if wanted[2] else None
+
+
+def _formula(args):
+    return reference.restore_tokens_forward(args.visible, args.restore, args.mask_token, args.pos_embed)
 
 
 def _fake_backward(grad, restore, num_visible, with_pos):
@@ -117,9 +121,7 @@ _restore_tokens = differentiable(
     "restore_tokens(Tensor visible, Tensor mask_token, Tensor? pos_embed, Tensor restore) -> Tensor",
     value=_value,
     gradient=_gradient,
-    formula=lambda visible, mask_token, pos_embed, restore: reference.restore_tokens_forward(
-        visible, restore, mask_token, pos_embed
-    ),
+    formula=_formula,
     leaves=3,
     linear=True,
 )

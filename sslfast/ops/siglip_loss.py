@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -101,73 +103,57 @@ def siglip_loss(
     )
 
 
-def _value(
-    image,
-    text,
-    scale,
-    bias,
-    logit_scale,
-    logit_bias,
-    normalize,
-    for_image,
-    for_text,
-    reduction,
-    group,
-    gather,
-):
-    if normalize:
+class _Saved(NamedTuple):
+    """Of N images v and texts w, with W_ij the derivatives to the logits; what was not asked for has no rows."""
+
+    u: Tensor  # (2N, D), v and w
+    factor: Tensor  # (2N,), what made them of unit length; (0,) of rows taken as they are
+    weights: Tensor  # (N,), Σ_j W_ij
+    dimage: Tensor  # (N, D), Σ_j W_ij w_j
+    dtext: Tensor  # (N, D), Σ_i W_ij v_i
+
+
+def _value(args):
+    image, text = args.image, args.text
+    if args.normalize:
         u, factor = _unit_rows(image, text)
     else:
         u = torch.cat([image, text])
         factor = u.new_empty(0, dtype=torch.promote_types(u.dtype, torch.float32))
-    (v, w), logits = _sides(u), (logit_scale, logit_bias, scale, bias)
-    losses, *sums = _sums(v, w, None, True, *logits, True, for_image, for_text)
-    if group is not None:
-        losses = _add_losses(v, w, losses, *logits, group, gather)
-    return reference.reduced(losses, reduction), u, factor, *sums
+    (v, w), logits = _sides(u), _logits(args)
+    losses, *sums = _sums(v, w, None, True, *logits, True, args.for_image, args.for_text)
+    if args.group is not None:
+        losses = _add_losses(v, w, losses, *logits, args.group, args.gather)
+    return reference.reduced(losses, args.reduction), _Saved(u, factor, *sums)
 
 
-def _gradient(
-    wanted,
-    grad,
-    image,
-    text,
-    scale,
-    bias,
-    logit_scale,
-    logit_bias,
-    normalize,
-    for_image,
-    for_text,
-    reduction,
-    group,
-    gather,
-    u,
-    factor,
-    weights,
-    dimage,
-    dtext,
-):
-    (v, w), n = _sides(u), u.shape[0] // 2
-    if reduction == "mean":
+def _gradient(wanted, grad, args, saved):
+    u, factor, weights, dimage, dtext = saved
+    (v, w), n, scale, group = _sides(u), u.shape[0] // 2, args.scale, args.group
+    if args.reduction == "mean":
         grad = grad / n
-    if reduction == "none" or group is not None:
-        logits, sides = (logit_scale, logit_bias, scale, bias), (wanted[0] or wanted[2] or wanted[3], wanted[1])
+    if args.reduction == "none" or group is not None:
+        logits, sides = _logits(args), (wanted[0] or wanted[2] or wanted[3], wanted[1])
         rows = grad.expand(n).to(weights.dtype).contiguous()
         _, weights, dimage, dtext = _sums(v, w, rows, True, *logits, False, *sides)
         if group is not None:
-            weights, dimage, dtext = _add_sums(v, w, rows, weights, dimage, dtext, *logits, group, gather)
+            weights, dimage, dtext = _add_sums(v, w, rows, weights, dimage, dtext, *logits, group, args.gather)
         grad = grad.new_ones(())
     dv = dw = dscale = dbias = None
-    of_images, of_texts = _sides(factor) if normalize else (None, None)
+    of_images, of_texts = _sides(factor) if args.normalize else (None, None)
     if wanted[0] or wanted[2]:
-        dv, dscale = _to_raw(grad, dimage, v, of_images, logit_scale, scale)
+        dv, dscale = _to_raw(grad, dimage, v, of_images, args.logit_scale, scale)
         dscale = dscale.to(scale.dtype) if wanted[2] else None
     if wanted[1]:
-        dw, _ = _to_raw(grad, dtext, w, of_texts, logit_scale, scale)
+        dw, _ = _to_raw(grad, dtext, w, of_texts, args.logit_scale, scale)
     if wanted[3]:
-        dbias = (grad * weights.sum()).to(bias.dtype)
+        dbias = (grad * weights.sum()).to(args.bias.dtype)
     return dv, dw, dscale, dbias
+
+
+def _logits(args):
+    """What makes logits of cosines, as the ops below take it."""
+    return args.logit_scale, args.logit_bias, args.scale, args.bias
 
 
 def _sides(x):
@@ -184,25 +170,14 @@ def _to_raw(grad, sums, rows, factor, logit_scale, scale):
     return (sums * (grad * (logit_scale if scale is None else scale))).to(rows.dtype), grad * along
 
 
-def _formula(
-    image,
-    text,
-    scale,
-    bias,
-    logit_scale,
-    logit_bias,
-    normalize,
-    for_image,
-    for_text,
-    reduction,
-    group,
-    gather,
-):
-    distributed.check_alone("siglip_loss", group)
-    exact = torch.promote_types(image.dtype, torch.float32)
-    logits = logit_scale if scale is None else scale, logit_bias if bias is None else bias
+def _formula(args):
+    distributed.check_alone("siglip_loss", args.group)
+    exact = torch.promote_types(args.image.dtype, torch.float32)
+    logit_scale = args.logit_scale if args.scale is None else args.scale
+    logit_bias = args.logit_bias if args.bias is None else args.bias
+    image, text = args.image.to(exact), args.text.to(exact)
     return reference_image_text.siglip_loss(
-        image.to(exact), text.to(exact), *logits, normalized=not normalize, reduction=reduction
+        image, text, logit_scale, logit_bias, unit=args.normalize, reduction=args.reduction
     )
 
 
@@ -310,13 +285,13 @@ _project = define_op(
 )
 
 
-_add_losses = distributed.everywhere(
+_add_losses = distributed.define_exchange(
     "siglip_add_losses(Tensor image, Tensor text, Tensor losses, float logit_scale, float logit_bias, Tensor? scale,"
     " Tensor? bias, str group, str gather) -> Tensor",
     _add_losses_across,
     lambda image, text, losses, *_: torch.empty_like(losses),
 )
-_add_sums = distributed.everywhere(
+_add_sums = distributed.define_exchange(
     "siglip_add_sums(Tensor image, Tensor text, Tensor grad, Tensor weights, Tensor dimage, Tensor dtext,"
     " float logit_scale, float logit_bias, Tensor? scale, Tensor? bias, str group, str gather)"
     " -> (Tensor, Tensor, Tensor)",
@@ -330,4 +305,5 @@ _siglip_loss = differentiable(
     gradient=_gradient,
     formula=_formula,
     leaves=4,
+    saved=_Saved,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -73,7 +75,23 @@ def sup_con(
     return _sup_con(z, tau, labels, number, with_cosines, reduction, distributed.name_of(group), gather)
 
 
-def _value(z, tau, labels, temperature, with_cosines, reduction, group, gather):
+class _Saved(NamedTuple):
+    """Of the N rows their softmaxes, P_ij = exp((u_i·u_j − shift_i)/τ)·inverse_sum_i."""
+
+    unit: Tensor  # u, (N, D)
+    scale: Tensor  # (N,), the factors that made them so
+    shift: Tensor  # (N,)
+    inverse_sum: Tensor  # (N,), 0 for a row without a positive
+    pull: Tensor  # (N,), what each positive weighs in the gradient
+    share: Tensor  # 0-dim, of a row in the mean
+    positives: Tensor  # (N,), how many
+    ids: Tensor  # (N,) int32, equal for the two rows of a class of two
+    places: Tensor  # (N,) int32, equal for the rows of a class
+    cosines: Tensor  # that a CPU kernel keeps
+
+
+def _value(args):
+    z, labels, tau, temperature, group = args.z, args.labels, args.tau, args.temperature, args.group
     exact = torch.promote_types(z.dtype, torch.float32)
     u, scale = reference.normalize(z.to(exact))
     unit = u.to(z.dtype).contiguous()
@@ -82,7 +100,7 @@ def _value(z, tau, labels, temperature, with_cosines, reduction, group, gather):
     # A positive that is alone joins the softmax at the end, so that a tiny loss is exact; several are summed with it.
     ids = pair_ids(labels, ordered, among.first_row(labels.shape[0], group))
     places = class_places(labels, ordered)
-    sums = among.forward(unit, ids, places, temperature, tau, with_cosines, group, gather)
+    sums = among.forward(unit, ids, places, temperature, tau, args.with_cosines, group, args.gather)
     shift, total, positive, cosines, _ = sums
 
     t = temperature if tau is None else tau.double()
@@ -95,55 +113,36 @@ def _value(z, tau, labels, temperature, with_cosines, reduction, group, gather):
     shift = torch.where(alone, largest, shift).to(exact)
     inverse_sum = torch.where(count > 0, torch.where(alone, inverse_sum, 1 / total), 0).to(exact)
     pull = torch.where(alone, -torch.expm1(-losses), torch.where(count > 0, 1 / count.to(exact), 0))
-    if reduction == "mean":  # such that the mean of the ranks' results is the mean over their rows
+    if args.reduction == "mean":  # such that the mean of the ranks' results is the mean over their rows
         valid = (class_counts(ordered, ordered) > 1).sum().clamp_min(1)
         share = (ordered.shape[0] // labels.shape[0]) / valid.to(exact)
         result = losses.sum() * share
     else:
-        result, share = reference.reduced(losses, reduction), losses.new_ones(())
-    return result, unit, scale, shift, inverse_sum, pull, share, count, ids, places, cosines
+        result, share = reference.reduced(losses, args.reduction), losses.new_ones(())
+    return result, _Saved(unit, scale, shift, inverse_sum, pull, share, count, ids, places, cosines)
 
 
-def _gradient(
-    wanted,
-    grad,
-    z,
-    tau,
-    labels,
-    temperature,
-    with_cosines,
-    reduction,
-    group,
-    gather,
-    unit,
-    scale,
-    shift,
-    inverse_sum,
-    pull,
-    share,
-    count,
-    ids,
-    places,
-    cosines,
-):
+def _gradient(wanted, grad, args, saved):
     """dL/du_i = (Σ_j (P_ij g_i + P_ji g_j) u_j − Σ_p (pull_i + pull_p) u_p)/τ over all others j and positives p."""
-    grad = (grad * share).expand(labels.shape[0])
-    pull = grad * pull
+    tau, temperature, unit, count = args.tau, args.temperature, saved.unit, saved.positives
+    grad = (grad * saved.share).expand(unit.shape[0])
+    pull = grad * saved.pull
     # What a row is pulled by in all is what it is pushed by: where 1/count is rounded, so are both.
-    factor = torch.where(count == 1, grad, pull.double() * count) * inverse_sum
-    factor = factor.to(pull.dtype)
-    du = among.backward(unit, ids, places, factor, shift, pull, cosines, temperature, tau, group, gather)
+    factor = torch.where(count == 1, grad, pull.double() * count) * saved.inverse_sum
+    factor, options = factor.to(pull.dtype), (temperature, tau, args.group, args.gather)
+    du = among.backward(unit, saved.ids, saved.places, factor, saved.shift, pull, saved.cosines, *options)
     du = du / (temperature if tau is None else tau)
-    dtau = (
-        None if tau is None else (-(du * unit).sum(dtype=torch.float64) / (2 * tau)).to(tau.dtype)
-    )  # a pair counts from both sides
-    return reference.project(du, unit.to(du.dtype), scale).to(z.dtype), dtau
+    dtau = None
+    if tau is not None:  # a pair counts from both sides
+        dtau = (-(du * unit).sum(dtype=torch.float64) / (2 * tau)).to(tau.dtype)
+    return reference.project(du, unit.to(du.dtype), saved.scale).to(args.z.dtype), dtau
 
 
-def _formula(z, tau, labels, temperature, with_cosines, reduction, group, gather):
-    distributed.check_alone("sup_con", group)
-    exact = torch.promote_types(z.dtype, torch.float32)
-    return reference_sup_con.sup_con(z.to(exact), labels, temperature if tau is None else tau, reduction=reduction)
+def _formula(args):
+    distributed.check_alone("sup_con", args.group)
+    z = args.z.to(torch.promote_types(args.z.dtype, torch.float32))
+    temperature = args.temperature if args.tau is None else args.tau
+    return reference_sup_con.sup_con(z, args.labels, temperature, reduction=args.reduction)
 
 
 _sup_con = differentiable(
@@ -153,4 +152,5 @@ _sup_con = differentiable(
     gradient=_gradient,
     formula=_formula,
     leaves=2,
+    saved=_Saved,
 )

@@ -161,7 +161,7 @@ def test_logits_of_any_size(device):
     for size, scale in ((1e3, 1.0), (1e15, 1.0), (1e15, 1e25)):
         losses = ops.siglip_loss(size * image, size * text, scale, 0.0, normalize=False, reduction="none").double()
         exact = reference.siglip_loss(
-            (size * image).double(), (size * text).double(), scale, 0.0, normalized=True, reduction="none"
+            (size * image).double(), (size * text).double(), scale, 0.0, unit=False, reduction="none"
         )
         torch.testing.assert_close(losses, torch.where(exact > 3e38, torch.inf, exact), rtol=1e-5, atol=0)
 
