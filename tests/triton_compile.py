@@ -17,9 +17,14 @@ from triton.runtime.jit import JITFunction
 
 SHARED_MEMORY = {80: 101376, 90: 232448, 100: 232448}  # bytes a block may have; sm_80's tiles serve sm_86 too
 POINTERS = {
-    torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16",
-    torch.uint8: "*u8", torch.bool: "*i1", torch.int32: "*i32", torch.int64: "*i64",
-}  # fmt: skip
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.uint8: "*u8",
+    torch.bool: "*i1",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
 OPTIONS = ("num_warps", "num_stages", "maxnreg")
 # Bytes let pass, stored and loaded once, none in a loop: of float32 on sm_80, of normalised float16 rows on sm_100.
 SPILLS = {80: 16, 100: 8}
@@ -51,9 +56,9 @@ def recorded_launches(monkeypatch, function: Callable, *args: Any) -> tuple[list
     return launches, result
 
 
-def compile_for(launch: Launch, capability: int) -> Usage:
-    """Machine code for the chip, specialised to the arguments as Triton does at a launch."""
-    kernel, arguments, options = launch
+def specialised(launch: Launch) -> ASTSource:
+    """What Triton would compile at this launch: code for the types of the arguments, and for some of their values."""
+    kernel, arguments, _ = launch
     signature, constants, attributes = {}, {}, {}
     for index, parameter in enumerate(kernel.params):
         value = arguments[parameter.name]
@@ -67,11 +72,15 @@ def compile_for(launch: Launch, capability: int) -> Usage:
                 attributes[(index,)] = [["tt.divisibility", 16]]
         else:
             signature[parameter.name] = "fp32"
-    source = ASTSource(kernel, signature, constants, attributes)
+    return ASTSource(kernel, signature, constants, attributes)
+
+
+def compile_for(launch: Launch, capability: int) -> Usage:
+    """Machine code for the chip."""
     log = io.StringIO()  # the assembler's, which Triton prints of what it compiles, not of what it finds in its cache
     with redirect_stdout(log), knobs.nvidia.scope(), knobs.compilation.scope():
         knobs.nvidia.dump_ptxas_log, knobs.compilation.always_compile = True, True
-        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        compiled = triton.compile(specialised(launch), target=GPUTarget("cuda", capability, 32), options=launch.options)
     spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log.getvalue())
     assert spills, f"no report of the assembler: {log.getvalue()}"
     return Usage(sum(int(x) for pair in spills for x in pair), compiled.metadata.shared, "C7515" in log.getvalue())

@@ -15,7 +15,7 @@ import pytest
 import torch
 from numerics import assert_as_accurate
 from torch import Tensor
-from triton_compile import Launch, assert_fits, recorded_launches
+from triton_compile import Launch, assert_fits, recorded_launches, specialised
 
 from sslfast.kernels import reference
 from sslfast.kernels.triton import plans
@@ -35,8 +35,9 @@ def runs(test: Callable) -> Callable:
     return test if INTERPRETED else pytest.mark.gpu(test)
 
 
-def shrink_tiles(monkeypatch, rows: int = 32, columns: int = 16) -> None:
-    """Small tiles, panels of 64 columns, 128 features a program: little data meets every branch."""
+def shrink_tiles(monkeypatch, rows: int = 32, columns: int = 16, multiprocessors: int | None = None) -> None:
+    """Small tiles, panels of 64 columns, 128 features a program: little data meets every branch. Of many
+    multiprocessors a few rows fill all only in many splits of the columns."""
     tile = plans.Tile(rows, columns, 4, 2)
     tiles = {
         chip: {name: dict.fromkeys(by_width, tile) for name, by_width in table.items()}
@@ -46,6 +47,8 @@ def shrink_tiles(monkeypatch, rows: int = 32, columns: int = 16) -> None:
     uncached = plans.plan.__wrapped__
     for name, value in (("TILES", tiles), ("PANEL_BYTES", 128), ("OWNED_FEATURES", owned), ("plan", uncached)):
         monkeypatch.setattr(plans, name, value)
+    if multiprocessors is not None:
+        monkeypatch.setattr(plans, "chip", lambda device: (90, multiprocessors))
 
 
 def views(n: int, d: int, dtype: torch.dtype = torch.float32, noise: float = 1.0, seed: int = 0) -> tuple[Tensor, ...]:
@@ -161,11 +164,9 @@ def planned_for(monkeypatch, capability: int) -> Iterator[None]:
 
 
 def assert_fit(launches: list[Launch], capability: int, spills: bool = False) -> None:
-    """Every kernel, in each of its variants."""
-    first = {
-        (x.kernel.__name__, x.arguments.get("FIXED_SHIFT"), x.arguments.get("SKIP")): x for x in reversed(launches)
-    }
-    for launch in first.values():
+    """Every kernel, in each of its variants, once."""
+    variants = {(specialised(launch).hash(), *launch.options.items()): launch for launch in launches}
+    for launch in variants.values():
         assert_fits(launch, capability, spills)
 
 

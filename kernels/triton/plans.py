@@ -26,7 +26,8 @@ class Tile(NamedTuple):
 
 
 # By architecture, kernel, and width of the inputs: up to 128 and 256 features of 16 bits, more of them, and float32.
-# All are free of register spills; those of sm_80 also fit the 99 KiB of shared memory of the smaller chips.
+# All are free of register spills, and siglip_weights has room for the losses beside them; those of sm_80 also fit the
+# 99 KiB of shared memory of the smaller chips.
 TILES = {
     80: {
         "sums": {
@@ -41,14 +42,9 @@ TILES = {
             "wide": Tile(64, 64, 8, 2),
             "float32": Tile(64, 32, 8, 2),
         },
-        "ranked_sums": {
-            "128": Tile(64, 64, 4, 3),
-            "256": Tile(64, 64, 8, 2),
-            "wide": Tile(64, 64, 8, 2),
-            "float32": Tile(64, 32, 8, 2),
-        },
         "weighted_rows": {"128": Tile(64, 64, 4, 3), "256": Tile(64, 64, 8, 2)},
-        "siglip_tiles": {"wide": Tile(128, 128, 8, 3), "float32": Tile(64, 128, 8, 3)},
+        "siglip_losses": {"wide": Tile(128, 128, 8, 3), "float32": Tile(64, 128, 8, 3)},
+        "siglip_weights": {"wide": Tile(128, 128, 8, 3), "float32": Tile(64, 128, 8, 3)},
         "panel_weights": {"wide": Tile(128, 128, 8, 3), "float32": Tile(64, 128, 8, 3)},
         "add_panel": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 64, 8, 3)},
     },
@@ -65,14 +61,9 @@ TILES = {
             "wide": Tile(128, 64, 8, 3),
             "float32": Tile(64, 32, 8, 2),
         },
-        "ranked_sums": {
-            "128": Tile(128, 64, 8, 3),
-            "256": Tile(128, 64, 8, 3),
-            "wide": Tile(128, 64, 8, 3),
-            "float32": Tile(64, 32, 8, 2),
-        },
         "weighted_rows": {"128": Tile(128, 128, 8, 3), "256": Tile(128, 64, 8, 3)},
-        "siglip_tiles": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 64, 8, 3)},
+        "siglip_losses": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 64, 8, 3)},
+        "siglip_weights": {"wide": Tile(128, 64, 8, 3), "float32": Tile(128, 64, 8, 3)},
         "panel_weights": {"wide": Tile(128, 256, 8, 3), "float32": Tile(128, 64, 8, 3)},
         "add_panel": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 64, 8, 3)},
     },
@@ -89,20 +80,19 @@ TILES = {
             "wide": Tile(128, 64, 8, 2),
             "float32": Tile(64, 64, 8, 2),
         },
-        "ranked_sums": {
-            "128": Tile(128, 64, 8, 3),
-            "256": Tile(128, 64, 8, 2),
-            "wide": Tile(128, 64, 8, 2),
-            "float32": Tile(64, 64, 8, 2),
-        },
         "weighted_rows": {"128": Tile(128, 64, 8, 3), "256": Tile(128, 64, 8, 2)},
-        "siglip_tiles": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 128, 8, 3)},
+        "siglip_losses": {"wide": Tile(128, 64, 8, 3), "float32": Tile(128, 128, 8, 3)},
+        "siglip_weights": {"wide": Tile(128, 64, 8, 3), "float32": Tile(128, 64, 8, 3)},
         "panel_weights": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 128, 8, 3)},
         "add_panel": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 128, 8, 3)},
     },
 }
+# Ranks beside weighted sums: the same but on Hopper, where they would leave too few registers to the widest tile.
+TILES[80]["ranked_sums"] = TILES[80]["weighted_sums"]
+TILES[90]["ranked_sums"] = TILES[90]["weighted_sums"] | {"128": Tile(128, 64, 8, 3)}
+TILES[100]["ranked_sums"] = TILES[100]["weighted_sums"]
 # Kernels that take their features a part at a time, whatever the width.
-BY_PANELS = ("panel_weights", "add_panel", "siglip_tiles")
+BY_PANELS = ("panel_weights", "add_panel", "siglip_losses", "siglip_weights")
 
 
 @functools.cache

@@ -53,7 +53,8 @@ def sums(
         if half and factor is not None:
             size = factor.abs().amax()
             factor = factor / torch.where(size == 0, 1, size)
-        schedule = plans.plan("siglip_tiles", n, n, d, image.dtype, image.device)
+        tile = "siglip_weights" if with_weights else "siglip_losses"
+        schedule = plans.plan(tile, n, n, d, image.dtype, image.device)
         product = plans.plan("add_panel", n, n, d, image.dtype, image.device)
         row_blocks = cdiv(n, schedule.rows)
         if with_weights:

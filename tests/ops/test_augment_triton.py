@@ -59,9 +59,18 @@ def run(function, images, params, size, dtype, sizes=None, mean=(), std=()):
         rest = (size, params.steps, bicubic, params.mode, params.blur_radius, mean, std, dtype)
         return kernels.augment(images, sizes, *rows, *rest)
     return reference_augment.augment(
-        images, sizes, *rows, size=size, steps=params.steps, bicubic=bicubic, mode=params.mode,
-        blur_radius=params.blur_radius, mean=mean or None, std=std or None, dtype=dtype,
-    )  # fmt: skip
+        images,
+        sizes,
+        *rows,
+        size=size,
+        steps=params.steps,
+        bicubic=bicubic,
+        mode=params.mode,
+        blur_radius=params.blur_radius,
+        mean=mean or None,
+        std=std or None,
+        dtype=dtype,
+    )
 
 
 def views(images, params, size, dtype=torch.float32, **rest):
@@ -114,7 +123,7 @@ def test_crop_resize_flip(size, interpolation, mode, small_tiles, generator):
         flip=torch.arange(7) % 2 == 0,
         interpolation=interpolation,
         mode=mode,
-    )  # fmt: skip
+    )
     check(images, params, size, worst=1e-5)
 
 

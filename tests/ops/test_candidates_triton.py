@@ -25,14 +25,12 @@ from triton_kernels import (
     unit_rows,
 )
 
-from sslfast.kernels.triton import clip_loss, info_nce, negatives, nt_xent, plans
+from sslfast.kernels.triton import clip_loss, info_nce, negatives, nt_xent
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """With 20 multiprocessors a few rows get many splits of the columns."""
-    shrink_tiles(monkeypatch)
-    monkeypatch.setattr(plans, "chip", lambda device: (90, 20))
+    shrink_tiles(monkeypatch, multiprocessors=20)
 
 
 def run(forward, backward, query, key, temperature, targets, ids, unit, grads):

@@ -31,14 +31,12 @@ from triton_kernels import (
     views,
 )
 
-from sslfast.kernels.triton import info_nce, plans
+from sslfast.kernels.triton import info_nce
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """With 20 multiprocessors a few rows get many splits of the columns."""
-    shrink_tiles(monkeypatch)
-    monkeypatch.setattr(plans, "chip", lambda device: (90, 20))
+    shrink_tiles(monkeypatch, multiprocessors=20)
 
 
 def embeddings(n, k, d, dtype=torch.float32, noise=1.0, seed=0):

@@ -27,14 +27,12 @@ from triton_kernels import (
     unit_rows,
 )
 
-from sslfast.kernels.triton import negatives, plans
+from sslfast.kernels.triton import negatives
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """With 20 multiprocessors a few rows get many splits of the columns."""
-    shrink_tiles(monkeypatch)
-    monkeypatch.setattr(plans, "chip", lambda device: (90, 20))
+    shrink_tiles(monkeypatch, multiprocessors=20)
 
 
 def run_negatives(function, rows, columns, skip, temperature, *tau):

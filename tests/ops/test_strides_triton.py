@@ -71,15 +71,26 @@ CASES = {
     "augment": (augmented, random(3, 3, 3, 4).mul(50).abs().to(torch.uint8)),
     "gather_patches": (lambda x: gather_patches.forward(x, KEEP[:, :1] * 0, 3, [], [], x.dtype), random(3, 3, 3, 3)),
     "masked_patch_loss images": (
-        lambda x: masked_patch_loss.forward(random(3, 3, 27), x, MASK, 3, True, [], []), random(3, 3, 3, 9),
+        lambda x: masked_patch_loss.forward(random(3, 3, 27), x, MASK, 3, True, [], []),
+        random(3, 3, 3, 9),
     ),
     "masked_patch_loss predictions": (
-        lambda x: masked_patch_loss.forward(x, random(3, 3, 3, 9), MASK, 3, True, [], []), random(3, 3, 27),
+        lambda x: masked_patch_loss.forward(x, random(3, 3, 3, 9), MASK, 3, True, [], []),
+        random(3, 3, 27),
     ),
     "masked_patch_loss gradient": (
         lambda x: masked_patch_loss.backward(
-            torch.ones(()), x, random(3, 3, 3, 9), MASK, torch.ones(3, 3), torch.ones(3, 3), torch.ones(()),
-            3, True, [], [],
+            torch.ones(()),
+            x,
+            random(3, 3, 3, 9),
+            MASK,
+            torch.ones(3, 3),
+            torch.ones(3, 3),
+            torch.ones(()),
+            3,
+            True,
+            [],
+            [],
         ),
         random(3, 3, 27),
     ),
@@ -88,18 +99,20 @@ CASES = {
     "restore_tokens": (lambda x: restore_tokens.forward(x, RESTORE, random(4), None), random(3, 3, 4)),
     "restore_tokens mask token": (lambda x: restore_tokens.forward(random(3, 2, 4), RESTORE, x, None), random(4)),
     "restore_tokens positions": (
-        lambda x: restore_tokens.forward(random(3, 2, 4), RESTORE, random(4), x), random(3, 4),
+        lambda x: restore_tokens.forward(random(3, 2, 4), RESTORE, random(4), x),
+        random(3, 4),
     ),
     "restore_tokens gradient": (lambda x: restore_tokens.backward(x, RESTORE, 2, True), random(3, 3, 4)),
     "negative_cosine_similarity": (lambda x: negative_cosine_similarity.forward(x, random(3, 4)), random(3, 4)),
     "negative_cosine_similarity gradient": (
-        lambda x: negative_cosine_similarity.backward(torch.ones(3), random(3, 4), x, True, True), random(3, 4),
+        lambda x: negative_cosine_similarity.backward(torch.ones(3), random(3, 4), x, True, True),
+        random(3, 4),
     ),
     "nt_xent": (lambda x: nt_xent.forward(x, random(3, 4), 0.5, None), random(3, 4)),
     "clip_loss": (lambda x: clip_loss.forward(x, random(3, 4), 0.5, None), random(3, 4)),
     "siglip_loss": (lambda x: siglip_loss.normalize(x, random(3, 4)), random(3, 4)),
     "info_nce": (lambda x: info_nce.forward(random(3, 4), x, None, 0.5, None, True), random(3, 4)),
-}  # fmt: skip
+}
 
 
 @interpreted
