@@ -9,6 +9,7 @@ from typing import Any
 import safetensors.torch
 import timm
 import torch
+import transformers
 from torch import nn
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.2, 0.3]
@@ -35,8 +36,6 @@ def by_torch(folder: Path) -> None:
 
 
 def by_transformers(folder: Path) -> None:
-    import transformers
-
     found, exported = expected(folder), folder / "run" / "exported"
     if "question" in found:
         answers = transformers.pipeline("fill-mask", str(exported))(found["question"])
@@ -51,12 +50,9 @@ def by_transformers(folder: Path) -> None:
 
 
 def by_sentence_transformers(folder: Path) -> None:
-    import sentence_transformers
+    from sentence_transformers import SentenceTransformer  # which takes seconds that the test's own process need not
 
-    model, found = (
-        sentence_transformers.SentenceTransformer(str(folder / "run" / "exported"), device="cpu"),
-        expected(folder),
-    )
+    model, found = SentenceTransformer(str(folder / "run" / "exported"), device="cpu"), expected(folder)
     torch.testing.assert_close(model.encode(found["texts"], convert_to_tensor=True), found["features"])
 
 

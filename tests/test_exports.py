@@ -18,12 +18,8 @@ from sslfast.evaluate import Run
 from sslfast.models import build_backbone, export_backbone
 from sslfast.train import pretrain
 
-NETWORKS = {
-    "vit_micro_patch4": 16,
-    "vit_tiny_patch16_224": 32,
-    "resnet18": 96,
-    "coat_tiny": 32,
-}  # and their images' side
+# And the side of their images in pixels.
+NETWORKS = {"vit_micro_patch4": 16, "vit_tiny_patch16_224": 32, "resnet18": 96, "coat_tiny": 32}
 PROMPT = "the ship of"
 
 
