@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sslfast.models import build_backbone
+from sslfast.models.input_size import check_input_size
 from sslfast.models.vit import sine_cosine_positions
 
 
@@ -116,3 +117,14 @@ def test_positions_tell_columns_in_their_first_half_and_rows_in_their_second() -
     torch.testing.assert_close(positions[1, 2], expected)
     with pytest.raises(ValueError, match="width"):
         sine_cosine_positions(3, 6)
+
+
+def test_a_module_under_two_names_keeps_its_weights() -> None:
+    """As CoaT has them: a check of shapes once left them without values."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
+    network.again = network[1]
+    network.forward = lambda x: network[1](network[0](x))
+    weight = network[1].weight
+    assert check_input_size(network, "twice", 3, 8).shape == (1, 4)
+    assert network[1].weight is weight
+    assert not any(tensor.is_meta for tensor in network.state_dict().values())
