@@ -87,9 +87,9 @@ TILES = {
         "add_panel": {"wide": Tile(128, 128, 8, 3), "float32": Tile(128, 128, 8, 3)},
     },
 }
-# Ranks beside weighted sums: the same but on Hopper, where they would leave too few registers to the widest tile.
+# Ranks beside weighted sums: the same but on Hopper, where they, or ids with them, leave registers to half the columns.
 TILES[80]["ranked_sums"] = TILES[80]["weighted_sums"]
-TILES[90]["ranked_sums"] = TILES[90]["weighted_sums"] | {"128": Tile(128, 64, 8, 3)}
+TILES[90]["ranked_sums"] = TILES[90]["weighted_sums"] | {"128": Tile(128, 64, 8, 3), "256": Tile(128, 32, 8, 3)}
 TILES[100]["ranked_sums"] = TILES[100]["weighted_sums"]
 # Kernels that take their features a part at a time, whatever the width.
 BY_PANELS = ("panel_weights", "add_panel", "siglip_losses", "siglip_weights")

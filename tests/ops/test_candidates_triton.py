@@ -158,5 +158,15 @@ def test_compiles_without_spills(monkeypatch):
 
 
 @compiles
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [90, *(pytest.param(chip, marks=pytest.mark.long) for chip in (80, 100))])
+def test_ranks_with_ids_compile_without_spills(capability, monkeypatch):
+    z, tau, ids = torch.empty(4096, 256, dtype=torch.float16), torch.tensor(0.2), torch.empty(4096, dtype=torch.int32)
+    with planned_for(monkeypatch, capability):
+        forward, _ = recorded_launches(monkeypatch, info_nce.forward, z, z, None, 0.0, tau, True, None, ids, True, True)
+    assert_fit(forward, capability)
+
+
+@compiles
 def test_under_the_interpreter():
     run_interpreted(__file__)
