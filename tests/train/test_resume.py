@@ -115,6 +115,16 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(("keep", "kept"), [(1, [66]), (3, [31, 44, 66]), ("every", [0, 22, 31, 44, 66])])
+def test_as_many_checkpoints_are_kept_as_asked_for(keep: int | str, kept: list[int], tmp_path: Path) -> None:
+    """Of three epochs, and of an interruption in the second."""
+    config = toy_config(epochs=3, keep_checkpoints=keep)
+    interrupt_at(training(config, tmp_path), 30)
+    pretrain(config, tmp_path, resume=True)
+    assert sorted(load_checkpoint(path)["step"] for path in (tmp_path / "checkpoints").iterdir()) == kept
+
+
+@pytest.mark.usefixtures("toy")
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(tmp_path: Path) -> None:
     pretrain(toy_config(), tmp_path)
     before = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
