@@ -38,6 +38,7 @@ struct Team {
 // Of the region and the loop that the thread is in.
 struct Place {
     Team* team;
+    int thread;
     int loops;  // begun
     long begin, end, chunk;
 };
@@ -50,18 +51,20 @@ extern "C" {
 
 void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned) {
     Team team(threads == 1 ? 1 : kThreads);
-    const auto run = [&] {
+    const auto run = [&](int thread) {
         const Place outside = here;
-        here = {&team, 0, 0, 0, 0};
+        here = {&team, thread, 0, 0, 0, 0};
         team.wait();  // else the first thread would have done all before the last begins, and no two would ever meet
         body(data);
         here = outside;
     };
     std::vector<std::thread> others;
-    for (int i = 1; i < team.size; ++i) others.emplace_back(run);
-    run();
+    for (int i = 1; i < team.size; ++i) others.emplace_back(run, i);
+    run(0);
     for (std::thread& other : others) other.join();
 }
+
+int omp_get_thread_num() { return here.thread; }
 
 bool GOMP_loop_nonmonotonic_dynamic_next(long* begin, long* end) {
     std::this_thread::yield();  // to those who have had nothing yet
