@@ -65,7 +65,9 @@ class GradCache:
         for name, function in (*(("encoders", x) for x in self.encoders), ("loss", loss)):
             if not callable(function):
                 raise TypeError(f"GradCache: {name} must be callable, got {type(function).__name__}")
-        if chunk_size is not None and as_int("GradCache", "chunk_size", chunk_size, "an int or None") < 1:
+        if chunk_size is not None:
+            chunk_size = as_int("GradCache", "chunk_size", chunk_size, "an int or None")
+        if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"GradCache: chunk_size must be at least 1, got {chunk_size}")
         self.loss, self.chunk_size, self.no_sync = loss, chunk_size, no_sync
 

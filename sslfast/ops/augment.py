@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from sslfast.kernels import reference_augment
 from sslfast.kernels.cpu import augment as cpu
-from sslfast.ops.checks import FLOATS, as_int, as_number, check_dense
+from sslfast.ops.checks import FLOATS, Statistics, as_int, check_dense, check_statistics
 from sslfast.ops.layout import require
 from sslfast.ops.registry import define_op, lazily
 from sslfast.ops.view_params import LAYOUT, MODES, ViewParams
@@ -24,8 +20,8 @@ def augment(
     size: int | tuple[int, int],
     *,
     sizes: Tensor | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Statistics | None = None,
+    std: Statistics | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Crop, resize, flip, colour jitter, grayscale, blur, solarize and normalise, every image by its own parameters.
@@ -51,7 +47,7 @@ def augment(
         size: (h, w) of the views, or one number for both.
         sizes: (B, 2) int32, heights and widths of differently sized images in a padded batch, each in the top left
             corner; boxes are cut to the image's own size. None if all are (H, W).
-        mean, std: C numbers each, of images in [0, 1]; both or neither.
+        mean, std: a number, or C of them, one a channel, of images in [0, 1]; both or neither.
         dtype: of the views: float32 (default), bfloat16, float16 or float64.
 
     Returns:
@@ -82,7 +78,7 @@ def augment(
         raise ValueError(
             f"augment: params.blur_radius must be below the size {size} of the views, got {params.blur_radius}"
         )
-    mean, std = _normalization(mean, std, images.shape[1])
+    mean, std = check_statistics("augment", mean, std, images.shape[1])
     fields, bicubic = (getattr(params, name) for name in LAYOUT), params.interpolation == "bicubic"
     steps = params.steps, bicubic, params.mode, params.blur_radius
     return _augment(images, sizes, *fields, size, *steps, mean, std, dtype or torch.float32)
@@ -107,32 +103,6 @@ def _check_sizes(sizes: Tensor, images: Tensor) -> None:
         raise ValueError(f"augment: sizes must be ({images.shape[0]}, 2) for as many images, got {tuple(sizes.shape)}")
     if sizes.device != images.device:
         raise ValueError(f"augment: sizes must be on {images.device} as the images are, got {sizes.device}")
-
-
-def _normalization(
-    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """As many numbers each as there are channels, or none."""
-    if mean is None and std is None:
-        return (), ()
-    if mean is None or std is None:
-        raise ValueError("augment: mean and std go together, got only " + ("mean" if std is None else "std"))
-    mean, std = _numbers("mean", mean), _numbers("std", std)
-    if len(mean) != channels or len(std) != channels:
-        raise ValueError(
-            f"augment: mean and std must have {channels} numbers, one a channel, got {len(mean)} and {len(std)}"
-        )
-    if not all(0 < s < math.inf for s in std):
-        raise ValueError(f"augment: std must be positive, got {std}")
-    return mean, std
-
-
-def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    if isinstance(values, (Tensor, np.ndarray)):
-        values = values.tolist()
-    if not isinstance(values, (tuple, list)):
-        raise TypeError(f"augment: {name} must be a list of numbers, got {type(values).__name__}")
-    return tuple(float(as_number("augment", name, value)) for value in values)
 
 
 def _require(images, sizes, crop, flip, jitter, order, grayscale, blur, solarize, size, *rest):

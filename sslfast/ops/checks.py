@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -16,6 +17,7 @@ FLOAT32 = torch.finfo(torch.float32)
 INTS: tuple[Any, ...] = (int, torch.SymInt)
 NUMBERS: tuple[Any, ...] = (*INTS, float, torch.SymFloat)
 Reduction = Literal["mean", "sum", "none"]
+Statistics = float | Sequence[float] | Tensor  # of the pixels
 REDUCTIONS = get_args(Reduction)
 
 
@@ -46,6 +48,33 @@ def check_dense(op: str, name: str, x: Any, wanted: str) -> None:
     if x.layout != torch.strided or x.is_nested:
         kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.")
         raise TypeError(f"{op}: {name} must be a dense tensor{wanted}, got a {kind} one")
+
+
+def check_statistics(
+    op: str, mean: Statistics | None, std: Statistics | None, channels: int
+) -> tuple[list[float], list[float]]:
+    """Mean and std of every channel, each from a number for all of them or one a channel; both or neither."""
+    if mean is None and std is None:
+        return [], []
+    if mean is None or std is None:
+        raise ValueError(f"{op}: mean and std go together, got only {'mean' if std is None else 'std'}")
+    means, stds = _per_channel(op, "mean", mean, channels), _per_channel(op, "std", std, channels)
+    if not all(-math.inf < m < math.inf for m in means):
+        raise ValueError(f"{op}: mean must be finite, got {mean}")
+    if not all(0 < s < math.inf for s in stds):
+        raise ValueError(f"{op}: std must be positive and finite, got {std}")
+    return means, stds
+
+
+def _per_channel(op: str, name: str, values: Statistics, channels: int) -> list[float]:
+    wanted = f"a number or {channels} numbers, one a channel"
+    if isinstance(values, (Tensor, np.ndarray)):
+        values = values.tolist()
+    if not isinstance(values, (tuple, list)):
+        return [float(as_number(op, name, values, wanted))] * channels
+    if len(values) != channels:
+        raise ValueError(f"{op}: {name} must be {wanted}, got {len(values)}")
+    return [float(as_number(op, name, value, wanted)) for value in values]
 
 
 def check_flag(op: str, name: str, value: Any) -> None:

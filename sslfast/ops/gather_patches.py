@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from sslfast.kernels import reference_mae as reference
 from sslfast.kernels.cpu import gather_patches as cpu
 from sslfast.ops.autograd import differentiable
-from sslfast.ops.checks import FLOATS
+from sslfast.ops.checks import FLOATS, Statistics
 from sslfast.ops.layout import require
 from sslfast.ops.patches import check_images, check_keep, indices_checked, require_patches, scale_and_offset
 from sslfast.ops.registry import define_op, lazily
@@ -21,8 +19,8 @@ def gather_patches(
     keep: Tensor,
     patch_size: int,
     *,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
+    mean: Statistics | None = None,
+    std: Statistics | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """The kept patches of every image as rows. With P = patch_size it equals
@@ -42,7 +40,7 @@ def gather_patches(
         keep: (B, K) int64 in [0, L), L = H * W / P^2, on the same device. Patches count in row-major order. What is
             out of range raises on the CPU and gives NaN on CUDA.
         patch_size: pixels of a patch in each direction, P.
-        mean, std: a number, or a list of C; both or neither. They are those of images in [0, 1] for uint8.
+        mean, std: a number, or C of them, one a channel; both or neither. They are those of images in [0, 1] for uint8.
         dtype: of the result; by default that of the images, and float32 for uint8.
 
     Returns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from sslfast.kernels import reference_mae as reference
 from sslfast.kernels.cpu import masked_patch_loss as cpu
 from sslfast.ops.autograd import differentiable
-from sslfast.ops.checks import FLOATS
+from sslfast.ops.checks import FLOATS, Statistics
 from sslfast.ops.layout import require
 from sslfast.ops.patches import as_mask, check_images, check_tensor, require_patches, scale_and_offset
 from sslfast.ops.registry import define_op, lazily
@@ -24,8 +23,8 @@ def masked_patch_loss(
     patch_size: int,
     *,
     norm_pix: bool = True,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
+    mean: Statistics | None = None,
+    std: Statistics | None = None,
 ) -> Tensor:
     """Mean squared error between predicted and true pixels of the masked patches. With P = patch_size it equals
 
@@ -47,7 +46,7 @@ def masked_patch_loss(
             numbers raise on the CPU, and on CUDA and under torch.compile all but 0 count as 1.
         patch_size: pixels of a patch in each direction, P.
         norm_pix: normalise every target patch by its own mean and unbiased variance.
-        mean, std: a number, or a list of C; both or neither. They are those of images in [0, 1] for uint8.
+        mean, std: a number, or C of them, one a channel; both or neither. They are those of images in [0, 1] for uint8.
 
     Returns:
         0-dim float32 (float64 for float64 pred). Differentiable with respect to pred.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from sslfast.ops.checks import FLOATS, INTEGERS, as_int, as_number, check_dense, check_range
+from sslfast.ops.checks import FLOATS, INTEGERS, Statistics, as_int, check_dense, check_range, check_statistics
 from sslfast.ops.layout import require
 
 
@@ -69,29 +68,14 @@ def as_mask(op: str, mask: Tensor, like: Tensor) -> Tensor:
 
 
 def scale_and_offset(
-    op: str, images: Tensor, mean: float | Sequence[float] | None, std: float | Sequence[float] | None
+    op: str, images: Tensor, mean: Statistics | None, std: Statistics | None
 ) -> tuple[list[float], list[float]]:
     """(x − mean)/std, of x/255 where images are uint8, as x·scale + offset of a channel; empty where it is x itself."""
     channels, whole = images.shape[1], 255.0 if images.dtype == torch.uint8 else 1.0
-    if mean is None and std is None:
+    means, stds = check_statistics(op, mean, std, channels)
+    if not means:
         return ([1 / whole] * channels, [0.0] * channels) if whole != 1 else ([], [])
-    if mean is None or std is None:
-        raise ValueError(f"{op}: mean and std go together, got only {'mean' if std is None else 'std'}")
-    means, stds = _per_channel(op, "mean", mean, channels), _per_channel(op, "std", std, channels)
-    if not all(-math.inf < m < math.inf for m in means):
-        raise ValueError(f"{op}: mean must be finite, got {mean}")
-    if not all(0 < s < math.inf for s in stds):
-        raise ValueError(f"{op}: std must be positive and finite, got {std}")
     return [1 / (whole * s) for s in stds], [-m / s for m, s in zip(means, stds)]
-
-
-def _per_channel(op: str, name: str, values: float | Sequence[float], channels: int) -> list[float]:
-    wanted = f"a number or a list of {channels} numbers"
-    if not isinstance(values, (tuple, list)):
-        return [float(as_number(op, name, values, wanted))] * channels
-    if len(values) != channels:
-        raise ValueError(f"{op}: {name} must be one number or {channels}, one a channel, got {len(values)}")
-    return [float(as_number(op, name, value, wanted)) for value in values]
 
 
 def indices_checked(op: str, name: str, limit: Callable[..., int]) -> Callable[[Callable], Callable]:

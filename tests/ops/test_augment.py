@@ -170,7 +170,11 @@ def test_compiles_without_graph_breaks(generator: torch.Generator) -> None:
         (lambda a: a | {"size": 8.0}, TypeError, r"size must be an int or \(h, w\), got float"),
         (lambda a: a | {"dtype": torch.int32}, TypeError, "dtype must be one of torch.float32"),
         (lambda a: a | {"mean": (0.5,) * 3}, ValueError, "mean and std go together"),
-        (lambda a: a | {"mean": (0.5,), "std": (0.5,)}, ValueError, "must have 3 numbers"),
+        (
+            lambda a: a | {"mean": (0.5,), "std": (0.5,)},
+            ValueError,
+            "mean must be a number or 3 numbers, one a channel, got 1",
+        ),
         (lambda a: a | {"mean": (0.5,) * 3, "std": (1, 0, 1)}, ValueError, "std must be positive"),
         (
             lambda a: a | {"params": replace(a["params"], steps=("blur",), blur_radius=8)},

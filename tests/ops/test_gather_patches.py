@@ -238,10 +238,20 @@ X, KEEP = torch.ones(2, 3, 4, 6), torch.zeros(2, 1, dtype=torch.int64)
         ((X, KEEP, 2), {"dtype": torch.int32}, TypeError, "dtype must be one of torch.float32.*int32"),
         ((X, KEEP, 2), {"mean": 0.5}, ValueError, "mean and std go together, got only mean"),
         ((X, KEEP, 2), {"std": 0.5}, ValueError, "mean and std go together, got only std"),
-        ((X, KEEP, 2), {"mean": [0.5], "std": 1}, ValueError, "mean must be one number or 3, one a channel, got 1"),
+        (
+            (X, KEEP, 2),
+            {"mean": [0.5], "std": 1},
+            ValueError,
+            "mean must be a number or 3 numbers, one a channel, got 1",
+        ),
         ((X, KEEP, 2), {"mean": 0.5, "std": 0}, ValueError, "std must be positive and finite, got 0"),
         ((X, KEEP, 2), {"mean": float("inf"), "std": 1}, ValueError, "mean must be finite, got inf"),
-        ((X, KEEP, 2), {"mean": torch.ones(3), "std": 1}, TypeError, "mean must be a number or a list of 3 numbers"),
+        (
+            (X, KEEP, 2),
+            {"mean": torch.ones(3, 1), "std": 1},
+            TypeError,
+            "mean must be a number or 3 numbers, one a channel, got list",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments, keywords, error, message):
