@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sslfast import ops
 from sslfast.kernels import reference
 from sslfast.key_queue import KeyQueue
-from sslfast.ops.checks import as_int, as_number, check_dense, check_module, check_temperature
+from sslfast.ops.checks import as_int, as_number, check_dense, check_embeddings, check_module, check_temperature
 from sslfast.ops.distributed import Group, find_group, gather_all
 from sslfast.ops.ema import HALVES
 
@@ -71,6 +71,7 @@ class NTXentLoss(nn.Module):
         return loss
 
     def _repelling(self, out0: Tensor, out1: Tensor, keys: Tensor | None) -> Tensor:
+        out0, out1 = check_embeddings("NTXentLoss", out0=out0, out1=out1)
         if keys is not None:
             return reference.info_nce(out0, out1, keys.clone(), self.temperature)  # the queue moves on
         if find_group("NTXentLoss", self.group, "all") is not None:

@@ -42,11 +42,11 @@ def as_int(op: str, name: str, value: Any, wanted: str = "an int") -> int:
 
 
 def check_dense(op: str, name: str, x: Any, wanted: str) -> None:
-    """TypeError unless x is a tensor with its elements in memory: not sparse, nested or of MKL-DNN's layout."""
+    """TypeError unless x is a tensor with its elements in memory: not sparse, nested, quantised or MKL-DNN's."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor{wanted}, got {type(x).__name__}")
-    if x.layout != torch.strided or x.is_nested:
-        kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.")
+    if x.layout != torch.strided or x.is_nested or x.is_quantized:
+        kind = "nested" if x.is_nested else "quantised" if x.is_quantized else str(x.layout).removeprefix("torch.")
         raise TypeError(f"{op}: {name} must be a dense tensor{wanted}, got a {kind} one")
 
 

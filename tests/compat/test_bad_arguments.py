@@ -13,6 +13,7 @@ from sslfast.compat.sup_contrast import SupConLoss
 from sslfast.compat.torch import get_ema_multi_avg_fn
 
 X, UNIT, MODEL = torch.ones(4, 2), torch.eye(4), nn.Linear(2, 2)
+QUANTISED = torch.quantize_per_tensor(X, 0.1, 0, torch.qint8)
 labelled = pytorch_metric_learning.NTXentLoss()
 ranking = sentence_transformers.MultipleNegativesRankingLoss
 
@@ -46,6 +47,10 @@ ranking = sentence_transformers.MultipleNegativesRankingLoss
             "ClipLoss: logit_bias must be a tensor, a number or None",
         ),
         (lambda: get_ema_multi_avg_fn()([X], [X.numpy()], 1), "get_ema_multi_avg_fn: current must be a tensor, got nd"),
+        (lambda: get_ema_multi_avg_fn()([X], [QUANTISED], 1), "current must be a dense tensor, got a quantised one"),
+        (lambda: lightly.NegativeCosineSimilarity()(X, QUANTISED), "x1 must be a dense tensor, got a quantised one"),
+        (lambda: lightly.NTXentLoss(-1.0)(X, X[:0]), r"NTXentLoss: out1 must be a non-empty matrix \(N, D\)"),
+        (lambda: lightly.NTXentLoss(-1.0)(X, X.to_mkldnn()), "NTXentLoss: out1 must be a dense tensor"),
         (lambda: labelled(X, [0, 0, 1, 1]), r"NTXentLoss: labels must be a tensor \(N,\), got list"),
         (lambda: labelled(X, torch.arange(3)), r"NTXentLoss: labels must be \(N,\) for embeddings \(N, D\)"),
         (lambda: labelled(X, X[:, 0].to(torch.complex64)), "NTXentLoss: labels must be real numbers"),
