@@ -72,6 +72,20 @@ def test_values_and_gradients(views, n, d, dtype, temperature, decoupled, device
         check_against_float64(z, temperature, decoupled=decoupled)
 
 
+@pytest.mark.parametrize("views", [2, 3])
+def test_tiny_losses_of_near_positives(views, device):
+    """They are exponentials of differences of cosines: relatively as accurate as these, over the temperature."""
+    temperature = 0.02
+    z, _ = inputs(views, 129, 60, device, noise=0.02)
+    weights = torch.ones(z.shape[:2], device=device)
+    actual = run(ops.nt_xent_views, z, temperature, weights)
+    exact = run(reference.nt_xent_views, z, temperature, weights, torch.float64)
+    assert exact["loss"].median() < 1e-10
+    bar = 4 * torch.finfo(torch.float32).eps / temperature
+    assert ((actual["loss"] - exact["loss"]).abs() <= bar * exact["loss"]).all()
+    assert (actual["dz"] - exact["dz"]).norm() <= bar * exact["dz"].norm()
+
+
 @pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_is_the_formula_of_the_docstring(reduction, decoupled, device):
