@@ -57,8 +57,8 @@ class SupConLoss(nn.Module):
             labels = torch.arange(features.shape[0], device=features.device)
         check_dense("SupConLoss", "labels", labels, " (B,)")
         labels = labels.reshape(-1)
-        if len(labels) != len(features):
-            raise ValueError(f"SupConLoss: labels must be ({len(features)},), one an image, got {len(labels)}")
+        if labels.shape[0] != features.shape[0]:
+            raise ValueError(f"SupConLoss: labels must be ({features.shape[0]},), one an image, got {labels.shape[0]}")
         rows = unit_rows("SupConLoss", "features", features).flatten(0, 1)
         losses = ops.sup_con(rows, labels.repeat_interleave(features.shape[1]), self.temperature, reduction="none")
         return self.temperature / self.base_temperature * losses.mean()
@@ -67,8 +67,9 @@ class SupConLoss(nn.Module):
 def _by_mask(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The features, NaN where the mask is none of labels and the host must not wait; and the labels."""
     check_dense("SupConLoss", "mask", mask, " (B, B)")
-    if mask.shape != (len(features), len(features)):
-        raise ValueError(f"SupConLoss: mask must be ({len(features)}, {len(features)}), got {tuple(mask.shape)}")
+    count = features.shape[0]
+    if mask.shape != (count, count):
+        raise ValueError(f"SupConLoss: mask must be ({count}, {count}), got {tuple(mask.shape)}")
     alike = mask.to(features.device) != 0
     labels = alike.byte().argmax(dim=1)  # the first image of the class
     good = (alike == (labels[:, None] == labels)).all()
