@@ -23,3 +23,12 @@ def _rank(rank: int, function: Callable[..., Any], size: int, folder: str, kwarg
     result = function(**kwargs)
     torch.save(result, f"{folder}/result{rank}")
     dist.destroy_process_group()
+
+
+def what_is_raised(function: Callable[[], object]) -> str:
+    """Its type and message, in a form that goes from process to process; "nothing" if nothing is."""
+    try:
+        function()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"

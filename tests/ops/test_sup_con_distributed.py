@@ -8,7 +8,7 @@ import itertools
 import pytest
 import torch
 import torch.distributed as dist
-from gloo import run_ranks
+from gloo import run_ranks, what_is_raised
 
 from sslfast import ops
 
@@ -81,14 +81,6 @@ def compiled(z: torch.Tensor, labels: torch.Tensor) -> list:
         result = function(leaf)
         found.append([result.detach(), *torch.autograd.grad(result, leaf)])
     return found
-
-
-def what_is_raised(function) -> str:
-    try:
-        function()
-    except (RuntimeError, ValueError) as error:
-        return f"{type(error).__name__}: {error}"
-    return "nothing"
 
 
 def everything() -> dict:
