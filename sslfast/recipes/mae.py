@@ -46,7 +46,7 @@ RECIPES = {
         "IcarusWizard/MAE with patches of 4 px, not 2: batch 4096, 2000 epochs of which 200 warm-up, plain pixels",
     ),
     "mae-cifar10-cpu": Recipe(
-        MAEConfig(**{**CIFAR10_CPU, **MICRO, "precision": "32"}, epochs=5, warmup_epochs=0.4),
+        MAEConfig(**CIFAR10_CPU | MICRO, epochs=5, warmup_epochs=0.4),
         "a narrow network and a length for about twelve minutes of one CPU core (ours)",
     ),
     "mae-imagenet": Recipe(
