@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-12  # of F.normalize
+LONGEST = 2.0**50  # of raw rows: of longer ones a dot product over a temperature may overflow float32
 
 
 def reduced(losses: Tensor, reduction: str) -> Tensor:
@@ -135,8 +136,11 @@ def candidate_ids(key: Tensor, ids: Tensor | None) -> Tensor:
 
 
 def rows_and_scale(z: Tensor, unit: bool) -> tuple[Tensor, Tensor]:
-    """As `normalize` has them, or as they are."""
-    return normalize(z) if unit else (z, z.new_ones(len(z)))
+    """As `normalize` has them, or as they are, and NaN if longer than LONGEST."""
+    if unit:
+        return normalize(z)
+    length = torch.linalg.vector_norm(z.detach(), dim=-1, keepdim=True)
+    return z * torch.where(length <= LONGEST, 1.0, torch.nan), z.new_ones(len(z))
 
 
 def info_nce_forward(

@@ -47,7 +47,7 @@ def augment(
     for first in range(0, batch, chunk):
         rows = slice(first, first + chunk)
         x = images[rows].transpose(0, 1).to(compute, memory_format=torch.contiguous_format)  # (C, B, H, W)
-        x = x / WHITE.get(images.dtype, 1)
+        x = (x / WHITE.get(images.dtype, 1)).clamp_(0, 1)
         x = crop_resize_flip(x, sizes[rows], crop[rows], flip[rows], size, bicubic, antialias=mode == "torchvision")
         x = color_jitter(x, jitter[rows].to(compute), order[rows], steps, mode)
         if channels == 3 and "grayscale" in steps:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslfast.kernels.reference import closer, normalize, omitted_pairs, project, reduced, rows_and_scale
+from sslfast.kernels.reference import closer, normalize, omitted_pairs, project, reduced
 
 # --- clip_loss: CLIP's loss (Radford et al. 2021, https://arxiv.org/abs/2103.00020, figure 3) ---
 
@@ -78,7 +78,7 @@ def siglip_loss(
 ) -> Tensor:
     """loss_i = Σ_j log(1 + exp(−y_ij·(scale·cosine_ij + bias))), y = 1 for the own text of an image, −1 for others;
     without `unit`, of rows as they are."""
-    v, w = (rows_and_scale(x, unit)[0] for x in (image, text))
+    v, w = (normalize(x)[0] if unit else x for x in (image, text))
     losses, *_ = siglip_sums(v, w, None, True, logit_scale, logit_bias)
     return reduced(losses, reduction)
 

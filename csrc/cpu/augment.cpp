@@ -33,7 +33,6 @@ struct Workspace {
     std::vector<const float*> lines;
 };
 
-SSLFAST_INLINE float clamp01(float x) { return x < 0 ? 0 : x > 1 ? 1 : x; }
 
 template <typename Pixel>
 SSLFAST_INLINE void crop_resize_flip(const Pixel* image, const ViewBatch& all, const ViewRows& params, int64_t i,

@@ -4,11 +4,20 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "common/simd.h"
 
 namespace sslfast::cpu {
+
+SSLFAST_INLINE float clamp01(float x) { return x < 0 ? 0 : x > 1 ? 1 : x; }
+
+// A pixel of an image; of floats what is outside [0, 1] is cut.
+template <typename Pixel>
+SSLFAST_INLINE float pixel_of(Pixel x) {
+    return std::is_floating_point_v<Pixel> ? clamp01(float(x)) : float(x);
+}
 
 // Keys' cubic convolution kernel, a = -1/2, or the triangle.
 SSLFAST_INLINE float filter(float x, bool bicubic) {
@@ -146,7 +155,7 @@ struct Crop {
                 pixels.resize(std::max(int64_t(pixels.size()), count * stride));
                 for (int64_t k = 0; k < count; ++k) {
 #pragma omp simd
-                    for (int64_t x = 0; x < across; ++x) pixels[k * stride + x] = float(source[k * width + x]);
+                    for (int64_t x = 0; x < across; ++x) pixels[k * stride + x] = pixel_of(source[k * width + x]);
                 }
                 for (int64_t y = block * kLanes; y < end; y += kRows) {
                     const int64_t together = std::min(kRows, end - y);

@@ -15,16 +15,27 @@ namespace {
 constexpr float kEps = 1e-12f;                // of F.normalize
 constexpr double kFixedShiftFrom = 0.025;     // the least temperature with exp(-2/tau) well above the least float
 
-// In place; returns the factor.
-float normalize(float* row, int64_t depth) {
+double squared_length(const float* row, int64_t depth) {
     double squares = 0;  // of doubles: no square of a float overflows or vanishes
 #pragma omp simd reduction(+ : squares)
     for (int64_t k = 0; k < depth; ++k) squares += double(row[k]) * row[k];
+    return squares;
+}
+
+// In place; returns the factor.
+float normalize(float* row, int64_t depth) {
+    const double squares = squared_length(row, depth);
     float norm = float(std::sqrt(squares));
     norm = norm < kEps ? kEps : norm;
 #pragma omp simd
     for (int64_t k = 0; k < depth; ++k) row[k] /= norm;
     return squares == 0 ? 0 : 1 / norm;
+}
+
+// In place; returns the factor, which is 1.
+float leave(float* row, int64_t depth) {
+    if (!(squared_length(row, depth) <= kLongestRaw * kLongestRaw)) std::fill_n(row, depth, NAN);
+    return 1;
 }
 
 }  // namespace
@@ -54,7 +65,7 @@ void normalize_rows(const Rows& z1, int64_t count1, const Rows& z2, int64_t coun
     for_each_task(count_of(count, kPanel), count * depth * 8, depth, [&](int64_t panel, float* row) {
         for (int64_t i = panel * kPanel; i < std::min(count, (panel + 1) * kPanel); ++i) {
             i < count1 ? z1.read(i, row) : z2.read(i - count1, row);
-            scale[i] = normalized ? normalize(row, depth) : 1;
+            scale[i] = normalized ? normalize(row, depth) : leave(row, depth);
             unit.write(i, row);
         }
     });

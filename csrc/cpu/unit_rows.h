@@ -8,8 +8,10 @@
 
 namespace sslfast::cpu {
 
+inline constexpr double kLongestRaw = 0x1p50;  // of raw rows: of longer ones a product over a temperature may overflow
+
 // The rows of z1, then of z2, at unit length; `scale` is what they were multiplied by: 0 for a zero row, 1e12 for one shorter
-// than 1e-12. Unless `normalized` they stay as they are, and scale is 1.
+// than 1e-12. Unless `normalized` they stay as they are, or NaN if longer than kLongestRaw, and scale is 1.
 void normalize_rows(const Rows& z1, int64_t count1, const Rows& z2, int64_t count2, const Rows& unit, float* scale,
                     bool normalized = true);
 

@@ -10,13 +10,16 @@ from torch import Tensor
 from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
 
 EPS = tl.constexpr(1e-12)  # of F.normalize
+LONGEST = tl.constexpr(2.0**50)  # of raw rows: of longer ones a dot product over a temperature may overflow
 
 
 @triton.jit
 def _unit_rows(pointers, mask, UNIT: tl.constexpr):
-    """Rows of unit length, (R, D) in their dtype, and the factors (R,) that made them so; unless UNIT as they are."""
+    """Rows of unit length, (R, D) in their dtype, and the factors (R,) that made them so; unless UNIT as they are, and
+    NaN if longer than LONGEST."""
     z = tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
     if not UNIT:
+        z = tl.where((tl.sum(z * z, axis=1) <= LONGEST * LONGEST)[:, None], z, float("nan"))
         return z.to(pointers.dtype.element_ty), tl.full((z.shape[0],), 1.0, tl.float32)
     largest = tl.max(tl.abs(z), axis=1)
     largest = tl.where(largest > 0, largest, 1.0)

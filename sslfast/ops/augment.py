@@ -41,8 +41,9 @@ def augment(
     after it, and TensorFlow rounds the phase of its cubic to 1/1024 pixel.
 
     Args:
-        images: (B, C, H, W), C >= 1: uint8, uint16, of which 65535 is white, or floats in [0, 1]. On CUDA, what is
-            neither uint8 of one nor of three channels is left to the reference.
+        images: (B, C, H, W), C >= 1: uint8, uint16, of which 65535 is white, or floats in [0, 1]; what is outside is
+            cut to that range, NaN stays. On CUDA, what is neither uint8 of one nor of three channels is left to the
+            reference.
         params: B rows, on the device of the images.
         size: (h, w) of the views, or one number for both.
         sizes: (B, 2) int32, heights and widths of differently sized images in a padded batch, each in the top left

@@ -104,8 +104,8 @@ def info_nce(
             queries may have the same. What is out of range raises on the CPU and gives NaN on CUDA. Not with a queue.
         ids: (M,) integers of any value: candidates of the same id as a query's own are no negatives of it, as texts
             that come twice. Not with a queue or a group.
-        normalize: False takes rows as they are: dot products in place of cosines, of any size; where they overflow
-            float32, the loss means nothing. Not with a group.
+        normalize: False takes rows as they are: dot products in place of cosines. Rows longer than 2^50, about 1e15,
+            give NaN: their products over a temperature may overflow float32. Not with a group.
         return_rank: return also how many negatives are closer than the positive, int64 (N,): 0 is a hit at the first
             place, below 5 one among the first five, so that `(rank == 0).float().mean()` is the contrastive accuracy;
             counted in the same pass, with a group among the candidates of all ranks. On the CPU equal candidates are

@@ -71,6 +71,18 @@ def test_contrast_is_around_the_mean_of_all_channels(generator: torch.Generator)
     torch.testing.assert_close(augment(images, drawn, 16), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("preset", [EVERYTHING, Preset(flip=0.5)], ids=["everything", "crop"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_floats_outside_the_range_are_cut_to_it(dtype: torch.dtype, preset: Preset, generator: torch.Generator) -> None:
+    images = 3 * torch.rand(6, 3, 20, 30, generator=generator, dtype=torch.float64).to(dtype) - 1
+    images[0, 0, 3, 4], images[0, 1, 3, 4] = float("inf"), float("-inf")
+    params = ViewSampler(preset, 16).sample(6, (20, 30), generator=generator)
+    for wanted in (torch.float32, torch.float64):
+        found, expected = (augment(x, params, 16, dtype=wanted) for x in (images, images.clamp(0, 1)))
+        assert torch.equal(found, expected)
+        assert found.isfinite().all()
+
+
 def test_nan_stays_nan(generator: torch.Generator) -> None:
     images = torch.rand(2, 3, 16, 16, generator=generator)
     images[0, 1, 5, 5] = torch.nan

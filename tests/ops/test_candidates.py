@@ -104,6 +104,29 @@ def test_dot_products_with_a_queue(device):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("with_queue", [False, True])
+def test_rows_too_long_for_dot_products_give_nan(with_queue, dtype, device):
+    """To those that see them, and whatever their products would add up to; rows just short enough are the formula."""
+    query, key, _ = inputs(7, 7, 8, device, torch.float64)
+    queue = query.flip(0).to(dtype) if with_queue else None
+    seen_by = {"query": {2}, "key": {4} if with_queue else set(range(7))}
+    for long, factor in (((), 1), (("query",), 1.05), (("key",), 1.05), (("query", "key"), 3e22)):
+        q, k = (0.99 * reference.LONGEST * F.normalize(x) for x in (query, key))
+        q[2] *= factor if "query" in long else 1
+        k[4] *= factor if "key" in long else 1
+        q, k = (x.to(dtype).requires_grad_() for x in (q, k))
+        losses = ops.info_nce(q, k, queue, 0.004, reduction="none", normalize=False)
+        assert set(losses.isnan().nonzero().flatten().tolist()) == set().union(*(seen_by[name] for name in long))
+        exact = [x.detach().double().requires_grad_() for x in (q, k)]
+        rows = None if queue is None else queue.double()
+        expected = reference.info_nce(*exact, rows, 0.004, reduction="none", unit=False)
+        torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e24, equal_nan=True)
+        wanted = torch.autograd.grad(expected.sum(), exact)
+        for actual, of_formula in zip(torch.autograd.grad(losses.sum(), (q, k)), wanted):
+            torch.testing.assert_close(actual.double(), of_formula, rtol=1e-2, atol=1e16, equal_nan=True)
+
+
 def closer(query, key, options, queue=None, margin=0.0):
     """How many negatives are closer than the positive, by the margin, in float64."""
     targets = options.get("targets", torch.arange(len(query), device=query.device))

@@ -82,6 +82,18 @@ def test_a_target_that_is_no_candidate_gives_nan(small_tiles):
 
 
 @runs
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_too_long_for_dot_products_give_nan(dtype, small_tiles):
+    query, key = torch.ones(4, 8, device=DEVICE, dtype=dtype), torch.eye(6, 8, device=DEVICE, dtype=dtype)
+    query[1, 0] = 1.01 * reference.LONGEST
+    ids = torch.tensor([0, 1, 2, 3, 4, 3], device=DEVICE, dtype=torch.int32)
+    key[5] = 3e38  # infinite and no number in products; the last query alone does not see it
+    for unit, expected in ((True, []), (False, [0, 1, 2])):
+        losses, *_ = info_nce.forward(query, key, None, 0.2, None, True, None, ids, unit)
+        assert losses.isnan().nonzero().flatten().tolist() == expected
+
+
+@runs
 @pytest.mark.parametrize(
     ("n", "d", "temperature", "dtype"),
     [(1, 3, 0.25, torch.float32), (40, 20, 0.01, torch.float16), (33, 70, 0.25, torch.bfloat16)],
