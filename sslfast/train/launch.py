@@ -56,6 +56,11 @@ def launch(config: PretrainConfig) -> Any:
     return engine
 
 
+def has_bfloat16() -> bool:
+    """Whether the CPU computes in bfloat16. One that does not takes ten times as long in it as in float32."""
+    return not torch.backends.mkldnn.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def _connect_anew(device: torch.device) -> None:
     """Connect the processes that torchrun has started again after one of them died; not those of its first start.
 

@@ -24,7 +24,7 @@ from sslfast.methods.contrastive import Contrastive
 from sslfast.modality import modality_of
 from sslfast.schedule import scaled_learning_rate, warmup_cosine
 from sslfast.train.folder import EXPORTED
-from sslfast.train.launch import epoch_order, seed_everything, view_generator
+from sslfast.train.launch import epoch_order, has_bfloat16, seed_everything, view_generator
 from sslfast.train.lock import RunLock
 from sslfast.train.log import RunLog
 from sslfast.train.monitor import collapsed, embedding_statistics
@@ -336,5 +336,7 @@ class Training:
             self.log.info(f"continuing after step {self.step}, epoch {self.epoch + 1}{skipped}")
         for images in filter(None, (self.train_set, self.test_set)):
             self._note_skipped(images.corrupt)
+        if fabric.device.type == "cpu" and config.precision.startswith("bf16") and not has_bfloat16():
+            self.log.warning(f"this CPU does not compute in bfloat16: precision 32 is much faster")
         if self.warmup == self.total:
             self.log.warning(f"warmup_epochs {config.warmup_epochs:g} covers the whole run: no cosine follows")

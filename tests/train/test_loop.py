@@ -260,8 +260,10 @@ def test_an_occupied_folder_is_refused_and_overwritten_on_request_only(tmp_path:
         pretrain(toy_config(), tmp_path / "home" / "thesis.tex")
 
 
-def test_bf16_trains(tmp_path: Path) -> None:
+def test_bf16_trains_and_says_where_it_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sslfast.train.loop.has_bfloat16", lambda: False)
     pretrain(dataclasses.replace(TINY, epochs=1, precision="bf16-mixed"), tmp_path / "run")
+    assert "precision 32 is much faster" in (tmp_path / "run" / "train.log").read_text()
     losses = [line["loss"] for line in metrics(tmp_path / "run")]
     assert losses[-1] < losses[0]
     assert all(t.dtype != torch.bfloat16 for t in weights(tmp_path / "run").values())
