@@ -337,6 +337,6 @@ class Training:
         for images in filter(None, (self.train_set, self.test_set)):
             self._note_skipped(images.corrupt)
         if fabric.device.type == "cpu" and config.precision.startswith("bf16") and not has_bfloat16():
-            self.log.warning(f"this CPU does not compute in bfloat16: precision 32 is much faster")
+            self.log.warning("this CPU does not compute in bfloat16: precision 32 is much faster")
         if self.warmup == self.total:
             self.log.warning(f"warmup_epochs {config.warmup_epochs:g} covers the whole run: no cosine follows")
