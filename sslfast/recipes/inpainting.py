@@ -30,7 +30,7 @@ RECIPES = {
             mask="blocks",
             decoder_width=32,
         ),
-        "the same with a network and a length for about five minutes of one CPU core with bfloat16 (ours)",
+        "the same with a network and a length for 10 minutes of one CPU core, 5 with bfloat16 (ours)",
     ),
     "inpainting-imagenet": Recipe(
         InpaintingConfig(

@@ -36,7 +36,7 @@ RECIPES = {
         MoCoConfig(
             **CIFAR10_CPU, **SHORT, epochs=4, batch_size=128, warmup_epochs=0.25, bn_splits=4, learning_rate=0.12
         ),
-        "a network and a length for about eleven minutes of one CPU core with bfloat16 (ours)",
+        "a network and a length for 23 minutes of one CPU core, 11 with bfloat16 (ours)",
     ),
     "moco-imagenet": Recipe(
         MoCoConfig(**IMAGENET_MOCO),
