@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -130,9 +131,14 @@ assert resident() < full - 2**25
 """
 
 
-def test_is_given_back_when_asked():
+def run_elsewhere(code: str, folder: Path) -> None:
+    """In a new process, not in the checkout, which would hide an installed wheel."""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
+
+
+def test_is_given_back_when_asked(tmp_path):
     """Of 64 MiB a process keeps next to nothing; a new one, since malloc may keep what lies between earlier tests'."""
-    subprocess.run([sys.executable, "-c", GIVEN_BACK], check=True)
+    run_elsewhere(GIVEN_BACK, tmp_path)
 
 
 SCRATCH_GIVEN_BACK = (
@@ -151,9 +157,9 @@ assert resident() < full - 2**24
 
 
 @pytest.mark.skipif(not _C.has_core, reason="plain PyTorch has no scratch memory of ours")
-def test_scratch_memory_is_given_back_when_asked():
+def test_scratch_memory_is_given_back_when_asked(tmp_path):
     """Of 32 MiB of packed rows."""
-    subprocess.run([sys.executable, "-c", SCRATCH_GIVEN_BACK], check=True)
+    run_elsewhere(SCRATCH_GIVEN_BACK, tmp_path)
 
 
 def test_what_is_alive_never_shares_memory():
