@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.forward_ad import _set_fwd_grad_enabled, unpack_dual
 
-from sslfast.ops.registry import LIB
+from sslfast.ops.registry import LIB, without_autocast
 
 
 def differentiable(
@@ -121,9 +121,10 @@ def differentiable(
 
         @staticmethod
         def backward(ctx, *grads):
-            needed = ctx.needs_input_grad[1:]
-            pull = torch.func.vjp(*_along(by_formula(ctx.wanted), _saved(ctx), needed))[1]
-            return None, *_spread(pull(grads), needed)
+            needed, args = ctx.needs_input_grad[1:], _saved(ctx)
+            with without_autocast(args[0]):
+                pull = torch.func.vjp(*_along(by_formula(ctx.wanted), args, needed))[1]
+                return None, *_spread(pull(grads), needed)
 
         @staticmethod
         def jvp(ctx, _, *tangents):
@@ -220,7 +221,8 @@ def _along(function: Callable, args: Sequence[Any], moving: Sequence[bool]) -> t
 def _tangents(function: Callable, args: Sequence[Any], tangents: Sequence[Tensor | None]) -> Any:
     """Of the results, from those of the arguments: the gradient of a gradient that is linear in its cotangent."""
     args = [unpack_dual(x).primal if isinstance(x, Tensor) else x for x in args]
-    with _set_fwd_grad_enabled(True):  # autograd turns it off, and a tangent of a tangent would be lost
+    # Autograd turns forward mode off, and a tangent of a tangent would be lost.
+    with without_autocast(args[0]), _set_fwd_grad_enabled(True):
         results, pull = torch.func.vjp(*_along(function, args, [x is not None for x in tangents]))[:2]
         zeros = tuple(map(torch.zeros_like, results)) if isinstance(results, tuple) else torch.zeros_like(results)
         (found,) = torch.func.vjp(pull, zeros)[1](tuple(x for x in tangents if x is not None))

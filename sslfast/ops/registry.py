@@ -6,6 +6,7 @@ import functools
 import importlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -129,10 +130,17 @@ def _dispatch(kernel: Callable, reference: Callable) -> Callable:
 
 def _without_autocast(reference: Callable) -> Callable:
     def run(first, *args):
-        with torch.autocast(_tensors(first)[0].device.type, enabled=False):
+        with without_autocast(_tensors(first)[0]):
             return reference(first, *args)
 
     return run
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """What is computed inside on the device of x keeps its dtypes."""
+    device = x.device.type
+    available = torch.amp.autocast_mode.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if available else nullcontext()
 
 
 def _tensors(first: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
