@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 
@@ -40,6 +41,15 @@ def release() -> None:
         _results.clear()
     if _C.has_core:
         _C.release_buffers()
+
+
+def _unlock() -> None:
+    """In a process that was forked while another thread held the lock, nobody would open it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)
 
 
 def _holders(memory: Tensor) -> tuple[int, int]:

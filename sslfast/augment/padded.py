@@ -24,11 +24,11 @@ class PaddedImages:
     @classmethod
     def of(cls, images: Sequence[Tensor]) -> PaddedImages:
         """Images (C, h, w) of one number of channels and one dtype."""
-        sizes = torch.tensor([image.shape[1:] for image in images], dtype=torch.int32)
-        pixels = images[0].new_zeros(len(images), images[0].shape[0], *sizes.amax(dim=0).tolist())
+        sizes = [tuple(image.shape[1:]) for image in images]
+        pixels = images[0].new_zeros(len(images), images[0].shape[0], *map(max, zip(*sizes)))
         for place, image in zip(pixels, images):
             place[:, : image.shape[1], : image.shape[2]] = image
-        return cls(pixels, sizes)
+        return cls(pixels, torch.tensor(sizes, dtype=torch.int32, device=pixels.device))
 
     def __len__(self) -> int:
         return len(self.pixels)

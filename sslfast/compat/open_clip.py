@@ -66,8 +66,6 @@ class ClipLoss(nn.Module):
         """
         features = [unit_rows("ClipLoss", "image_features", image_features)]
         features.append(unit_rows("ClipLoss", "text_features", text_features))
-        if isinstance(logit_scale, Tensor):
-            logit_scale = logit_scale.reshape(())
         group = _group("ClipLoss", self.world_size)
         if group is not None and not self.gather_with_grad:
             features = [_shrunk_gradient(x, self.world_size) for x in features]
@@ -120,13 +118,12 @@ class SigLipLoss(nn.Module):
     ) -> Tensor | dict[str, Tensor]:
         """image_features, text_features: (N, D); logit_scale: what their products are multiplied by; logit_bias: what
         is added, None for nothing."""
-        scale, bias = (
-            x.reshape(()) if isinstance(x, Tensor) else x
-            for x in (logit_scale, 0.0 if logit_bias is None else logit_bias)
-        )
+        bias = 0.0 if logit_bias is None else logit_bias
         group = _group("SigLipLoss", self.world_size)
         gather: Gather = "all" if self.dist_impl == "gather" else "ring"
-        loss = ops.siglip_loss(image_features, text_features, scale, bias, normalize=False, group=group, gather=gather)
+        loss = ops.siglip_loss(
+            image_features, text_features, logit_scale, bias, normalize=False, group=group, gather=gather
+        )
         return {"contrastive_loss": loss} if output_dict else loss
 
 

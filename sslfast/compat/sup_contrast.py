@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sslfast import ops
 from sslfast.compat.unit_rows import unit_rows
-from sslfast.ops.checks import as_number, check_dense, check_temperature
+from sslfast.ops.checks import as_number, check_dense, check_temperature, is_readable
 
 
 class SupConLoss(nn.Module):
@@ -73,7 +73,7 @@ def _by_mask(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     alike = mask.to(features.device) != 0
     labels = alike.byte().argmax(dim=1)  # the first image of the class
     good = (alike == (labels[:, None] == labels)).all()
-    if features.device.type != "cpu" or torch.compiler.is_compiling():
+    if not is_readable(features):
         return torch.where(good, features, float("nan")), labels
     if not good:
         raise ValueError("SupConLoss: mask must be that of labels: alike is who shares a class")

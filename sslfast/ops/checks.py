@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import is_fake
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -140,6 +141,12 @@ def check_candidates(op: str, query: Tensor, key: Tensor, least: int | None) -> 
     return query, key
 
 
+def is_readable(x: Tensor) -> bool:
+    """Whether the host may look at the values: it would wait for those of a device, and while traced there are none."""
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or is_fake(x)
+    return x.device.type == "cpu" and not traced
+
+
 def check_range(op: str, name: str, indices: Tensor, size: int) -> None:
     """On the CPU ValueError unless all are in [0, size); a device's values are not read."""
     if indices.device.type != "cpu":
@@ -190,15 +197,15 @@ def check_scalar(
 ) -> tuple[float, Tensor | None]:
     """(number, tensor): one of them holds the value; that of a tensor is not read."""
     if isinstance(value, Tensor):
-        if value.dim() != 0 or not value.is_floating_point():
+        if value.numel() != 1 or not value.is_floating_point():
             raise ValueError(
-                f"{op}: {name} must be a number or a 0-dim float tensor, "
+                f"{op}: {name} must be a number or a float tensor of one element, "
                 f"got shape {tuple(value.shape)} of {value.dtype}"
             )
         if value.device != device:
             raise ValueError(f"{op}: {name} must be on {device}, as the embeddings, got {value.device}")
-        return 0.0, value
-    value = as_number(op, name, value, "a number or a 0-dim tensor")
+        return 0.0, value.reshape(()) if value.dim() else value
+    value = as_number(op, name, value, "a number or a tensor of one element")
     if positive and not FLOAT32.tiny <= value <= FLOAT32.max:
         raise ValueError(f"{op}: {name} must be positive and finite in float32, got {value}")
     if not -FLOAT32.max <= value <= FLOAT32.max:

@@ -12,6 +12,7 @@ from sslfast.kernels.cpu import clip_loss as cpu
 from sslfast.ops.checks import Reduction, check_embeddings, check_scalar, check_temperature
 from sslfast.ops.distributed import Gather, Group
 from sslfast.ops.pair_loss import define_pair_loss
+from sslfast.ops.precision import precise
 
 TEMPERATURE = 0.07
 
@@ -72,8 +73,9 @@ def clip_loss(
     Args:
         image, text: embeddings (N, D), alike in dtype (float32, bfloat16, float16, or float64 through the reference;
             autocast promotes mixed ones) and device; row i of both belongs together.
-        temperature: a positive number, or a 0-dim tensor on the same device, which may require grad; the value of a
-            tensor is not checked, one that is not positive gives NaN. 0.07 if neither it nor logit_scale is given.
+        temperature: a positive number, or a tensor of one element on the same device, which may require grad; the
+            value of a tensor is not checked, one that is not positive gives NaN. 0.07 if neither it nor logit_scale is
+            given.
         logit_scale: instead of it its inverse, what cosines are multiplied by: CLIP's `logit_scale.exp()`.
         return_rank: return also how many texts are closer to an image than its own, and images to a text, int64 (2, N):
             `image_to_text, text_to_image = rank`, and `(rank < 5).float().mean(dim=1)` is the recall among the first
@@ -113,7 +115,7 @@ def _temperature(temperature, logit_scale, device: torch.device) -> tuple[float,
     number, scale = check_scalar("clip_loss", "logit_scale", logit_scale, device, positive=True)
     if scale is None:
         return 1 / number, None
-    return 0.0, scale.double().reciprocal()  # in float32 its rounding would be another temperature
+    return 0.0, precise(scale).reciprocal()  # in float32 its rounding would be another temperature
 
 
 def _both_ways(u, *own):

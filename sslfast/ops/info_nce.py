@@ -98,8 +98,8 @@ def info_nce(
             gradient. Rows of another length are taken as they are; on CUDA those so long that an exponential overflows
             float32 give NaN, at temperatures of 1/64 and above. Another float dtype is converted, in a copy. None: the
             other candidates.
-        temperature: a positive number that float32 can hold, or a 0-dim tensor on the same device, which may require
-            grad; the value of a tensor is not checked, one that is not positive gives NaN.
+        temperature: a positive number that float32 can hold, or a tensor of one element on the same device, which may
+            require grad; the value of a tensor is not checked, one that is not positive gives NaN.
         targets: (N,) integers in [0, M), the candidate that is each query's, in place of its own number; several
             queries may have the same. What is out of range raises on the CPU and gives NaN on CUDA. Not with a queue.
         ids: (M,) integers of any value: candidates of the same id as a query's own are no negatives of it, as texts

@@ -73,8 +73,8 @@ def nt_xent(
         z1, z2: projections of the first and of the second views, (N, D) each, alike in dtype (float32, bfloat16,
             float16, or float64 through the reference; autocast promotes mixed ones) and device. Row k of both comes
             from image k.
-        temperature: a positive number that float32 can hold, or a 0-dim tensor on the same device, which may require
-            grad; the value of a tensor is not checked, one that is not positive gives NaN.
+        temperature: a positive number that float32 can hold, or a tensor of one element on the same device, which may
+            require grad; the value of a tensor is not checked, one that is not positive gives NaN.
         ids: (N,) integers of any value, one an image: images of one id are no negatives of each other, as duplicates in
             the batch, or images known to show the same, should not be. None: all images differ.
         decoupled: leave the positive out of the sum of exponentials, as decoupled contrastive learning does.

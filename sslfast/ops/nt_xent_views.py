@@ -21,6 +21,7 @@ from sslfast.ops.checks import (
     check_temperature,
 )
 from sslfast.ops.distributed import Gather, Group
+from sslfast.ops.precision import precise, precise_dtype
 
 
 def nt_xent_views(
@@ -49,8 +50,8 @@ def nt_xent_views(
     Args:
         z: projections (V, N, D), V at least 2, float32, bfloat16, float16, or float64 through the reference. `z[:, i]`
             comes from image i.
-        temperature: a positive number, or a 0-dim tensor on the same device, which may require grad; the value of a
-            tensor is not checked, one that is not positive gives NaN.
+        temperature: a positive number, or a tensor of one element on the same device, which may require grad; the
+            value of a tensor is not checked, one that is not positive gives NaN.
         ids: (N,) integers of any value, on the same device: images of one id are no negatives of each other, as
             duplicates in the batch, or images known to show the same, should not be.
         decoupled: leave the positive out of the sum of exponentials, as decoupled contrastive learning does; small
@@ -145,14 +146,15 @@ def _value(args):
     options = temperature, tau, args.with_cosines, group, args.gather, args.with_rank
     shift, total, _, cosines, rank = among.forward(unit, places, None, *options)
 
-    t = temperature if tau is None else torch.where(tau > 0, tau, float("nan")).double()
-    above, sums = shift.double().view(views, n), total.double().view(views, n)
+    t = temperature if tau is None else precise(torch.where(tau > 0, tau, float("nan")))
+    above, sums = precise(shift).view(views, n), precise(total).view(views, n)
     positive = torch.stack([(x * other).sum(dim=-1) for x, other in _pairs(unit.view(z.shape), exact)])
+    positive = precise(positive)
     if args.decoupled:
-        losses = torch.where(sums == 0, 0, torch.log(sums) + (above - positive.double()) / t)
+        losses = torch.where(sums == 0, 0, torch.log(sums) + (above - positive) / t)
         pull = torch.where(sums == 0, 0, torch.ones_like(losses))
     else:
-        losses, *_ = reference.with_positive(above, sums, positive.double(), t)
+        losses, *_ = reference.with_positive(above, sums, positive, t)
         pull = -torch.expm1(-losses)  # of the positive, 1 − P
     factor = torch.where(sums == 0, 0, pull.mean(dim=0) / sums).flatten()
     losses = losses.mean(dim=0).to(exact)
@@ -176,15 +178,15 @@ def _gradient(wanted, grad, args, saved):
     grad = grad / (views * n) if args.reduction == "mean" else grad
     grad = grad.reshape(views, n) if args.reduction == "none" else grad.expand(views, n)
     pull = grad / (views - 1) * saved.pull
-    factor, options = grad.flatten() * saved.factor, (temperature, tau, args.group, args.gather)
+    factor, options = grad.reshape(-1) * saved.factor, (temperature, tau, args.group, args.gather)
     du = among.backward(unit, saved.places, None, factor, saved.shift, None, saved.cosines, *options).view(shape)
     for distance, (_, other) in enumerate(_pairs(unit.view(shape), du.dtype), 1):
         both = pull[distance - 1] + pull[views - distance - 1].roll(distance, 0)
         du = du - both[..., None] * other
-    du = du.flatten(0, 1) / (temperature if tau is None else tau)
+    du = du.reshape(unit.shape) / (temperature if tau is None else tau)
     dtau = None
     if tau is not None:  # a pair counts from both sides
-        dtau = (-(du * unit).sum(dtype=torch.float64) / (2 * tau)).to(tau.dtype)
+        dtau = (-(du * unit).sum(dtype=precise_dtype(du)) / (2 * tau)).to(tau.dtype)
     dz = reference.project(du, unit.to(du.dtype), saved.scale).to(z.dtype).view(shape)
     return *((dz, None) if second is None else dz.unbind()), dtau
 

@@ -8,7 +8,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sslfast.ops.checks import FLOATS, INTEGERS, Statistics, as_int, check_dense, check_range, check_statistics
+from sslfast.ops.checks import (
+    FLOATS,
+    INTEGERS,
+    Statistics,
+    as_int,
+    check_dense,
+    check_range,
+    check_statistics,
+    is_readable,
+)
 from sslfast.ops.layout import require
 
 
@@ -61,8 +70,7 @@ def as_mask(op: str, mask: Tensor, like: Tensor) -> Tensor:
     check_tensor(op, "mask", mask, "(B, L)", (*FLOATS, *INTEGERS), like)
     if mask.dtype == torch.bool:
         return mask
-    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if mask.device.type == "cpu" and not traced and not ((mask == 0) | (mask == 1)).all():
+    if is_readable(mask) and not ((mask == 0) | (mask == 1)).all():
         raise ValueError(f"{op}: mask must hold 0 and 1 only, got {mask.amin()} to {mask.amax()}")
     return mask != 0
 

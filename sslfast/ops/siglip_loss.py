@@ -42,8 +42,8 @@ def siglip_loss(
     Args:
         image, text: embeddings (N, D), alike in dtype (float32, bfloat16, float16, or float64 through the reference;
             autocast promotes mixed ones) and device; row i of both belongs together.
-        logit_scale: what cosines are multiplied by, a number or a 0-dim tensor on the same device, which may require
-            grad. A model that learns its logarithm passes `log_scale.exp()`; the paper begins at 10.
+        logit_scale: what cosines are multiplied by, a number or a tensor of one element on the same device, which may
+            require grad. A model that learns its logarithm passes `log_scale.exp()`; the paper begins at 10.
         logit_bias: what is added, likewise; the paper begins at -10.
         normalize: False takes the rows as they are, as those of a model that has normalised them. Of rows so long that
             their products overflow in float32, the loss is infinite or NaN.

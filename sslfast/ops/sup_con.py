@@ -13,6 +13,7 @@ from sslfast.ops import agreement, among, distributed
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import Reduction, check_embeddings, check_labels, check_reduction, check_temperature
 from sslfast.ops.distributed import Gather, Group
+from sslfast.ops.precision import precise, precise_dtype
 
 
 def sup_con(
@@ -42,8 +43,8 @@ def sup_con(
     Args:
         z: projections (N, D), float32, bfloat16, float16, or float64 through the reference.
         labels: (N,) integers of any value, on the same device.
-        temperature: a positive number, or a 0-dim tensor on the same device, which may require grad; the value of a
-            tensor is not checked, one that is not positive gives NaN.
+        temperature: a positive number, or a tensor of one element on the same device, which may require grad; the
+            value of a tensor is not checked, one that is not positive gives NaN.
         reduction: "mean" over the rows that have a positive, "sum", or "none": (N,).
         group: process group whose rows are positives and negatives too, "world" for the default one; None for this
             process alone. The mean is over the rows of all ranks; see `nt_xent` for the contract.
@@ -103,9 +104,9 @@ def _value(args):
     sums = among.forward(unit, ids, places, temperature, tau, args.with_cosines, group, args.gather)
     shift, total, positive, cosines, _ = sums
 
-    t = temperature if tau is None else tau.double()
-    shift, total = shift.double(), total.double()
-    positive = positive.double() / count  # the mean of the cosines
+    t = temperature if tau is None else precise(tau)
+    shift, total = precise(shift), precise(total)
+    positive = precise(positive) / count  # the mean of the cosines
     losses, largest, inverse_sum = reference.with_positive(shift, total, positive, t)
     alone = count == 1
     losses = torch.where(alone, losses, torch.log(total) + (shift - positive) / t)
@@ -128,13 +129,13 @@ def _gradient(wanted, grad, args, saved):
     grad = (grad * saved.share).expand(unit.shape[0])
     pull = grad * saved.pull
     # What a row is pulled by in all is what it is pushed by: where 1/count is rounded, so are both.
-    factor = torch.where(count == 1, grad, pull.double() * count) * saved.inverse_sum
+    factor = torch.where(count == 1, grad, precise(pull) * count) * saved.inverse_sum
     factor, options = factor.to(pull.dtype), (temperature, tau, args.group, args.gather)
     du = among.backward(unit, saved.ids, saved.places, factor, saved.shift, pull, saved.cosines, *options)
     du = du / (temperature if tau is None else tau)
     dtau = None
     if tau is not None:  # a pair counts from both sides
-        dtau = (-(du * unit).sum(dtype=torch.float64) / (2 * tau)).to(tau.dtype)
+        dtau = (-(du * unit).sum(dtype=precise_dtype(du)) / (2 * tau)).to(tau.dtype)
     return reference.project(du, unit.to(du.dtype), saved.scale).to(args.z.dtype), dtau
 
 

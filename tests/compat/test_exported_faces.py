@@ -1,4 +1,5 @@
-"""The losses under other libraries' names keep a free batch when they are exported, as the ops under them do."""
+"""The losses under other libraries' names are traced as the ops under them are: exported with a free batch, and of
+tensors without values."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from every_op import randn
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, export
 
 from sslfast.compat import lightly, open_clip, pytorch_metric_learning, solo, sup_contrast
@@ -53,3 +55,10 @@ def test_a_free_batch_stays_free(name):
         actual = program(*inputs(size))
         torch.manual_seed(0)
         torch.testing.assert_close(actual, FACES[name](*inputs(size)))
+
+
+def test_fake_tensors():
+    with FakeTensorMode():
+        features, scale = torch.empty(4, 2, 8), torch.empty(())
+        assert open_clip.ClipLoss()(features[:, 0], features[:, 1], scale).shape == ()
+        assert sup_contrast.SupConLoss()(features, mask=torch.empty(4, 4)).shape == ()

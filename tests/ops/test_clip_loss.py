@@ -211,7 +211,7 @@ Z = torch.ones(4, 3)
         ((Z[:0], Z[:0]), {}, ValueError, "image must be a non-empty matrix"),
         ((Z, Z, 0.0), {}, ValueError, "temperature must be positive and finite in float32, got 0.0"),
         ((Z, Z), {"logit_scale": -1.0}, ValueError, "logit_scale must be positive and finite in float32, got -1.0"),
-        ((Z, Z), {"logit_scale": Z}, ValueError, "logit_scale must be a number or a 0-dim float tensor"),
+        ((Z, Z), {"logit_scale": Z}, ValueError, "logit_scale must be a number or a float tensor of one element"),
         ((Z, Z, 0.1), {"logit_scale": 10.0}, ValueError, "temperature must be None with a logit_scale"),
         ((Z, Z), {"reduction": "max"}, ValueError, "reduction must be one of mean, sum, none, got 'max'"),
         ((Z, Z), {"group": "all"}, TypeError, "group must be a process group, 'world' or None, got 'all'"),

@@ -11,7 +11,7 @@ from every_op import DIFFERENTIABLE, randn, views
 from torch import Tensor, nn
 
 from sslfast import EMA, KeyQueue, losses, ops
-from sslfast.augment import ViewParams, ViewSampler
+from sslfast.augment import PaddedImages, ViewParams, ViewSampler
 from sslfast.compat import lightly, mae
 from sslfast.ops.view_params import LAYOUT
 
@@ -73,6 +73,16 @@ def augmented() -> Callable[[], list[Tensor]]:
         ops.augment(images, params, 8, sizes=sizes, dtype=torch.float64),
         ops.augment(images, params, (5, 7), dtype=torch.bfloat16),
     ]
+
+
+def padded() -> Callable[[], list[Tensor]]:
+    images = [randn(3, 4, 5), randn(3, 6, 2)]
+
+    def pad() -> list[Tensor]:
+        batch = PaddedImages.of(images)
+        return [batch.pixels, batch.sizes]
+
+    return pad
 
 
 def drawn() -> Callable[[], list[Tensor]]:
@@ -144,6 +154,7 @@ CALLS: dict[str, Callable[[], Callable[[], list[Tensor]]]] = {
     },
     "random_patch_mask": masks,
     "augment": augmented,
+    "PaddedImages": padded,
     "ViewSampler": drawn,
     **{f"ema_update_, {dtype}": lambda dtype=dtype: averaged(dtype) for dtype in DTYPES},
     "EMA": teacher,

@@ -42,6 +42,29 @@ def test_gradient_penalty_in_float32(case):
 
 
 @every_op
+def test_autocast_leaves_the_formula_alone(case):
+    """As it leaves the kernels: second derivatives and forward mode keep values and dtypes."""
+    op, formula, leaves = case.bound(7)
+    tangents = tuple(randn(*x.shape, dtype=x.dtype, seed=7) for x in leaves)
+    with torch.autocast("cpu", torch.bfloat16):
+        slopes, moved = penalty(op, leaves), jvp(op, tuple(leaves), tangents)
+    close(slopes, penalty(formula, leaves))
+    close(moved, jvp(formula, tuple(leaves), tangents))
+
+
+@every_op
+def test_several_gradients_at_once(case):
+    """As `torch.autograd.functional.jacobian(vectorize=True)` takes them."""
+    op, _, leaves = case.bound(3)
+    leaves = [x.requires_grad_() for x in leaves]
+    result = op(*leaves)
+    directions = randn(2, *result.shape, seed=6)
+    one_by_one = [torch.autograd.grad(result, leaves, direction, retain_graph=True) for direction in directions]
+    together = torch.autograd.grad(result, leaves, directions, is_grads_batched=True)
+    close(together, tuple(map(torch.stack, zip(*one_by_one))))
+
+
+@every_op
 def test_gradient_penalty_of_a_compiled_op(case):
     """Right where PyTorch differentiates a compiled graph twice, with the backend that compiles nothing."""
     op, formula, leaves = case.bound(7)

@@ -6,6 +6,7 @@ import patches
 import pytest
 import torch
 from patches import HALVES_AND_SINGLE, patch_mask, photographs, randn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sslfast import ops
 from sslfast.compat.mae import random_masking
@@ -150,6 +151,11 @@ def test_masks_of_numbers_in_what_is_traced(transform):
         return ops.masked_patch_loss(pred, images, mask, 4)
 
     assert torch.equal(transform(loss)(pred, mask.float()), transform(loss)(pred, mask))
+
+
+def test_a_mask_of_numbers_without_values():
+    with FakeTensorMode():
+        assert ops.masked_patch_loss(torch.empty(2, 4, 48), torch.empty(2, 3, 8, 8), torch.empty(2, 4), 4).shape == ()
 
 
 @pytest.mark.parametrize("norm_pix", [True, False])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -160,6 +163,28 @@ assert resident() < full - 2**24
 def test_scratch_memory_is_given_back_when_asked(tmp_path):
     """Of 32 MiB of packed rows."""
     run_elsewhere(SCRATCH_GIVEN_BACK, tmp_path)
+
+
+def test_a_process_forked_while_another_thread_holds_the_lock():
+    """As one that reads images, begun while a thread of its parent makes views."""
+    locked, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with memory._lock:
+            locked.set()
+            forked.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    locked.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        memory.empty(1003, dtype=torch.float32)
+        os._exit(0)
+    forked.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_what_is_alive_never_shares_memory():
