@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from sslfast.data.decode import Unreadable, converted, from_object, shrunk
 from sslfast.data.duplicates import a_fifth
 from sslfast.data.examples import NO_LABELS
 from sslfast.data.images import FolderImages
+from sslfast.data.labels import LABEL, NO_TEST_LABELS, class_names, in_classes_of, kept_labels, numbered
 from sslfast.data.paths import Paths
 
 IMAGE = ("image", "img", "pixel_values", "jpg", "png")  # columns, the first that there is
-LABEL = ("label", "labels", "fine_label", "target", "cls")
 TEST = ("test", "validation", "val")
 LOOKED_AT = 4  # examples that make up a digest
+
+_made: dict[str, tuple[Any, tuple[Source, list[Source]]]] = {}  # by name: the object, and its splits
 
 
 class Source:
@@ -53,21 +56,21 @@ class Source:
         """(C, H, W), see `decode.from_object`."""
         return from_object(self._parts(index)[0])
 
-    def labelled(self) -> tuple[Tensor, list[str]]:
-        """A label (N,) int64 for every example, all 0 without labels, and the classes' names, none without labels."""
-        values = self._values()
-        if values is None:
-            return torch.zeros(len(self), dtype=torch.int64), []
-        values = [value.item() if isinstance(value, Tensor | np.generic) else value for value in values]
-        known = self._names()
-        if known and all(isinstance(value, int) and 0 <= value < len(known) for value in values):
-            return torch.tensor(values), [str(name) for name in known]
-        if not all(isinstance(value, int | str) for value in values):
-            kinds = sorted({type(value).__name__ for value in values if not isinstance(value, int | str)})
-            raise TypeError(f"labels of data must be integers or names, got {', '.join(kinds)}")
-        classes = sorted(set(values), key=lambda value: (isinstance(value, str), value))
-        number = {value: k for k, value in enumerate(classes)}
-        return torch.tensor([number[value] for value in values]), [str(value) for value in classes]
+    def labelled(self, train: Source | None = None) -> tuple[Tensor, list[str]]:
+        """A label (N,) int64 for every example, all 0 without labels, and the classes' names, none without labels.
+
+        Args:
+            train: the training split, if this is a test split: its classes count.
+
+        Raises:
+            TypeError, ValueError: see `labels.numbered`, and `labels.in_classes_of`.
+        """
+        names = class_names(self.items)
+        if train is None:
+            return numbered(self._values, names)
+        classes = train.labelled()[1]
+        labels, own = numbered(self._values, names or class_names(train.items))
+        return (in_classes_of(classes, labels, own), classes) if own and classes else (labels, own)
 
     def _parts(self, index: int) -> tuple[Any, Any]:
         item = self.items[index]
@@ -80,29 +83,19 @@ class Source:
             return item[0], item[1] if len(item) > 1 else None
         return item, None
 
-    def _values(self) -> Sequence[Any] | None:
+    @cached_property
+    def _values(self) -> Sequence[Any]:
+        """A label an example, each None if there are none; every example is read if they are nowhere else."""
         if self._labels is not None:
             return list(self._labels)
-        columns = getattr(self.items, "column_names", None)  # Hugging Face's, which would decode the images too
-        if columns is not None:
-            column = next((name for name in LABEL if name in columns), None)
-            return None if column is None else list(self.items[column])
-        targets = getattr(self.items, "targets", None)  # torchvision's
-        if targets is not None and len(targets) == len(self):
-            return list(targets)
-        if self._parts(0)[1] is None:
-            return None
-        return [self._parts(index)[1] for index in range(len(self))]
-
-    def _names(self) -> Sequence[str]:
-        features = getattr(self.items, "features", None)
-        if isinstance(features, Mapping):
-            return next((features[name].names for name in LABEL if hasattr(features.get(name), "names")), [])
-        return getattr(self.items, "classes", None) or []
+        kept = kept_labels(self.items)
+        if kept is None and self._parts(0)[1] is None:
+            return [None] * len(self)
+        return kept if kept is not None else [self._parts(index)[1] for index in range(len(self))]
 
 
-def sources(data: Any) -> tuple[Source, Source | None]:
-    """The training split, and the test split if it has one: of a pair, or of a mapping, as Hugging Face's DatasetDict.
+def sources(data: Any) -> tuple[Source, list[Source]]:
+    """The training split, and its test splits, the best first: of a pair, or a mapping as Hugging Face's DatasetDict.
 
     (images, labels) with a label each is one split, and a function is asked for "train" and "test".
 
@@ -110,16 +103,23 @@ def sources(data: Any) -> tuple[Source, Source | None]:
         TypeError, ValueError: it is no such thing.
     """
     if callable(data) and not hasattr(data, "__getitem__"):
-        found = data("train"), data("test")
-        if found[0] is None:
+        train, test = data("train"), data("test")
+        if train is None:
             raise TypeError(f"data must return a dataset for 'train', {getattr(data, '__name__', data)} returned None")
-        return _source(found[0]), None if found[1] is None else _source(found[1])
+        return _source(train), [] if test is None else [_source(test)]
     if isinstance(data, Mapping) and "train" in data:
-        test = next((data[name] for name in TEST if name in data), None)
-        return _source(data["train"]), None if test is None else _source(test)
+        return _source(data["train"]), [_source(data[name]) for name in TEST if name in data]
     if isinstance(data, tuple) and len(data) == 2 and not _with_labels(data):
-        return _source(data[0]), _source(data[1])
-    return _source(data), None
+        return _source(data[0]), [_source(data[1])]
+    return _source(data), []
+
+
+def _sources_of(name: str) -> tuple[Source, list[Source]]:
+    """Those of a name, made once: to build a dataset, and to read its labels, may take long."""
+    found = outside("data", name)
+    if name not in _made or _made[name][0] is not found:
+        _made[name] = found, sources(found)
+    return _made[name][1]
 
 
 def _source(data: Any) -> Source:
@@ -135,7 +135,7 @@ def _with_labels(pair: tuple[Any, Any]) -> bool:
     second = pair[1]
     if isinstance(second, Tensor | np.ndarray):
         return second.ndim == 1
-    return isinstance(second, list) and bool(second) and isinstance(second[0], int | str | np.integer)
+    return isinstance(second, list | tuple) and bool(second) and isinstance(second[0], int | str | np.integer)
 
 
 def name_of(data: Any) -> str:
@@ -151,9 +151,11 @@ def name_of(data: Any) -> str:
     if isinstance(data, Path):
         return f"folder:{data}"
     if path := path_of(data):
+        _made.pop(path, None)
         return path
     digest = hashlib.sha256()
-    for source in filter(None, sources(data)):
+    train, tests = sources(data)
+    for source in (train, *tests[:1]):
         digest.update(str(len(source)).encode())
         for index in np.linspace(0, len(source) - 1, min(LOOKED_AT, len(source))).round().astype(int).tolist():
             first, again = (source.image(index) for _ in range(2))
@@ -163,7 +165,9 @@ def name_of(data: Any) -> str:
                     "leave random transforms to preset"
                 )
             digest.update(first.numpy().tobytes())
-    return keep(data, digest.hexdigest())
+    name = keep(data, digest.hexdigest())
+    _made[name] = data, (train, tests)
+    return name
 
 
 class GivenImages(FolderImages):
@@ -196,6 +200,8 @@ class GivenImages(FolderImages):
 def list_given(name: str, split: str | None, *, source_size: int, seed: int = 0) -> GivenImages:
     """A split of a dataset in Python; without a test split it is a fifth of every class, drawn by `seed`.
 
+    The classes are those of the training split. A test split without labels is none where that has labels.
+
     Args:
         name: what `name_of` returned, an import path or an entry point of the group `sslfast.data`.
         split: train, test, or None for all that the training split was drawn from.
@@ -203,17 +209,21 @@ def list_given(name: str, split: str | None, *, source_size: int, seed: int = 0)
     Raises:
         ValueError: there is no test split, or the object is not there. TypeError: it is no dataset.
     """
-    train, test = sources(outside("data", name))
-    notes: tuple[str, ...] = ()
+    train, tests = _sources_of(name)
+    labels, classes = train.labelled()
+    test = next((part for part in tests if part.labelled(train)[1] or not classes), None)
+    notes: list[str] = []
+    source = train
     if test is not None:
-        source = test if split == "test" else train
-        labels, classes = source.labelled()
+        if split == "test":
+            source = test
+            labels, classes = test.labelled(train)
         places = torch.arange(len(source))
     else:
-        source = train
-        labels, classes = source.labelled()
+        if tests:
+            notes.append(NO_TEST_LABELS)
         places, note = split_off(labels, classes, split, seed, name)
-        notes = (note,) if note else ()
+        notes += [note] if note else []
     images = GivenImages(source, places.tolist(), labels[places], classes, source_size)
     kinds = f"{len(classes)} classes" if classes else NO_LABELS
     images.notes = (f"{name}: {len(places)} images; {kinds}", *notes)

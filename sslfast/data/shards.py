@@ -10,6 +10,7 @@ import tarfile
 from functools import cache
 from itertools import product
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from sslfast.data.decode import Unreadable, converted, from_bytes, shrunk
 from sslfast.data.examples import NO_LABELS
 from sslfast.data.given import split_off
 from sslfast.data.images import FolderImages
+from sslfast.data.labels import NO_TEST_LABELS, in_classes_of
 from sslfast.data.layout import TEST, TRAIN
 from sslfast.data.paths import Paths
 from sslfast.data.tree import SUFFIXES
@@ -102,37 +104,61 @@ def list_shards(
     Raises:
         ValueError: there is no such shard, or one is damaged, or no image in them; there is no test split.
     """
-    shards = _shards(pattern)
-    parts = {name: [shard for shard in shards if split_of(shard) == name] for name in ("train", "test")}
-    own = parts["train"] and parts["test"]
-    chosen = parts[split] if own and split else shards
+    chosen = _shards(pattern)
+    parts = [[shard for shard in chosen if split_of(shard) == name] for name in ("train", "test")]
+    notes = []
+    if own := bool(split and all(parts)):
+        train, test = (_listed(part, pattern) for part in parts)
+        if train.classes and not test.classes:
+            own = False
+            notes.append(NO_TEST_LABELS)
+        elif train.classes:
+            test = test._replace(labels=in_classes_of(train.classes, test.labels, test.classes), classes=train.classes)
+        found, chosen = (test, parts[1]) if own and split == "test" else (train, parts[0])
+    else:
+        found = _listed(chosen, pattern)
+    places = torch.arange(len(found.names))
+    if not own:
+        places, note = split_off(found.labels, found.classes, split, seed, WDS + pattern)
+        notes += [note] if note else []
+    kept = places.tolist()
+    images = ShardImages(
+        chosen,
+        found.members[kept],
+        [found.names[k] for k in kept],
+        found.labels[places],
+        found.classes,
+        source_size,
+        skip_corrupt=skip_corrupt,
+    )
+    kinds = f"{len(found.classes)} classes" if found.classes else NO_LABELS
+    about = f"{WDS}{pattern}: {len(kept)} images in {len(chosen)} shards; {kinds}"
+    images.notes = (about, *notes)
+    return images
+
+
+class _Listed(NamedTuple):
+    """The examples of some shards."""
+
+    members: np.ndarray
+    names: list[str]
+    labels: Tensor
+    classes: list[str]
+
+
+def _listed(shards: list[Path], pattern: str) -> _Listed:
     members, names, values = [], [], []
-    for number, shard in enumerate(chosen):
+    for number, shard in enumerate(shards):
         for key, offset, length, label in _index(shard, os.stat(shard).st_mtime_ns):
             members.append((number, offset, length))
             names.append(f"{shard.parent.name}/{shard.name}/{key}")
             values.append(label)
     if not members:
-        raise ValueError(f"{WDS}{pattern} has no images in its {len(chosen)} shards")
+        raise ValueError(f"{WDS}{pattern} has no images in its {len(shards)} shards")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{WDS}{pattern} has the key {twice} twice")
-    labels, classes = _labels(values, names, pattern)
-    places, note = (torch.arange(len(names)), None) if own else split_off(labels, classes, split, seed, WDS + pattern)
-    kept = places.tolist()
-    images = ShardImages(
-        chosen,
-        np.array(members, dtype=np.int64)[kept],
-        [names[k] for k in kept],
-        labels[places],
-        classes,
-        source_size,
-        skip_corrupt=skip_corrupt,
-    )
-    kinds = f"{len(classes)} classes" if classes else NO_LABELS
-    about = f"{WDS}{pattern}: {len(kept)} images in {len(chosen)} shards; {kinds}"
-    images.notes = (about, *([note] if note else []))
-    return images
+    return _Listed(np.array(members, dtype=np.int64), names, *_labels(values, names, pattern))
 
 
 def split_of(shard: Path) -> str:

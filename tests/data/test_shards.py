@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,12 @@ CONFIG = SimCLR.Config(
     workers=0,
     backbone="resnet20",
 )
+
+
+def npy(pixels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, pixels)
+    return content.getvalue()
 
 
 def numbers(images: object) -> list[int]:
@@ -99,3 +106,22 @@ def test_wrong_shards_are_named(tmp_path: Path) -> None:
         add(archive, "a.jpg", b"no image")
     with pytest.raises(ValueError, match=r"unreadable image .*broken.tar/a"):
         load_images(f"wds:{tmp_path}/broken.tar", "train")
+
+
+def test_a_test_split_in_shards_is_numbered_as_the_training_split(tmp_path: Path) -> None:
+    for split, labels in (("train", "abc"), ("test", "cb")):
+        (tmp_path / split).mkdir()
+        with tarfile.open(tmp_path / split / "0.tar", "w") as archive:
+            for number, label in enumerate(labels):
+                add(archive, f"{number}.npy", npy(np.zeros((4, 4), np.uint8)))
+                add(archive, f"{number}.cls", label.encode())
+    train, test = (load_images(f"wds:{tmp_path}", split) for split in ("train", "test"))
+    assert (train.classes, test.classes, test.labels.tolist()) == (["a", "b", "c"], ["a", "b", "c"], [2, 1])
+
+
+def test_a_test_split_in_shards_without_labels_is_none(tmp_path: Path) -> None:
+    write_shards(tmp_path / "train")
+    write_shards(tmp_path / "test", 1, 4, labels=False)
+    train, test = (load_images(f"wds:{tmp_path}", split) for split in ("train", "test"))
+    assert (len(train), len(test), test.classes) == (24, 6, ["10", "11"])
+    assert "the test split has no labels, and is left out" in train.notes
