@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from sslfast import ops
-from sslfast.ops.checks import FLOATS, as_int, as_number, check_module
+from sslfast.ops.checks import FLOATS, as_int, as_number, check_module, is_readable
+from sslfast.ops.precision import precise
 
 Buffers = Literal["copy", "average", "ignore"]
 BUFFERS = get_args(Buffers)
@@ -33,8 +34,8 @@ class EMA(nn.Module):
     moved (with the EMA) or loaded in between, and wrapped by DistributedDataParallel or torch.compile before or after.
     Its tensors are found by their names. For FSDP2 make the EMA first and then apply `fully_shard` to the model and in
     the same way to `ema.module`: each process averages its shards. A CUDA graph may capture `update` after a call of
-    it, without a number or with one in a CUDA tensor. A copy or an unpickled EMA follows the model that was copied with
-    it, or else none, until `attach` gives it one.
+    it, without a number or with one in a CUDA tensor; torch.compile takes it into one graph for all steps. A copy or an
+    unpickled EMA follows the model that was copied with it, or else none, until `attach` gives it one.
 
     Attributes:
         module: the average, a deep copy of the model whose parameters require no grad. It starts in the model's mode,
@@ -138,7 +139,7 @@ class EMA(nn.Module):
             return self.momentum
         cosine: float | Tensor
         if isinstance(step, Tensor):
-            cosine = torch.cos(step.double().clamp(max=self.total_steps) * (math.pi / self.total_steps))
+            cosine = torch.cos(precise(step).clamp(max=self.total_steps) * (math.pi / self.total_steps))
         else:
             cosine = math.cos(min(step, self.total_steps) * (math.pi / self.total_steps))
         return 1 - (1 - self.momentum) * (cosine + 1) / 2
@@ -150,14 +151,14 @@ class EMA(nn.Module):
         )
 
     def _checked(self, step: int | Tensor) -> int | Tensor:
-        """The step, as a number unless it lies on a GPU."""
+        """The step, as a number where the host may look at it."""
         if isinstance(step, Tensor) and (step.dim() != 0 or step.dtype != torch.int64):
             raise ValueError(
                 f"EMA: step must be an int or a 0-dim int64 tensor, got shape {tuple(step.shape)} of {step.dtype}"
             )
         if not isinstance(step, Tensor):
             step = as_int("EMA", "step", step, "an int or a 0-dim int64 tensor")
-        if isinstance(step, Tensor) and step.is_cuda:
+        if isinstance(step, Tensor) and not is_readable(step):
             return step
         if step < 0:
             raise ValueError(f"EMA: step must be at least 0, got {int(step)}")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ema_networks import network, state, train
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils import parametrizations
 
 from sslfast import EMA
@@ -68,6 +69,27 @@ def test_a_compiled_model():
     train(model, 0)
     ema.update()
     torch.testing.assert_close(ema.module[3].bias, (before + model[3].bias.detach()) / 2)
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_updates_in_a_compiled_step(numbered):
+    """In one graph, which holds for all steps of the schedule."""
+    model = network().eval()
+    emas = [EMA(model, 0.5, "cosine", total_steps=6) for _ in range(2)]
+    counter = CompileCounterWithBackend("aot_eager")
+
+    @torch.compile(fullgraph=True, backend=counter)
+    def update(step: int) -> None:
+        emas[1].update(step if numbered else None)
+
+    for step in range(2, 10):
+        for ema in emas:
+            ema.step.fill_(step)
+        train(model, step)
+        emas[0].update()
+        update(step)
+        torch.testing.assert_close(state(emas[0]), state(emas[1]))
+    assert counter.frame_count <= 2
 
 
 def test_copies_of_both_belong_together():

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import is_fake
 
+from sslfast.ops.precision import precise_dtype
+
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 FLOAT32 = torch.finfo(torch.float32)
@@ -210,8 +212,13 @@ def check_scalar(
         raise ValueError(f"{op}: {name} must be positive and finite in float32, got {value}")
     if not -FLOAT32.max <= value <= FLOAT32.max:
         raise ValueError(f"{op}: {name} must be finite in float32, got {value}")
+    return number_or_tensor(value, device)
+
+
+def number_or_tensor(value: float, device: torch.device) -> tuple[float, Tensor | None]:
+    """One of them holds the value: the tensor in a graph that is to hold for other values, too."""
     if torch.compiler.is_compiling() and _varies(value):
-        return 0.0, torch.ones((), dtype=torch.float64, device=device) * value
+        return 0.0, torch.ones((), dtype=precise_dtype(device), device=device) * value
     return float(value), None
 
 

@@ -15,7 +15,7 @@ from sslfast import _C
 from sslfast.kernels import reference_ema
 from sslfast.kernels.cpu import ema as cpu
 from sslfast.kernels.pair_table import pair_table
-from sslfast.ops.checks import FLOATS, as_int, as_number, check_dense
+from sslfast.ops.checks import FLOATS, as_int, as_number, check_dense, number_or_tensor
 from sslfast.ops.registry import define_op, lazily
 
 HALVES = (torch.bfloat16, torch.float16)  # too coarse to be rounded to nearest
@@ -145,7 +145,7 @@ def _check_momentum(momentum: float | Tensor, device: torch.device) -> tuple[flo
     momentum = as_number("ema_update_", "momentum", momentum, "a number or a 0-dim tensor")
     if not 0 <= momentum <= 1:
         raise ValueError(f"ema_update_: momentum must be in [0, 1], got {momentum}")
-    return float(momentum), None
+    return number_or_tensor(momentum, device)
 
 
 def _check_step(step: int | Tensor | None, device: torch.device, needed: bool) -> tuple[int, Tensor | None]:

@@ -186,7 +186,7 @@ def _gradient(wanted, grad, args, saved):
     du = du.reshape(unit.shape) / (temperature if tau is None else tau)
     dtau = None
     if tau is not None:  # a pair counts from both sides
-        dtau = (-(du * unit).sum(dtype=precise_dtype(du)) / (2 * tau)).to(tau.dtype)
+        dtau = (-(du * unit).sum(dtype=precise_dtype(du.device)) / (2 * tau)).to(tau.dtype)
     dz = reference.project(du, unit.to(du.dtype), saved.scale).to(z.dtype).view(shape)
     return *((dz, None) if second is None else dz.unbind()), dtau
 

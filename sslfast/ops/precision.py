@@ -8,9 +8,9 @@ from torch import Tensor
 WITHOUT_FLOAT64 = ("mps",)  # kinds of devices
 
 
-def precise_dtype(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.device.type in WITHOUT_FLOAT64 else torch.float64
+def precise_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
 
 
 def precise(x: Tensor) -> Tensor:
-    return x.to(precise_dtype(x))
+    return x.to(precise_dtype(x.device))

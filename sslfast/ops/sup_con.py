@@ -135,7 +135,7 @@ def _gradient(wanted, grad, args, saved):
     du = du / (temperature if tau is None else tau)
     dtau = None
     if tau is not None:  # a pair counts from both sides
-        dtau = (-(du * unit).sum(dtype=precise_dtype(du)) / (2 * tau)).to(tau.dtype)
+        dtau = (-(du * unit).sum(dtype=precise_dtype(du.device)) / (2 * tau)).to(tau.dtype)
     return reference.project(du, unit.to(du.dtype), saved.scale).to(args.z.dtype), dtau
 
 
