@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslfast.kernels.reference import normalize
 from sslfast.ops import agreement, distributed
 from sslfast.ops.checks import as_int, check_embeddings
-from sslfast.ops.distributed import Group
+from sslfast.ops.distributed import Group, OfGroup
 
 
-class KeyQueue(nn.Module):
+class KeyQueue(OfGroup):
     """The last `size` keys, rows of unit length; the newest overwrite the oldest.
 
         queue = KeyQueue(65536, 128)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from sslfast import ops
 from sslfast.ops.checks import Reduction, check_reduction, check_scalar, check_temperature
-from sslfast.ops.distributed import Gather, Group
+from sslfast.ops.distributed import Gather, Group, OfGroup
 
 
-class _ContrastiveLoss(nn.Module):
+class _ContrastiveLoss(OfGroup):
     """What the contrastive losses share: a reduction, and whose negatives to see."""
 
     def __init__(self, reduction: Reduction, group: Group, gather: Gather) -> None:

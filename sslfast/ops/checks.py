@@ -45,12 +45,16 @@ def as_int(op: str, name: str, value: Any, wanted: str = "an int") -> int:
 
 
 def check_dense(op: str, name: str, x: Any, wanted: str) -> None:
-    """TypeError unless x is a tensor with its elements in memory: not sparse, nested, quantised or MKL-DNN's."""
+    """TypeError unless x is a tensor with its elements in memory: no sparse, nested, quantised one, nor a DTensor."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor{wanted}, got {type(x).__name__}")
     if x.layout != torch.strided or x.is_nested or x.is_quantized:
         kind = "nested" if x.is_nested else "quantised" if x.is_quantized else str(x.layout).removeprefix("torch.")
         raise TypeError(f"{op}: {name} must be a dense tensor{wanted}, got a {kind} one")
+    if type(x) is not Tensor and hasattr(x, "to_local"):
+        raise TypeError(
+            f"{op}: {name} must be a dense tensor{wanted}, got a DTensor; pass its to_local() or full_tensor()"
+        )
 
 
 def check_statistics(
@@ -199,6 +203,7 @@ def check_scalar(
 ) -> tuple[float, Tensor | None]:
     """(number, tensor): one of them holds the value; that of a tensor is not read."""
     if isinstance(value, Tensor):
+        check_dense(op, name, value, " of one element")
         if value.numel() != 1 or not value.is_floating_point():
             raise ValueError(
                 f"{op}: {name} must be a number or a float tensor of one element, "

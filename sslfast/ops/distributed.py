@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from sslfast.ops import negatives
@@ -38,6 +38,20 @@ def find_group(op: str, group: Group, gather: Gather) -> ProcessGroup | None:
     if not isinstance(group, ProcessGroup):
         raise TypeError(f"{op}: group must be a process group, 'world' or None, got {group!r}")
     return group if dist.get_world_size(group) > 1 else None
+
+
+class OfGroup(nn.Module):
+    """A module with a group, which cannot be copied: copies have the same one, and a pickle the name of the group."""
+
+    group: Group
+
+    def __getstate__(self) -> dict[str, Any]:
+        group: Any = self.group
+        return self.__dict__ | {"group": (group.group_name,) if isinstance(group, ProcessGroup) else group}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        group = state["group"]
+        super().__setstate__(state | {"group": group_named(*group) if isinstance(group, tuple) else group})
 
 
 def name_of(group: ProcessGroup | None) -> str | None:
