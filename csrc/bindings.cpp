@@ -21,6 +21,7 @@
 #include "cpu/random_patch_mask.h"
 #include "cpu/restore_tokens.h"
 #include "cpu/siglip_loss.h"
+#include "cpu/tile.h"
 #include "cpu/unit_rows.h"
 
 namespace py = pybind11;
@@ -54,6 +55,7 @@ void bind(py::module_& m) {
         return cpu::Kept{at<float>(cosines), tiles};
     }));
     m.attr("tile") = cpu::kTile;
+    m.attr("kept_from") = cpu::kKeptFrom;
     m.def("nt_xent_forward", [](const cpu::Rows& z1, const cpu::Rows& z2, int64_t n, bool across, double tau,
                                 address loss, address shift, address inverse_sum, const cpu::Rows& unit, address scale,
                                 address rank, const cpu::Kept& kept) {

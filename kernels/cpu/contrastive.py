@@ -10,8 +10,8 @@ from sslfast.kernels.cpu.memory import empty
 from sslfast.kernels.pair_table import TYPES
 
 TILE = _C.tile if _C.has_core else 1  # rows and columns; without the core nothing is kept
+KEPT_FROM = _C.kept_from if _C.has_core else 0  # columns of rows whose cosines are sooner kept than computed again
 KEPT_TILES = 2**26 // (4 * TILE**2)  # 64 MiB of cosines are kept for the backward pass, others are computed again
-KEPT_FROM = 192  # columns from which computing cosines takes longer than keeping them
 
 
 def rows(x: Tensor) -> _C.Rows:

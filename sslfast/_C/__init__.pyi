@@ -9,6 +9,7 @@ has_cuda: bool
 has_openmp: bool
 loaded: str
 tile: int
+kept_from: int
 INSTRUCTION_SETS: list[str]
 
 def load(name: str) -> None: ...
