@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sslfast import _C
 
-LARGE = 2**23  # bytes; malloc keeps smaller pieces itself
+LARGE = 2**20  # bytes; malloc keeps smaller pieces itself
 MOST = 2**29  # bytes remembered in all, so kept at most when nobody holds them
 
 _results: list[tuple[Tensor, tuple[int, int]]] = []  # memory of large results, as bytes, and its holders without them
