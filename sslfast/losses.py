@@ -13,6 +13,11 @@ from sslfast.ops.checks import Reduction, check_reduction, check_scalar, check_t
 from sslfast.ops.distributed import Gather, Group, OfGroup
 
 
+def _value(x: float | Tensor) -> float:
+    """As a number; NaN on the meta device, which has none."""
+    return math.nan if isinstance(x, Tensor) and x.is_meta else float(x)
+
+
 class _ContrastiveLoss(OfGroup):
     """What the contrastive losses share: a reduction, and whose negatives to see."""
 
@@ -53,9 +58,8 @@ class _TemperedLoss(_ContrastiveLoss):
         return self._temperature if self.log_temperature is None else self.log_temperature.exp()
 
     def extra_repr(self) -> str:
-        learned = self.log_temperature
-        temperature = self._temperature if learned is None else learned.detach().exp().item()
-        return f"temperature={temperature:.4g}, learnable={learned is not None}, reduction={self.reduction!r}"
+        learnable = self.log_temperature is not None
+        return f"temperature={_value(self.temperature):.4g}, learnable={learnable}, reduction={self.reduction!r}"
 
 
 class NTXentLoss(_TemperedLoss):
@@ -248,9 +252,9 @@ class SigLIPLoss(_ContrastiveLoss):
         return ops.siglip_loss(image, text, logit_scale, logit_bias, **self._options)
 
     def extra_repr(self) -> str:
-        scale = self._scale if self.log_scale is None else self.log_scale.exp().item()
-        bias = self._bias if self.bias is None else self.bias.item()
-        values = f"logit_scale={scale:.4g}, logit_bias={bias:.4g}"
+        scale = self._scale if self.log_scale is None else self.log_scale.exp()
+        bias = self._bias if self.bias is None else self.bias
+        values = f"logit_scale={_value(scale):.4g}, logit_bias={_value(bias):.4g}"
         return f"{values}, learnable={self.bias is not None}, reduction={self.reduction!r}"
 
 

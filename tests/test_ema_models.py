@@ -74,15 +74,15 @@ def test_a_compiled_model():
 @pytest.mark.parametrize("numbered", [True, False])
 def test_updates_in_a_compiled_step(numbered):
     """In one graph, which holds for all steps of the schedule."""
-    model = network().eval()
+    model = nn.Linear(3, 2)
     emas = [EMA(model, 0.5, "cosine", total_steps=6) for _ in range(2)]
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("eager")
 
     @torch.compile(fullgraph=True, backend=counter)
     def update(step: int) -> None:
         emas[1].update(step if numbered else None)
 
-    for step in range(2, 10):
+    for step in range(2, 8):
         for ema in emas:
             ema.step.fill_(step)
         train(model, step)

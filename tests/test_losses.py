@@ -87,6 +87,10 @@ def test_state_dict_holds_a_learned_temperature_only():
 
 def test_says_what_it_is():
     assert "temperature=0.1, learnable=True" in repr(NTXentLoss(0.1, learnable=True))
+    assert "logit_scale=10, logit_bias=-10" in repr(SigLIPLoss(learnable=True))
+    with torch.device("meta"):
+        assert "temperature=nan, learnable=True" in repr(NTXentLoss(0.1, learnable=True))
+        assert "logit_scale=nan, logit_bias=nan" in repr(SigLIPLoss(learnable=True))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from patches import patch_mask, photographs, randn
 
-from sslfast import ops
+from sslfast import _C, ops
 from sslfast.kernels.cpu import negatives
 
 B, L, K, D = 16, 64, 16, 96
@@ -59,6 +62,25 @@ def other_negatives():
     return *negatives.forward(rows, columns, False, 0.2, None, True), negatives.backward(
         rows, columns, False, *factors, 0.2, None
     )
+
+
+@pytest.mark.skipif(not _C.has_core or not _C.has_openmp, reason="the kernels have no threads")
+def test_threads_of_python_keep_to_the_number_that_pytorch_was_given():
+    """One that makes views, say. OpenMP counts for every thread by itself."""
+    openmp = ctypes.CDLL(_C.baseline.__file__)
+
+    def after_an_op() -> int:
+        openmp.omp_set_num_threads(7)  # as OpenMP begins on a machine of as many cores
+        ops.random_patch_mask(2, 8, seed=4)
+        return openmp.omp_get_max_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(after_an_op).result() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("op", [mask, masked_loss, gathered, cut, restored, cosine, average, other_negatives])
