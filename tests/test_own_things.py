@@ -227,6 +227,13 @@ def test_a_given_backbone_is_copied_with_its_weights(forgetful: None) -> None:
         build_backbone(backbone_name(net.conv), image_size=8)
 
 
+def test_features_of_a_given_backbone_are_counted_where_it_returns_them(forgetful: None) -> None:
+    net = timm.create_model("mobilenetv3_small_050", num_classes=0)
+    assert build_backbone(backbone_name(net), image_size=32).num_features == net.head_hidden_size != net.num_features
+    with pytest.raises(ValueError, match="lazy layers without a shape: call it on a batch of images first"):
+        backbone_name(torch.nn.Sequential(torch.nn.LazyLinear(8)))
+
+
 def test_published_weights_are_where_training_begins(tmp_path: Path, forgetful: None) -> None:
     """timm's own path to weights, from a file instead of the network."""
     published = timm.create_model("test_resnet", num_classes=7)

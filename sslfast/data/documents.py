@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
@@ -39,7 +40,7 @@ def read_documents(name: str) -> dict[str, str]:
         return _topics()
     if not name.startswith(FILE) or name == FILE:
         raise ValueError(f"data must be docs or text:FILE, got {name!r}{nearest(name, ['docs'])}")
-    path = Path(name.removeprefix(FILE)).expanduser()
+    path = Path(os.path.expanduser(name.removeprefix(FILE)))
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; text: wants one file")
     if not path.is_file():

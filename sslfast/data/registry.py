@@ -125,6 +125,15 @@ def list_own(name: str, split: str | None, *, skip_corrupt: bool = False, **opti
     return list_given(name, split, **options)
 
 
+def tells_apart(name: str, **options: Any) -> bool:
+    """Whether the training images of a dataset have labels of several classes; of one's own only the first is read.
+
+    Args:
+        options: those of `list_own`.
+    """
+    return list_own(name, "train", **options).labelled if is_own(name) else name != "stl10-unlabeled"
+
+
 def own_normalization(name: str, **options: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) of one's own training images: ImageNet's for 8 bits and three channels, else their own.
 
@@ -149,13 +158,13 @@ def normalization_of(config: Any, *, gray: bool = False) -> tuple[tuple[float, .
 
 
 def _path(name: str) -> Path:
-    return Path(name.removeprefix(FOLDER)).expanduser()
+    return Path(os.path.expanduser(name.removeprefix(FOLDER)))
 
 
 def _look_up(name: str) -> Dataset:
     key = FOLDER + "PATH" if is_own(name) and name not in (FOLDER, WDS) else name
     if key not in DATASETS:
-        meant = f"; did you mean {FOLDER}{name}?" if name and Path(name).expanduser().is_dir() else ""
+        meant = f"; did you mean {FOLDER}{name}?" if name and os.path.isdir(os.path.expanduser(name)) else ""
         meant = meant or nearest(name, DATASETS)
         raise ValueError(f"data must be one of {', '.join(DATASETS)}, {OWN}, got {name!r}{meant}")
     return DATASETS[key]

@@ -170,7 +170,7 @@ def split_of(shard: Path) -> str:
 def _shards(pattern: str) -> list[Path]:
     if re.match(r"(\w+://|pipe:)", pattern):
         raise ValueError(f"{WDS}{pattern} is no path: shards are read from files, which a mounted folder can be")
-    where = Path(pattern).expanduser()
+    where = Path(os.path.expanduser(pattern))
     if where.is_dir():
         found = sorted(where.rglob("*.tar"))
     else:

@@ -49,7 +49,7 @@ def list_tree(folder: Path) -> Tree:
         OSError: a directory cannot be read; names it.
     """
     root = folder.resolve()
-    kept = CACHE.expanduser() / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
+    kept = Path(os.path.expanduser(CACHE)) / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
     if (known := _read(kept, root)) is not None:
         return known
     images, passed_over, times = _walk(root)
@@ -98,6 +98,8 @@ def _walk(root: Path) -> tuple[list[str], Counter[str], dict[str, int]]:
 
 
 def _write(path: Path, tree: Tree, times: dict[str, int]) -> None:
+    if not path.is_absolute():  # there is no home
+        return
     content = {"images": tree.images, "passed_over": tree.passed_over, "times": times}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from sslfast.augment import ViewSampler
 from sslfast.config import ImageConfig
+from sslfast.data import located
+from sslfast.data.registry import tells_apart
 from sslfast.evaluate import Run, alignment, extract_features, knn_accuracy, linear_probe, uniformity
 from sslfast.evaluate.task import choose_device
 from sslfast.train.pretrain import ensure_trained
@@ -89,7 +91,7 @@ def calibrate(
 
     Raises:
         ValueError: the method does not learn from images; a strength is out of range or there twice; several devices
-            are asked for; a run of other settings is in the way.
+            are asked for; the images have no labels; a run of other settings is in the way.
     """
     if not isinstance(config, ImageConfig):
         raise ValueError(f"config must be of a method that learns from images, got one of {config.method}")
@@ -97,6 +99,9 @@ def calibrate(
         raise ValueError(f"strengths must be different numbers >= 0, at least one, got {tuple(strengths)}")
     if config.devices * config.nodes > 1:
         raise ValueError(f"devices and nodes must be 1 for a sweep, got {config.devices} and {config.nodes}")
+    data = located(config.data)
+    if not tells_apart(data, source_size=config.source_side, skip_corrupt=config.skip_corrupt):
+        raise ValueError(f"data must have labels to judge by, of two classes or more, which {data} has not")
     output = Path(output)
     points: list[Point] = []
     for strength in sorted(map(float, strengths)):

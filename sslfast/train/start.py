@@ -35,7 +35,7 @@ def start_of(config: PretrainConfig, init_from: str | Path | None) -> tuple[Pret
     backbone, found = config.backbone, None
     if backbone.startswith(TIMM) and "@" in backbone:
         found, backbone = backbone, backbone.removeprefix(TIMM).partition("@")[0]
-    elif os.sep in backbone and (about := _about(Path(backbone).expanduser())):
+    elif os.sep in backbone and (about := _about(Path(os.path.expanduser(backbone)))):
         found, backbone = backbone, about["backbone"]
     if found and init_from:
         raise ValueError(f"init_from is {init_from}, but the backbone {found} has weights too: give one of both")
@@ -53,7 +53,7 @@ def initialise(training: Training, source: str | Path) -> str | None:
     try:
         if source.startswith(TIMM):
             return _load_published(backbone, source, training)
-        path = _file_of(Path(source).expanduser())
+        path = _file_of(Path(os.path.expanduser(source)))
         if path.suffix == ".safetensors":
             return _load(backbone, training.modality.read_weights(path))
         method.load_state_dict(load_checkpoint(path)["method"])

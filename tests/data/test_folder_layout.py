@@ -152,6 +152,19 @@ def test_home_and_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [located(name) for name in ("digits", "folder:", "a:b")] == ["digits", "folder:", "a:b"]
 
 
+def test_nobody_has_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "LARGE", 5)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda user: {}[user])  # a container's user without a name
+    fill(tmp_path, ".")
+    monkeypatch.chdir(tmp_path)
+    assert len(load_images("folder:.", "train")) == 5
+    assert not (tmp_path / "~").exists()
+    for name in ("folder:~/pictures", "~/pictures", "wds:~/shards", "folder:~nobody-of-this-name/pictures"):
+        with pytest.raises(ValueError, match=r"there (is|are) no|data must be one of"):
+            load_images(name, "train")
+
+
 def test_paths_keep_names_that_are_not_utf8(tmp_path: Path) -> None:
     names = ["a.png", "b/猫.png", os.fsdecode(b"\xff\xfe.png"), ""]
     paths = Paths(tmp_path, names)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from runs import SMALL
 
 from sslfast.augment import ViewSampler
@@ -108,6 +109,11 @@ def test_what_cannot_be_swept_is_said(tmp_path: Path) -> None:
             calibrate(SMALL, tmp_path, strengths=wrong)
     with pytest.raises(ValueError, match="devices and nodes must be 1 for a sweep, got 2 and 1"):
         calibrate(replace(SMALL, devices=2), tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    for data in ("stl10-unlabeled", f"folder:{tmp_path}"):
+        with pytest.raises(ValueError, match=f"data must have labels to judge by, .* which {data} has not"):
+            calibrate(replace(SMALL, data=data), tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
