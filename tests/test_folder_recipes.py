@@ -59,7 +59,7 @@ def test_its_networks_can_be_built_and_trained(method: str, side: int) -> None:
 
 def test_more_images_take_fewer_epochs_and_larger_batches() -> None:
     found = [sized("simclr", "folder:x", Facts(images, 28, "cpu"), RECIPES).config for images in COUNTS]
-    assert [config.batch_size for config in found] == [2, 4, 128, 256, 256]
+    assert [config.batch_size for config in found] == [4, 16, 128, 256, 256]
     assert [config.epochs for config in found] == [100, 100, 30, 6, 1]
     assert {config.image_size for config in found} == {28}
 
@@ -76,7 +76,7 @@ def test_what_was_chosen_is_said_and_may_be_changed(icons: Path, capsys: pytest.
     name, recipe = recipe_for("simclr", f"folder:{icons}", cpu=True)
     assert name == "simclr-folder"
     assert recipe.about.startswith(
-        "for 60 images of 28 px on cpu: resnet20 on views of 28 px, batch 4, 100 epochs, sgd with learning rate 0.12;"
+        "for 60 images of 28 px on cpu: resnet20 on views of 28 px, batch 16, 100 epochs, sgd with learning rate 0.12;"
     )
     options = ["--data", f"folder:{icons}", "--accelerator", "cpu", "--batch-size", "16", "--backbone", "resnet18"]
     config = read(["simclr", *options]).training

@@ -128,7 +128,7 @@ def _decoded(path: Path) -> Tensor:
             image = vision.decode_image(content, mode=vision.ImageReadMode.RGB, apply_exif_orientation=True)
             if image.dtype == torch.uint8 and image.dim() == 3:
                 return image
-    except (RuntimeError, UnicodeError):
+    except (AttributeError, RuntimeError, UnicodeError):  # torchvision means to give its decoders up
         pass  # Pillow knows more formats, other names, and says what is wrong with a broken file
     pillow = require("PIL.Image", extra="train")
     try:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FIFTH = "a fifth of every class is held out for testing"
+TOO_FEW = "too few images a class to hold a fifth out for testing: the classes are left aside"
 NO_LABELS = "no labels: kNN and what else needs labels is left out"
 
 

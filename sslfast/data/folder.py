@@ -14,7 +14,7 @@ from sslfast._files import printable
 from sslfast.augment import stacked
 from sslfast.data.decode import Unreadable, read
 from sslfast.data.duplicates import hold_out
-from sslfast.data.examples import NO_LABELS
+from sslfast.data.examples import FIFTH, NO_LABELS, TOO_FEW
 from sslfast.data.images import FolderImages, ImageSet, TensorImages
 from sslfast.data.layout import Groups, understand
 from sslfast.data.paths import Paths
@@ -161,9 +161,12 @@ def _listed(folder: Path, split: str | None, seed: int) -> tuple[Groups, list[st
         return together, classes, (printable(f"{folder}: {_count(together)} images"), *map(printable, notes))
     if test is None and layout.labelled:
         train, test, copies = hold_out(folder, train, seed)
-        notes.append("a fifth of every class is held out for testing")
+        alone = not any(test.values())
+        notes.append(TOO_FEW if alone else FIFTH)
         if copies:
             notes.append(f"{copies} files are copies of another one, and on its side")
+        if alone and split == "train":
+            test, classes = None, []
     chosen = train if split == "train" else test
     if chosen is None:
         raise ValueError(

@@ -15,7 +15,7 @@ from torch import Tensor
 from sslfast._outside import keep, outside, path_of
 from sslfast.data.decode import Unreadable, converted, from_object, shrunk
 from sslfast.data.duplicates import a_fifth
-from sslfast.data.examples import NO_LABELS
+from sslfast.data.examples import FIFTH, NO_LABELS, TOO_FEW
 from sslfast.data.images import FolderImages
 from sslfast.data.labels import LABEL, NO_TEST_LABELS, class_names, in_classes_of, kept_labels, numbered
 from sslfast.data.paths import Paths
@@ -222,7 +222,7 @@ def list_given(name: str, split: str | None, *, source_size: int, seed: int = 0)
     else:
         if tests:
             notes.append(NO_TEST_LABELS)
-        places, note = split_off(labels, classes, split, seed, name)
+        places, labels, classes, note = split_off(labels, classes, split, seed, name)
         notes += [note] if note else []
     images = GivenImages(source, places.tolist(), labels[places], classes, source_size)
     kinds = f"{len(classes)} classes" if classes else NO_LABELS
@@ -232,24 +232,27 @@ def list_given(name: str, split: str | None, *, source_size: int, seed: int = 0)
 
 def split_off(
     labels: Tensor, classes: Sequence[str], split: str | None, seed: int, name: str
-) -> tuple[Tensor, str | None]:
-    """The places of a split of examples that come in one: a fifth of every class is held out; and a note of that.
+) -> tuple[Tensor, Tensor, Sequence[str], str | None]:
+    """The places of a split of examples that come in one: a fifth of every class is held out; all labels and classes,
+    or none where these are too small for that; and a note of it.
 
     Raises:
         ValueError: they have no labels, so that there is no test split.
     """
     if split is None:
-        return torch.arange(len(labels)), None
+        return torch.arange(len(labels)), labels, classes, None
     if not classes:
         if split == "test":
             raise ValueError(
                 f"{name} has no labels and no test split: judge the network on others that have (evaluate --data)"
             )
-        return torch.arange(len(labels)), None
+        return torch.arange(len(labels)), labels, classes, None
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         held_out[a_fifth((labels == label).nonzero().flatten(), seed)] = True
     places = (held_out if split == "test" else ~held_out).nonzero().flatten()
     if not len(places):
         raise ValueError(f"{name} has too few images a class to leave a fifth for the test split")
-    return places, "a fifth of every class is held out for testing"
+    if not held_out.any():
+        return places, torch.zeros_like(labels), [], TOO_FEW
+    return places, labels, classes, FIFTH

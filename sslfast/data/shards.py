@@ -119,7 +119,8 @@ def list_shards(
         found = _listed(chosen, pattern)
     places = torch.arange(len(found.names))
     if not own:
-        places, note = split_off(found.labels, found.classes, split, seed, WDS + pattern)
+        places, labels, classes, note = split_off(found.labels, found.classes, split, seed, WDS + pattern)
+        found = found._replace(labels=labels, classes=list(classes))
         notes += [note] if note else []
     kept = places.tolist()
     images = ShardImages(

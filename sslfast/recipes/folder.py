@@ -16,7 +16,8 @@ MANY = 100_000  # images for which a published ImageNet recipe is made
 PASSES = {"cpu": 60_000, "cuda": 6_000_000}  # images to be gone through in all: about five minutes of two cores
 MOST_EPOCHS = {"cpu": 100, "cuda": 400}
 LARGEST_BATCH = {"cpu": 256, "cuda": 512}
-STEPS = 8  # an epoch at least
+STEPS = 8  # an epoch at least, unless the batch would be less than
+LEAST_BATCH = 32  # or half the images
 TILED = ("jigsaw", "relative-patch")  # their tiles fit pictures of the recipe's own size
 
 
@@ -39,7 +40,8 @@ def sized(method: str, data: str, facts: Facts, recipes: dict[str, Recipe]) -> R
     """The recipe for a method and a folder.
 
     On a GPU a published one for many photographs, else what CIFAR-10 is trained with; on a CPU a small network on views
-    of 32 px. The batch leaves 8 steps an epoch, and the epochs are as many as go through so many images in all.
+    of 32 px. The batch leaves 8 steps an epoch, of few images 2, and the epochs are as many as go through so many in
+    all.
     """
     device = facts.device
     published = device == "cuda" and facts.images >= MANY and facts.side >= LARGE
@@ -49,7 +51,8 @@ def sized(method: str, data: str, facts: Facts, recipes: dict[str, Recipe]) -> R
         return _told(replace(base, data=data), facts)
     small = max(8, facts.side // 4 * 4)
     size = min(small, 32) if device == "cpu" or facts.side <= SMALL else 64 if facts.side < LARGE else 128
-    batch = min(LARGEST_BATCH[device], 2 ** (max(2, facts.images // STEPS).bit_length() - 1))
+    fitting = max(facts.images // STEPS, min(facts.images // 2, LEAST_BATCH), 2)
+    batch = min(LARGEST_BATCH[device], 2 ** (fitting.bit_length() - 1))
     epochs = min(MOST_EPOCHS[device], max(1, round(PASSES[device] / facts.images)))
     changed: dict[str, Any] = {"data": data, "batch_size": batch, "epochs": epochs, "warmup_epochs": epochs / 10}
     changed["knn_every"] = max(1, epochs // 5)

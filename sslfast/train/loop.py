@@ -266,12 +266,13 @@ class Training:
             f"{self.modality.unit}/s",
             brief=f"loss {values['loss']:.4f}  {speed:.0f} {self.modality.unit}/s",
         )
-        if collapsed(std, rank, self.method.collapse_std) and not self.alarmed:
+        alarming = collapsed(std, rank, len(self.output["embeddings"]), self.method.collapse_std)
+        if alarming and not self.alarmed:
             self.log.warning(
                 f"the embeddings have collapsed at step {self.step}: their std is {std:.3f} (1 is healthy), "
                 f"their effective rank {rank:.1f}; the backbone is learning nothing"
             )
-        self.alarmed = collapsed(std, rank, self.method.collapse_std)
+        self.alarmed = alarming
         self._start_clock()
 
     def _evaluate(self) -> None:

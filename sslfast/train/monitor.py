@@ -32,6 +32,7 @@ def embedding_statistics(embeddings: Tensor) -> tuple[Tensor, Tensor]:
     return std, torch.where(values.sum() > 0, rank, 0)
 
 
-def collapsed(std: float, effective_rank: float, collapse_std: float = 0.1) -> bool:
-    """Whether embeddings of these statistics have collapsed to a point or to a line."""
-    return std < collapse_std or effective_rank < LEAST_RANK
+def collapsed(std: float, effective_rank: float, rows: int, collapse_std: float = 0.1) -> bool:
+    """Whether so many embeddings of these statistics have collapsed to a point or to a line. One is always a point, and
+    two lie on a line."""
+    return (rows > 1 and std < collapse_std) or (rows > 2 and effective_rank < LEAST_RANK)

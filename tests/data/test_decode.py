@@ -130,6 +130,13 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(
     assert difference.max() <= 8
 
 
+def test_without_torchvisions_decoders_pillow_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.random.default_rng(0).integers(256, size=(9, 7, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "x.png")
+    monkeypatch.delattr("torchvision.io.decode_image")
+    assert np.array_equal(read(tmp_path / "x.png").permute(1, 2, 0).numpy(), picture)
+
+
 def test_a_truncated_large_jpeg_is_still_an_error(tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     Image.fromarray(np.random.default_rng(0).integers(256, size=(400, 400, 3), dtype=np.uint8)).save(path)

@@ -77,6 +77,19 @@ def test_one_folder_is_split_by_class(tmp_path: Path) -> None:
     assert not torch.equal(test.images, other.images)
 
 
+@pytest.mark.parametrize("images", [1, 2])
+def test_classes_too_small_to_hold_any_out_are_left_aside(images: int, tmp_path: Path) -> None:
+    for i in range(4 * images):
+        write(tmp_path / f"object{i % 4}" / f"{i}.png", value=i)
+    train = load_images(f"folder:{tmp_path}", "train")
+    assert (len(train), train.labelled, train.labels.unique().tolist()) == (4 * images, False, [0])
+    assert "too few images a class to hold a fifth out for testing: the classes are left aside" in train.notes
+    write(tmp_path / "object0" / "another.png", value=200)  # one class is enough for a test split
+    write(tmp_path / "object0" / "and another.png", value=201)
+    assert load_images(f"folder:{tmp_path}", "train").labelled
+    assert len(load_images(f"folder:{tmp_path}", "test")) == 1
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "tiff", "gif"])
 def test_formats(tmp_path: Path, suffix: str) -> None:
     for split in ("train", "test"):

@@ -86,6 +86,14 @@ def test_a_test_split_whose_labels_are_kept_secret_is_none() -> None:
     assert "the test split has no labels, and is left out" in train.notes
 
 
+def test_classes_too_small_to_hold_any_out_are_left_aside() -> None:
+    train = load_images(name_of(Pictures(["cat", "dog", "yak"])), "train")
+    assert (len(train), train.labelled) == (3, False)
+    assert "too few images a class to hold a fifth out for testing: the classes are left aside" in train.notes
+    with pytest.raises(ValueError, match="too few images a class"):
+        load_images(name_of(Pictures(["cat", "dog", "yak"])), "test")
+
+
 def test_some_labels_or_several_are_refused() -> None:
     with pytest.raises(ValueError, match="every example or for none, but 2 of 4 are None or -1"):
         load_images(name_of(Pictures([0, -1, 1, -1], ["cat", "dog"])), "train")
