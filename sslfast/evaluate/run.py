@@ -36,6 +36,8 @@ class Run:
             raise FileNotFoundError(f"there is no run folder {self.folder}")
         if not (self.folder / "config.json").is_file():
             raise FileNotFoundError(f"{self.folder} is not a run: it has no config.json")
+        if any(self.folder.glob("*.safetensors")):
+            raise FileNotFoundError(f"{self.folder} is what a run exported: give the run's own folder")
         if lacking := [key for key in NEEDED if key not in self.config]:
             raise ValueError(f"{self.folder / 'config.json'} is no run's configuration: it lacks {', '.join(lacking)}")
         for key, kind in NEEDED.items():

@@ -178,6 +178,8 @@ def test_wrong_arguments_are_named(run, tmp_path):
         evaluate(tmp_path / "nowhere", "knn")
     with pytest.raises(FileNotFoundError, match=r"is not a run: it has no config\.json"):
         evaluate(tmp_path, "knn")
+    with pytest.raises(FileNotFoundError, match=r"exported is what a run exported: give the run's own folder"):
+        evaluate(run / "exported", "knn")
     (run / "config.json").write_text(json.dumps({"method": "simclr"}))
     with pytest.raises(ValueError, match="lacks data, backbone"):
         evaluate(run, "knn")
