@@ -59,6 +59,8 @@ WRONG = [
     ("evalute", r"unknown command 'evalute'; did you mean evaluate\?"),
     ("pretrain byoll", r"unknown method or recipe 'byoll'; did you mean byol\?; there are simclr"),
     ("pretrain --epochs 3", r"name of a method or recipe before --epochs"),
+    ("pretrain simclr --lr 0.1", r"Unrecognized option --lr; perhaps --learning-rate"),
+    ("pretrain simclr --device=cpu", r"Unrecognized option --device=cpu; perhaps --accelerator"),
     ("pretrain simclr --epoch 3", r"Unrecognized options: --epoch, 3; perhaps --epochs"),
     ("pretrain simclr --epochs three", r"--epochs: invalid literal for int\(\) with base 10: 'three'"),
     ("pretrain simclr --epochs 0", r"epochs must be at least 1, got 0"),

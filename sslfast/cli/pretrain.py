@@ -17,6 +17,8 @@ from sslfast.recipes import RECIPES, recipe_for
 
 Config = TypeVar("Config", bound=PretrainConfig)
 
+# What options are called elsewhere, where what is spelled alike here is another one.
+ELSEWHERE = {"--lr": "--learning-rate", "--wd": "--weight-decay", "--device": "--accelerator", "--gpus": "--devices"}
 RESUME = {"no": False, "yes": True, "auto": "auto"}
 USAGE = """usage: sslfast pretrain NAME [OPTIONS]
 
@@ -132,9 +134,15 @@ def resumed(arguments: Sequence[str]) -> Pretrain:
 
 
 def explicit(options: Sequence[str]) -> list[str]:
-    """The options, where a --resume without a value is --resume yes."""
+    """The options, where a --resume without a value is --resume yes.
+
+    Raises:
+        UsageError: one has this name elsewhere only.
+    """
     found = []
     for word, following in zip(options, [*options[1:], None]):
+        if ours := ELSEWHERE.get(word.partition("=")[0]):
+            raise UsageError(f"Unrecognized option {word}; perhaps {ours}")
         found.append("--resume=yes" if word == "--resume" and following not in RESUME else word)
     return found
 
