@@ -48,7 +48,8 @@ def train(name: str, folder: Path, *options: str, launcher: tuple[str, ...] = ()
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) if name in ("byol", "moco", "simsiam") else name for name in SCRIPTS]
+    "name",
+    [pytest.param(name, marks=pytest.mark.long) if name in ("byol", "moco", "simsiam") else name for name in SCRIPTS],
 )
 def test_script_trains_on_the_digits_and_writes_its_network(name: str, tmp_path: Path) -> None:
     train(name, tmp_path, "--batch-size", "128")
