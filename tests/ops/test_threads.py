@@ -10,7 +10,7 @@ import torch
 from patches import patch_mask, photographs, randn
 
 from sslfast import _C, ops
-from sslfast.kernels.cpu import negatives
+from sslfast.kernels.cpu import memory, negatives
 
 B, L, K, D = 16, 64, 16, 96
 MASK = patch_mask(B, L, K)
@@ -81,6 +81,17 @@ def test_threads_of_python_keep_to_the_number_that_pytorch_was_given():
             assert pool.submit(after_an_op).result() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not _C.has_core, reason="plain PyTorch has no scratch memory of ours")
+def test_threads_compute_while_another_gives_their_scratch_back():
+    x = randn(300, 16, seed=1)
+    expected = ops.nt_xent(x, x.flip(0))
+    with ThreadPoolExecutor(2) as pool:
+        losses = [pool.submit(ops.nt_xent, x, x.flip(0)) for _ in range(20)]
+        for _ in losses:
+            memory.release()
+    assert all(torch.equal(loss.result(), expected) for loss in losses)
 
 
 @pytest.mark.parametrize("op", [mask, masked_loss, gathered, cut, restored, cosine, average, other_negatives])
