@@ -68,7 +68,7 @@ def check_statistics(
     means, stds = _per_channel(op, "mean", mean, channels), _per_channel(op, "std", std, channels)
     if not all(-math.inf < m < math.inf for m in means):
         raise ValueError(f"{op}: mean must be finite, got {mean}")
-    if not all(0 < s < math.inf for s in stds):
+    if not all(FLOAT32.tiny <= s < math.inf for s in stds):
         raise ValueError(f"{op}: std must be positive and finite, got {std}")
     return means, stds
 
