@@ -15,7 +15,7 @@ namespace sslfast::cpu {
 // all where every product is rounded too.
 inline constexpr int64_t kDepth = kFused ? 128 : 32;
 
-// Columns from which computing cosines again takes longer than keeping them: measured on Zen 3, and with AVX-512 on Zen 4.
+// Columns from which computing cosines again takes longer than keeping them: 64 was measured on Zen 3 with AVX2 and without.
 inline constexpr int64_t kKeptFrom = kWidth == 16 ? 192 : 64;
 
 // A tile of strips against columns of panels, or the cosines themselves where they were kept (stride kTile).

@@ -69,7 +69,7 @@ def check_statistics(
     if not all(-math.inf < m < math.inf for m in means):
         raise ValueError(f"{op}: mean must be finite, got {mean}")
     if not all(FLOAT32.tiny <= s < math.inf for s in stds):
-        raise ValueError(f"{op}: std must be positive and finite, got {std}")
+        raise ValueError(f"{op}: std must be at least {FLOAT32.tiny:.2g} and finite, got {std}")
     return means, stds
 
 

@@ -244,8 +244,8 @@ X, KEEP = torch.ones(2, 3, 4, 6), torch.zeros(2, 1, dtype=torch.int64)
             ValueError,
             "mean must be a number or 3 numbers, one a channel, got 1",
         ),
-        ((X, KEEP, 2), {"mean": 0.5, "std": 0}, ValueError, "std must be positive and finite, got 0"),
-        ((X, KEEP, 2), {"mean": 0.5, "std": 1e-300}, ValueError, "std must be positive and finite, got 1e-300"),
+        ((X, KEEP, 2), {"mean": 0.5, "std": 0}, ValueError, "std must be at least 1.2e-38 and finite, got 0"),
+        ((X, KEEP, 2), {"mean": 0.5, "std": 1e-300}, ValueError, "std must be at least 1.2e-38 and finite, got 1e-300"),
         ((X, KEEP, 2), {"mean": float("inf"), "std": 1}, ValueError, "mean must be finite, got inf"),
         (
             (X, KEEP, 2),
