@@ -21,10 +21,12 @@ def reduced(losses: Tensor, reduction: str) -> Tensor:
 def normalize(z: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of unit length and the factors that made them so; a zero row has factor zero, hence gradient zero."""
     largest = z.detach().abs().amax(dim=-1, keepdim=True)
+    far = torch.where(largest > 2.0**64, 2.0**-64, torch.ones_like(largest))  # of rows whose length may overflow
+    z, largest = z * far, largest * far
     largest = torch.where(largest > 0, largest, 1)  # scaled by it, no square overflows or vanishes
     norm = largest * torch.linalg.vector_norm(z / largest, dim=-1, keepdim=True)
     divisor = norm.clamp_min(EPS)
-    return torch.where(norm == 0, 0, z / divisor), torch.where(norm == 0, 0, 1 / divisor).squeeze(-1)
+    return torch.where(norm == 0, 0, z / divisor), torch.where(norm == 0, 0, far / divisor).squeeze(-1)
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduction: str = "mean") -> Tensor:

@@ -24,12 +24,13 @@ double squared_length(const float* row, int64_t depth) {
 
 // In place; returns the factor.
 float normalize(float* row, int64_t depth) {
-    const double squares = squared_length(row, depth);
-    float norm = float(std::sqrt(squares));
+    const double squares = squared_length(row, depth), length = std::sqrt(squares);
+    const float shrink = length > FLT_MAX ? 0x1p-64f : 1;  // of a row whose length is no float
+    float norm = float(length * shrink);
     norm = norm < kEps ? kEps : norm;
 #pragma omp simd
-    for (int64_t k = 0; k < depth; ++k) row[k] /= norm;
-    return squares == 0 ? 0 : 1 / norm;
+    for (int64_t k = 0; k < depth; ++k) row[k] = row[k] * shrink / norm;
+    return squares == 0 ? 0 : shrink / norm;
 }
 
 // In place; returns the factor, which is 1.

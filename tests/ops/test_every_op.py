@@ -47,3 +47,28 @@ def test_devices_without_float64(case, monkeypatch):
     expected = formula(*leaves)
     torch.testing.assert_close(result, expected)
     torch.testing.assert_close(gradients, torch.autograd.grad(expected.sum(), leaves), rtol=1e-4, atol=1e-5)
+
+
+UNIT_ROWS = ["nt_xent", "nt_xent, ids, decoupled", "info_nce, batch", "clip_loss", "siglip_loss"]
+UNIT_ROWS += ["sup_con", "negative_cosine_similarity"]
+
+
+@pytest.mark.parametrize("served", ["op", "formula"])
+@pytest.mark.parametrize("name", UNIT_ROWS)
+def test_rows_whose_length_is_no_float32(name, served):
+    """Of elements near the largest float32. The formula in float32 serves where there is no kernel."""
+    op, formula, leaves = DIFFERENTIABLE[name].bound(4)
+    leaves[0][1] *= 3.4e38 / leaves[0][1].abs().max()
+    assert torch.linalg.vector_norm(leaves[0][1]).isinf()
+
+    def run(function, dtype):
+        own = [x.to(dtype, copy=True).requires_grad_() for x in leaves]
+        result = function(*own).sum()
+        return [result.detach(), *torch.autograd.grad(result, own)]
+
+    found = run({"op": op, "formula": formula}[served], torch.float32)
+    wanted = [x.float() for x in run(formula, torch.float64)]
+    torch.testing.assert_close(found, wanted, rtol=2e-5, atol=1e-6)
+    small, exact = found[1][1], wanted[1][1]  # as small as the row is long
+    assert small.abs().max() > 0
+    torch.testing.assert_close(small, exact, rtol=1e-3, atol=1e-42)
