@@ -61,7 +61,7 @@ class CMakeBuild(build_ext):
 
 
 # CMake decides which of them there are: by the architecture, the compiler, and whether it finds nvcc.
-NAMES = ("baseline", "avx2", "avx512", "cuda")
+NAMES = ("baseline", "avx2", "avx512", "avx512_bf16", "cuda")
 MODULES = [Extension(f"sslfast._C.{name}", sources=[], optional=True) for name in NAMES]
 if reason := why_no_extension():
     print(f"sslfast: WARNING: {reason}: built without its C++ core, CPUs are served by plain PyTorch", file=sys.stderr)

@@ -55,7 +55,9 @@ void bind(py::module_& m) {
         return cpu::Kept{at<float>(cosines), tiles};
     }));
     m.attr("tile") = cpu::kTile;
-    m.attr("kept_from") = cpu::kKeptFrom;
+    m.def("kept_from", [](int type) {  // columns
+        return cpu::Rows{nullptr, type, 0}.paired() ? 2 * cpu::kKeptFrom : cpu::kKeptFrom;
+    });
     m.def("nt_xent_forward", [](const cpu::Rows& z1, const cpu::Rows& z2, int64_t n, bool across, double tau,
                                 address loss, address shift, address inverse_sum, const cpu::Rows& unit, address scale,
                                 address rank, const cpu::Kept& kept) {
@@ -215,3 +217,4 @@ void bind(py::module_& m) {
 PYBIND11_MODULE(baseline, m) { bind(m); }
 PYBIND11_MODULE(avx2, m) { bind(m); }
 PYBIND11_MODULE(avx512, m) { bind(m); }
+PYBIND11_MODULE(avx512_bf16, m) { bind(m); }

@@ -72,7 +72,8 @@ ChunkSums negative_sums(const Packed& rows, int64_t count, const Rows& columns, 
                 for (int64_t row = 0; row < size; ++row)
                     for (int64_t k = 0; k < out.depth; k += kPanel)
                         for (int64_t j = 0; j < kPanel; ++j) out.at(i + row, k)[j] *= rescale[row];
-            sum_rows(tile, part.count, size, false, part.strips, 0, out, i, first);
+            if (part.operand.paired) pair_weights(tile, part.count, size);
+            sum_rows(tile, part.count, size, false, part.operand, 0, out, i, first);
         });
     return sums;
 }

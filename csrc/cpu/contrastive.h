@@ -14,6 +14,8 @@ struct Rows {
     int type;
     int64_t dim;
 
+    // Whether the products of such rows take them two elements at a time.
+    bool paired() const;
     void read(int64_t i, float* row) const;  // filled up with zeros to a multiple of kPanel floats
     void write(int64_t i, const float* row) const;
 };

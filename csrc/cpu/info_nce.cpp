@@ -7,6 +7,7 @@
 
 #include "cpu/chunk_sums.h"
 #include "cpu/tasks.h"
+#include "cpu/weighted_sums.h"
 
 namespace sslfast::cpu {
 namespace {
@@ -17,7 +18,7 @@ void candidates_backward(const float* pull, const float* grad, const Rows& unit,
                          const float* inverse_sum, const Kept& kept, const Candidates& candidates, int64_t n, int64_t m,
                          bool normalized, const Temperature& tau, bool in_batch, const Rows& dkey) {
     const int64_t depth = Strips::depth_of(unit.dim), blocks = count_of(n, kTile);
-    const Packed q(in_batch ? n : 0, unit.dim), k(in_batch ? m : 0, unit.dim);
+    const Packed q(in_batch ? n : 0, unit.dim, unit.paired()), k(in_batch ? m : 0, unit.dim, unit.paired());
     const Factors factors(grad, inverse_sum, shift, n, padded(n, kTile), tau);
     const Factors none(nullptr, nullptr, nullptr, 0, kTile, tau);
     if (in_batch) {
@@ -25,20 +26,20 @@ void candidates_backward(const float* pull, const float* grad, const Rows& unit,
         pack_rows(unit, n, m, k);
     }
     const int64_t products = in_batch ? n * m * depth * 2 : 0;
-    const int64_t floats = kTile * (kTile + depth) + 4 * depth;
+    const int64_t floats = kWeightFloats + kTile * depth + 4 * depth;
     for_each_task(count_of(m, kTile), products + 32 * m * depth, floats, [&](int64_t task, float* scratch) {
         const int64_t first = task * kTile, size = std::min(kTile, m - first);
-        const Strips sum{depth, scratch + kTile * kTile};
+        const Strips sum{depth, scratch + kWeightFloats};
         if (in_batch)
             for (int64_t j = 0; j < n; j += kTile) {
                 const int64_t width = std::min(kTile, n - j);
-                const Cosines tile{k.strips().at(first, 0), q.panels().panel(j), depth, size, width,
-                                   kept.tile(task * blocks + j / kTile)};
+                const Cosines tile(k.operand(), first, size, q.panels(), j, width, kept.tile(task * blocks + j / kTile));
                 weights_tile(tile, candidates.omitted().negatives(first, size, j, width), tau, tau.fixed, none.from(0),
                              factors.from(j), scratch);
-                sum_columns(scratch, size, width, false, q.strips(), j, sum, 0, j == 0);
+                if (unit.paired()) pair_weights(scratch, size, width);
+                sum_columns(scratch, size, width, false, q.operand(), j, sum, 0, j == 0);
             }
-        float *const row = scratch + kTile * (kTile + depth), *const gradient = row + depth;
+        float *const row = scratch + kWeightFloats + kTile * depth, *const gradient = row + depth;
         float *const pulled = gradient + depth, *const query = pulled + depth;
         for (int64_t j = first; j < first + size; ++j) {
             unit.read(n + j, row);
@@ -59,7 +60,7 @@ void info_nce_forward(const Rows& query, const Rows& key, const Choice& choice, 
     const Temperature tau(temperature, normalized);
     const int64_t n = choice.n, m = choice.m;
     normalize_rows(query, n, key, m, unit, scale, normalized);
-    const Packed q(n, unit.dim);
+    const Packed q(n, unit.dim, unit.paired() && (!queue || queue->paired()));
     pack_rows(unit, 0, n, q);
     const Candidates candidates(choice);
     std::optional<Positives> positives;

@@ -11,6 +11,7 @@ std::vector<std::string> instruction_sets() {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512vl");
+    if (avx512 && __builtin_cpu_supports("avx512bf16")) names.push_back("avx512_bf16");
     if (avx512) names.push_back("avx512");
     if (avx2) names.push_back("avx2");
 #endif

@@ -13,7 +13,7 @@ void negatives_forward(const Rows& rows, int64_t count, const Rows& columns, int
                        float* shift, float* sum, const Rows* weighted, int64_t* rank) {
     const Temperature tau(temperature);
     const Omitted omitted{skip_diagonal, {row_ids, count}, {column_ids, column_count}};
-    const Packed packed(count, rows.dim);
+    const Packed packed(count, rows.dim, rows.paired() && columns.paired());
     pack_rows(rows, 0, count, packed);
     std::optional<Positives> found;
     if (rank) found.emplace(packed, count, [&](int64_t i, float* row) { positives->read(i, row); });
@@ -39,7 +39,7 @@ void negatives_backward(const Rows& rows, int64_t count, const Rows& columns, in
                         double temperature, const Rows& out) {
     const Temperature tau(temperature);
     const Omitted omitted{skip_diagonal, {row_ids, count}, {column_ids, column_count}};
-    const Packed packed(count, rows.dim);
+    const Packed packed(count, rows.dim, rows.paired() && columns.paired());
     pack_rows(rows, 0, count, packed);
     ChunkSums sums(count, column_count, packed.depth(), true);
     const Factors of_rows(row_factor, nullptr, row_shift, count, packed.rows(), tau);
@@ -50,7 +50,8 @@ void negatives_backward(const Rows& rows, int64_t count, const Rows& columns, in
             if (first) std::fill_n(sums.sums(chunk) + i, kTile, RunningSum{1, 0});
             weights_tile(cosines_of(part, packed, i, size), omitted.negatives(at, part.count, i, size), tau,
                          tau.fixed, of_columns.from(at), of_rows.from(i), weights);
-            sum_rows(weights, part.count, size, false, part.strips, 0, sums.weighted(chunk), i, first);
+            if (part.operand.paired) pair_weights(weights, part.count, size);
+            sum_rows(weights, part.count, size, false, part.operand, 0, sums.weighted(chunk), i, first);
         });
     for_each_task(count_of(count, kPanel), count * packed.depth() * sums.chunks() * 4, packed.depth(),
                   [&](int64_t task, float* row) {

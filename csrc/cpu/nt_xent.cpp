@@ -19,8 +19,8 @@ void nt_xent_forward(const Rows& z1, const Rows& z2, int64_t n, bool across, dou
     const int64_t depth = views.depth();
     for_each_task(count_of(n, kPanel), 16 * n * depth, 2 * depth, [&](int64_t task, float* row) {
         for (int64_t i = task * kPanel; i < std::min(n, (task + 1) * kPanel); ++i) {
-            views.strips().get(i, row);
-            views.strips().get(views.place(i + n), row + depth);
+            views.operand().get(i, row);
+            views.operand().get(views.place(i + n), row + depth);
             const float positive = dot(row, row + depth, depth);
             for (const int64_t at : {i, i + n}) {
                 const RowLoss result(sums.total(at), positive, tau);
@@ -37,7 +37,7 @@ double nt_xent_backward(const float* grad, const Rows& unit, const float* scale,
     const Temperature tau(temperature);
     const Triangle views(unit, 2 * n, across, true);
     const int64_t rows = views.rows(), depth = views.depth();
-    const Strips u = views.strips();
+    const Operand& u = views.operand();
     const Buffer gradient(rows * depth);
     const Strips du{depth, gradient.get()};
     weighted_triangle(views, {grad, inverse_sum, shift, nullptr}, tau, kept, du);

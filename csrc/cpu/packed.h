@@ -1,4 +1,4 @@
-// Matrices in the two orders in which the products of the contrastive losses read them.
+// Matrices in the orders in which the products of the contrastive losses read them.
 #pragma once
 
 #include <cstdint>
@@ -9,14 +9,13 @@
 
 namespace sslfast::cpu {
 
-static_assert(kTile % kRows == 0 && kTile % kPanel == 0);
+static_assert(kTile % kRows == 0 && kTile % kPanel == 0 && kRows % 2 == 0);
 
 inline int64_t count_of(int64_t size, int64_t unit) { return (size + unit - 1) / unit; }
 inline int64_t padded(int64_t size, int64_t unit) { return count_of(size, unit) * unit; }
 
-// Rows in tiles of kTile, and a tile in strips of kPanel columns, each strip row after row. A strip serves as the left operand
-// of cosines, and as the right operand where rows are summed with weights. That a tile lies in one piece keeps its strips
-// apart in the cache, whatever the number of rows.
+// Rows of words in tiles of kTile, and a tile in strips of kPanel columns, each strip row after row. That a tile lies in one
+// piece keeps its strips apart in the cache, whatever the number of rows.
 struct Strips {
     int64_t depth;  // a multiple of kPanel, filled up with zeros
     float* data;
@@ -26,7 +25,30 @@ struct Strips {
     float* at(int64_t i, int64_t k) const { return data + i / kTile * kTile * depth + k * kTile + i % kTile * kPanel; }
 
     void put(int64_t i, const float* row) const;  // of `depth` floats
+    void put_pairs(int64_t i, const float* row, int64_t count) const;  // of `count` floats that are bfloat16, two a word
     void get(int64_t i, float* row) const;
+};
+
+// Rows as two products read them: as the left operand of cosines, and as the right operand where rows are summed with
+// weights. Strips of floats serve as both. Of bfloat16, `paired`, those of cosines have two columns of a row in a word, and
+// those of sums two rows of a column.
+struct Operand {
+    bool paired;
+    Strips cosines, sums;
+
+    // In `data` of so many floats for a multiple of kTile rows.
+    Operand(int64_t rows, int64_t depth, bool paired, float* data);
+    static int64_t floats(int64_t rows, int64_t depth, bool paired);
+
+    // Columns k, k + 1 … of row i or, `paired`, of rows i and i + 1, with i even.
+    const float* of_sums(int64_t i, int64_t k) const { return sums.at(paired ? i / 2 : i, k); }
+
+    void put(int64_t i, const float* rows) const;  // two of them, with i even
+    void get(int64_t i, float* row) const;
+
+private:
+    // Words of a row for the cosines of so many columns.
+    static int64_t words(int64_t depth, bool paired) { return paired ? Strips::depth_of(depth / 2) : depth; }
 };
 
 // Panels of kPanel rows, each column after column: the right operand of cosines.
@@ -35,29 +57,35 @@ struct Panels {
     float* data;
 
     const float* panel(int64_t first_row) const { return data + first_row * depth; }
-    void put(int64_t first_row, const float* rows) const;  // (kPanel, depth)
+    void put(int64_t first_row, const Strips& rows, int64_t from) const;  // the kPanel rows of `rows` from `from` on
 };
 
-// One matrix in both orders, zeros up to multiples of kTile rows and of kPanel columns.
+// One matrix as either operand, zeros up to multiples of kTile rows and of kPanel columns.
 class Packed {
 public:
-    Packed(int64_t count, int64_t dim)
-        : rows_(padded(count, kTile)), depth_(Strips::depth_of(dim)), by_row_(rows_ * depth_), by_column_(rows_ * depth_) {}
+    Packed(int64_t count, int64_t dim, bool paired)
+        : rows_(padded(count, kTile)),
+          depth_(Strips::depth_of(dim)),
+          by_row_(Operand::floats(rows_, depth_, paired)),
+          operand_(rows_, depth_, paired, by_row_.get()),
+          by_column_(rows_ * operand_.cosines.depth) {}
 
     int64_t rows() const { return rows_; }
     int64_t depth() const { return depth_; }
-    Strips strips() const { return {depth_, by_row_.get()}; }
-    Panels panels() const { return {depth_, by_column_.get()}; }
+    const Operand& operand() const { return operand_; }
+    Panels panels() const { return {operand_.cosines.depth, by_column_.get()}; }
 
     // The kPanel rows from first_row on.
     void put(int64_t first_row, const float* rows) const {
-        for (int64_t r = 0; r < kPanel; ++r) strips().put(first_row + r, rows + r * depth_);
-        panels().put(first_row, rows);
+        for (int64_t r = 0; r < kPanel; r += 2) operand_.put(first_row + r, rows + r * depth_);
+        panels().put(first_row, operand_.cosines, first_row);
     }
 
 private:
     int64_t rows_, depth_;
-    Buffer by_row_, by_column_;
+    Buffer by_row_;
+    Operand operand_;
+    Buffer by_column_;
 };
 
 }  // namespace sslfast::cpu

@@ -9,19 +9,27 @@ namespace sslfast::cpu {
 Positives::Positives(const Packed& rows, int64_t count, const std::function<void(int64_t, float*)>& positive)
     : cosines_(rows.rows()) {
     const int64_t depth = rows.depth();
-    for_each_task(rows.rows() / kPanel, rows.rows() * depth * 8, 2 * kPanel * depth, [&](int64_t task, float* scratch) {
+    const bool paired = rows.operand().paired;
+    const int64_t words = rows.panels().depth, floats = Operand::floats(kTile, depth, paired);
+    const auto add = paired ? add_product<true> : add_product<false>;
+    for_each_task(rows.rows() / kPanel, rows.rows() * depth * 8, floats + kPanel * (words + depth),
+                  [&](int64_t task, float* scratch) {
         const int64_t first = task * kPanel;
-        const Panels panels{depth, scratch + kPanel * depth};
-        std::fill_n(scratch, kPanel * depth, 0.0f);
-        for (int64_t i = first; i < std::min(count, first + kPanel); ++i) positive(i, scratch + (i - first) * depth);
-        panels.put(0, scratch);
+        const Operand operand(kTile, depth, paired, scratch);
+        const Panels panels{words, scratch + floats};
+        float* const own = panels.data + kPanel * words;
+        std::fill_n(own, kPanel * depth, 0.0f);
+        for (int64_t i = first; i < std::min(count, first + kPanel); ++i) positive(i, own + (i - first) * depth);
+        for (int64_t r = 0; r < kPanel; r += 2) operand.put(r, own + r * depth);
+        panels.put(0, operand.cosines, 0);
         const float *const x = panels.panel(0), *const y = rows.panels().panel(first);
+        const int64_t at_once = paired ? words : kDepth;
         for (int64_t lane = 0; lane < kPanel; lane += kWidth) {
             Vector total = {};
-            for (int64_t from = 0; from < depth; from += kDepth) {
+            for (int64_t from = 0; from < words; from += at_once) {
                 Vector part = {};
-                for (int64_t k = from; k < std::min(from + kDepth, depth); ++k)
-                    part += load(x + k * kPanel + lane) * load(y + k * kPanel + lane);
+                for (int64_t k = from; k < std::min(from + at_once, words); ++k)
+                    add(part, load(x + k * kPanel + lane), load(y + k * kPanel + lane));
                 total = from ? part + total : part;
             }
             store(total, cosines_.get() + first + lane);

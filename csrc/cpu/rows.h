@@ -11,7 +11,7 @@
 namespace sslfast::cpu {
 
 // By the type that Python names; bytes are found in images only.
-constexpr int kFloat32 = 0;
+constexpr int kFloat32 = 0, kBfloat16 = 1;
 constexpr int64_t kSizes[] = {4, 2, 2, 1};  // bytes of an element
 
 // Asks for memory that the processor would not guess.

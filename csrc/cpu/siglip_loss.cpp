@@ -5,6 +5,7 @@
 
 #include "cpu/tasks.h"
 #include "cpu/tile.h"
+#include "cpu/weighted_sums.h"
 
 namespace sslfast::cpu {
 namespace {
@@ -47,7 +48,7 @@ struct Side {
     Buffer sums;
 
     Side(const Rows& rows, int64_t n, bool wanted)
-        : packed(n, rows.dim), wanted(wanted), sums(wanted ? packed.rows() * packed.depth() : 0) {
+        : packed(n, rows.dim, rows.paired()), wanted(wanted), sums(wanted ? packed.rows() * packed.depth() : 0) {
         pack_rows(rows, 0, n, packed);
     }
 
@@ -65,11 +66,11 @@ struct Side {
 
 // A tile of weights, and of each of its rows, in kWidth parts, the sums of losses and weights.
 struct SigmoidTile {
-    static constexpr int64_t kFloats = kTile * (kTile + 2 * kWidth);
+    static constexpr int64_t kFloats = kWeightFloats + kTile * 2 * kWidth;
     float *weights, *losses, *totals;
 
     explicit SigmoidTile(float* scratch)
-        : weights(scratch), losses(scratch + kTile * kTile), totals(losses + kTile * kWidth) {}
+        : weights(scratch), losses(scratch + kWeightFloats), totals(losses + kTile * kWidth) {}
 
     template <bool kLosses, bool kWeights>
     void fill(const Cosines& cosines, const Counted& own, float scale, float bias, const float* factor) const {
@@ -114,27 +115,27 @@ void sigmoid_sums(const Rows& image, const Rows& text, int64_t n, bool own, doub
     if (factor) std::copy_n(factor, n, factors.get());
     std::vector<double> losses(blocks * kTile), weights(blocks * kTile);
     const auto size = [&](int64_t block) { return std::min(kTile, n - block * kTile); };
-    const Strips u = images.packed.strips(), v = texts.packed.strips();
+    const Operand &u = images.packed.operand(), &v = texts.packed.operand();
 
     const Tournament tournament(2 * blocks, true);
     tournament.run(
         n * n * depth * (1 + images.wanted + texts.wanted), SigmoidTile::kFloats,
         [&](const Tournament::Pair& pair, float* scratch) {
             const int64_t i = pair.first, j = pair.second - blocks;
-            const Cosines cosines{u.at(i * kTile, 0), texts.packed.panels().panel(j * kTile), depth, size(i), size(j),
-                                  nullptr};
+            const Cosines cosines(u, i * kTile, size(i), texts.packed.panels(), j * kTile, size(j));
             const Counted others{size(i), size(j), -Counted::kNone, own ? (i - j) * kTile : Counted::kNone};
             const SigmoidTile tile(scratch);
             const auto fill = weight ? (loss ? &SigmoidTile::fill<true, true> : &SigmoidTile::fill<false, true>)
                                      : &SigmoidTile::fill<true, false>;
             (tile.*fill)(cosines, others, float(scale), float(bias), factors.get() + i * kTile);
+            if (u.paired && weight) pair_weights(scratch, size(i), size(j));
         },
         [&](const Tournament::Pair& pair, const float* scratch) {
             const int64_t i = pair.first * kTile, j = (pair.second - blocks) * kTile;
             const int64_t height = size(pair.first), width = size(pair.second - blocks);
             const bool first = pair.round == 0;
             for (int64_t r = 0; r < height; ++r) {
-                const float* const lanes = scratch + kTile * kTile + r * kWidth;
+                const float* const lanes = scratch + kWeightFloats + r * kWidth;
                 losses[i + r] += sum(load(lanes));
                 weights[i + r] += sum(load(lanes + kTile * kWidth));
             }

@@ -200,25 +200,29 @@ Factors::Factors(const float* factor, const float* factor2, const float* shift, 
 
 void weights_tile(const Cosines& cosines, const Counted& counted, const Temperature& tau, bool fixed,
                   const Factors::Part& row, const Factors::Part& column, float* weights) {
-    const Exponential exponential(tau);
+    // Captured by value: what is behind a reference would be read again after every store.
     const auto run = [&](const auto& weight) {
-        for_each_block(cosines, counted, weights, [&](int64_t i, int64_t j, const Block& block) {
-            const bool whole = counted.all(i, j);
+        for_each_block(cosines, counted, weights, [&counted, weight, weights](int64_t i, int64_t j, const Block& block) {
+            float* const to = weights + i * kTile + j;
             SSLFAST_UNROLL
             for (int64_t r = 0; r < kRows; ++r)
+                for (int64_t v = 0; v < kVectors; ++v)
+                    store(weight(block.at[r][v], i + r, j + v * kWidth), to + r * kTile + v * kWidth);
+            if (counted.all(i, j)) return;
+            for (int64_t r = 0; r < kRows; ++r)
                 for (int64_t v = 0; v < kVectors; ++v) {
-                    const int64_t at = j + v * kWidth;
-                    const Vector w = weight(block.at[r][v], i + r, at);
-                    store(whole ? w : counted.only(i + r, at, w), weights + (i + r) * kTile + at);
+                    float* const place = to + r * kTile + v * kWidth;
+                    store(counted.only(i + r, j + v * kWidth, load(place)), place);
                 }
         });
     };
+    const Exponential exponential(tau);
     if (fixed)
-        run([&](const Vector& c, int64_t i, int64_t j) {
+        run([=](const Vector& c, int64_t i, int64_t j) {
             return exponential(c, all(1)) * (row.factor[i] + load(column.factor + j));
         });
     else
-        run([&](const Vector& c, int64_t i, int64_t j) {
+        run([=](const Vector& c, int64_t i, int64_t j) {
             return row.factor[i] * exponential(c, all(row.shift[i])) +
                    load(column.factor + j) * exponential(c, load(column.shift + j));
         });

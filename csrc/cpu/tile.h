@@ -15,15 +15,28 @@ namespace sslfast::cpu {
 // all where every product is rounded too.
 inline constexpr int64_t kDepth = kFused ? 128 : 32;
 
-// Columns from which computing cosines again takes longer than keeping them: 64 was measured on Zen 3 with AVX2 and without.
+// Words of a row from which computing cosines again takes longer than keeping them, by measurement: 64 on Zen 3 with AVX2
+// and without. On Zen 5 with AVX-512 it is 128 or more, and 192 to win a tenth by the memory.
 inline constexpr int64_t kKeptFrom = kWidth == 16 ? 192 : 64;
 
 // A tile of strips against columns of panels, or the cosines themselves where they were kept (stride kTile).
 struct Cosines {
     const float* a;
     const float* b;
-    int64_t depth, rows, columns;
+    int64_t depth;  // in words, which are floats or, `paired`, two bfloat16
+    bool paired;
+    int64_t rows, columns;
     const float* known;
+
+    Cosines(const Operand& left, int64_t first_row, int64_t rows, const Panels& right, int64_t first_column,
+            int64_t columns, const float* known = nullptr)
+        : a(left.cosines.at(first_row, 0)),
+          b(right.panel(first_column)),
+          depth(right.depth),
+          paired(left.paired),
+          rows(rows),
+          columns(columns),
+          known(known) {}
 };
 
 // Which pairs of a tile count: those of its first rows and columns, with columns behind `low` + the row (for the upper
@@ -101,19 +114,19 @@ struct Omitted {
     }
 };
 
-// epilogue(i, j, block) for every block in which pairs may count. Deep products are summed in parts, in `partial`, a tile
-// of the calling thread.
+// epilogue(i, j, block) for every block in which pairs may count. Deep products of floats are summed in parts, in
+// `partial`, a tile of the calling thread.
 template <typename Epilogue>
 SSLFAST_INLINE void for_each_block(const Cosines& tile, const Counted& counted, float* partial, const Epilogue& epilogue) {
     int64_t from = tile.known ? tile.depth : 0;
     do {
-        const int64_t to = std::min(from + kDepth, tile.depth);
+        const int64_t to = tile.paired ? tile.depth : std::min(from + kDepth, tile.depth);
         for (int64_t j = 0; j < tile.columns; j += kPanel)
             for (int64_t i = 0; i < tile.rows; i += kRows) {
                 if (counted.none(i, j)) continue;
-                Block block = Block::product<kPanel, 1>(tile.a + from * kTile + i * kPanel,
-                                                        tile.b + j * tile.depth + from * kPanel, kPanel,
-                                                        (to - from) / kPanel, kTile * kPanel);
+                const auto product = kPairs && tile.paired ? Block::product<kPanel, 1, true> : Block::product<kPanel, 1, false>;
+                Block block = product(tile.a + from * kTile + i * kPanel, tile.b + j * tile.depth + from * kPanel, kPanel,
+                                      (to - from) / kPanel, kTile * kPanel);
                 const int64_t at = i * kTile + j;
                 if (from) block.add((tile.known ? tile.known : partial) + at, kTile);
                 if (to < tile.depth)
@@ -145,33 +158,5 @@ private:
     double whole_;
     float high_, low_;
 };
-
-// out (rows, depth in strips) += weights (rows, columns) x: the weights (stride kTile) of a tile, strips of as many rows
-// as it has columns. With `upper` they are zero on and below the diagonal, and not read there. `first`: out is not added to.
-inline void sum_columns(const float* weights, int64_t rows, int64_t columns, bool upper, const Strips& x, int64_t x_row,
-                        const Strips& out, int64_t out_row, bool first) {
-    for (int64_t k = 0; k < x.depth; k += kPanel)
-        for (int64_t i = 0; i < rows; i += kRows) {
-            const int64_t from = upper ? i : 0;
-            Block block = Block::product<kTile, 1>(weights + i * kTile + from, x.at(x_row + from, k),
-                                                   columns - from);
-            float* const place = out.at(out_row + i, k);
-            if (!first) block.add(place, kPanel);
-            block.store(place, kPanel);
-        }
-}
-
-// The same with the weights transposed: out (columns, depth) += weightsᵀ x.
-inline void sum_rows(const float* weights, int64_t rows, int64_t columns, bool upper, const Strips& x, int64_t x_row,
-                     const Strips& out, int64_t out_row, bool first) {
-    for (int64_t k = 0; k < x.depth; k += kPanel)
-        for (int64_t j = 0; j < columns; j += kRows) {
-            const int64_t to = upper ? std::min(rows, j + kRows) : rows;
-            Block block = Block::product<1, kTile>(weights + j, x.at(x_row, k), to);
-            float* const place = out.at(out_row + j, k);
-            if (!first) block.add(place, kPanel);
-            block.store(place, kPanel);
-        }
-}
 
 }  // namespace sslfast::cpu

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/tasks.h"
+#include "cpu/weighted_sums.h"
 
 namespace sslfast::cpu {
 namespace {
@@ -46,7 +47,7 @@ Triangle::Triangle(const Rows& unit, int64_t total, bool across, bool partners, 
       count_(total / parts_),
       blocks_(count_of(count_, kTile)),
       apart_(!partners ? Counted::kNone : across ? blocks_ * kTile : total / 2),
-      packed_(parts_ * blocks_ * kTile, unit.dim),
+      packed_(parts_ * blocks_ * kTile, unit.dim, unit.paired()),
       ids_(ids, total),
       labels_(labels, total) {
     for (int64_t part = 0; part < parts_; ++part)
@@ -54,10 +55,7 @@ Triangle::Triangle(const Rows& unit, int64_t total, bool across, bool partners, 
 }
 
 Cosines Triangle::tile(int64_t first, int64_t second, const float* known) const {
-    const Strips strips = packed_.strips();
-    return {strips.at(first * kTile, 0), packed_.panels().panel(second * kTile),
-            strips.depth,             size(first),     size(second),
-            known};
+    return {operand(), first * kTile, size(first), packed_.panels(), second * kTile, size(second), known};
 }
 
 Counted Triangle::negatives(int64_t first, int64_t second) const {
@@ -80,7 +78,7 @@ TriangleSums::TriangleSums(const Triangle& triangle, const Temperature& tau, boo
     std::optional<Positives> positives;
     if (with_closer)
         positives.emplace(triangle.packed(), rows_, [&](int64_t at, float* row) {
-            triangle.strips().get(triangle.partner(at), row);
+            triangle.operand().get(triangle.partner(at), row);
         });
     std::vector<std::pair<int64_t, int64_t>> pairs;
     for (int64_t second = across ? groups_ : 0; second < triangle.parts() * groups_; ++second)
@@ -143,7 +141,7 @@ int64_t TriangleSums::closer(int64_t row) const {
 
 void weighted_triangle(const Triangle& triangle, const TriangleFactors& of_rows, const Temperature& tau, const Kept& kept,
                        const Strips& du) {
-    const Strips u = triangle.strips();
+    const Operand& u = triangle.operand();
     const int64_t blocks = triangle.blocks();
     std::vector<Factors> factors;
     for (int64_t part = 0; part < triangle.parts(); ++part) {
@@ -154,13 +152,14 @@ void weighted_triangle(const Triangle& triangle, const TriangleFactors& of_rows,
     const auto factors_of = [&](int64_t block) { return factors[block / blocks].from(block % blocks * kTile); };
     const Tournament tournament(triangle.parts() * blocks, triangle.across());
     tournament.run(
-        triangle.work(3), kTile * kTile,
+        triangle.work(3), kWeightFloats,
         [&](const Tournament::Pair& pair, float* weights) {
             const float* const known = kept.tile(triangle.index(pair.first, pair.second));
             weights_tile(triangle.tile(pair.first, pair.second, known), triangle.negatives(pair.first, pair.second), tau,
                          tau.fixed, factors_of(pair.first), factors_of(pair.second), weights);
             if (triangle.has_positives(pair.first, pair.second))
                 pull_positives(triangle, pair.first, pair.second, of_rows.pull, weights);
+            if (u.paired) pair_weights(weights, triangle.size(pair.first), triangle.size(pair.second));
         },
         [&](const Tournament::Pair& pair, const float* weights) {
             const bool diagonal = pair.first == pair.second, first = pair.round == 0;

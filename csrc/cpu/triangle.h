@@ -25,7 +25,7 @@ public:
     int64_t blocks() const { return blocks_; }  // of a part
     int64_t rows() const { return packed_.rows(); }
     int64_t depth() const { return packed_.depth(); }
-    Strips strips() const { return packed_.strips(); }
+    const Operand& operand() const { return packed_.operand(); }
     int64_t place(int64_t row) const { return row / count_ * blocks_ * kTile + row % count_; }
     const Packed& packed() const { return packed_; }
     // The place of the row that is half of all rows apart, for a place that has a row.

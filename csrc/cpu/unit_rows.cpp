@@ -41,6 +41,8 @@ float leave(float* row, int64_t depth) {
 
 }  // namespace
 
+bool Rows::paired() const { return kPairs && type == kBfloat16; }
+
 void Rows::read(int64_t i, float* row) const {
     with_type(type, [&](auto zero) {
         const auto* from = static_cast<const decltype(zero)*>(data) + i * dim;

@@ -10,7 +10,6 @@ from sslfast.kernels.cpu.memory import empty
 from sslfast.kernels.pair_table import TYPES
 
 TILE = _C.tile if _C.has_core else 1  # rows and columns; without the core nothing is kept
-KEPT_FROM = _C.kept_from if _C.has_core else 0  # columns of rows whose cosines are sooner kept than computed again
 KEPT_TILES = 2**26 // (4 * TILE**2)  # 64 MiB of cosines are kept for the backward pass, others are computed again
 
 
@@ -40,9 +39,14 @@ def floats(*shape: int) -> Tensor:
 def cosines(x: Tensor, tiles: int, wanted: bool) -> int:
     """Floats for the cosines of so many tiles of rows like x's, as far as they are kept."""
     has_kernel = x.device.type == "cpu" and x.dtype in TYPES
-    if not wanted or not has_kernel or x.shape[1] < KEPT_FROM:
+    if not wanted or not has_kernel or x.shape[1] < kept_from(x.dtype):
         return 0
     return torch.sym_min(tiles, KEPT_TILES) * TILE**2
+
+
+def kept_from(dtype: torch.dtype) -> int:
+    """Columns of rows whose cosines are sooner kept than computed again."""
+    return _C.kept_from(TYPES[dtype]) if _C.has_core else 0
 
 
 def kept(cosines: Tensor) -> _C.Kept:

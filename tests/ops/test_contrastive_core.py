@@ -61,8 +61,10 @@ def test_kept_cosines_are_bounded():
     assert 2**25 < 4 * contrastive.cosines(z, 10**12, True) <= 2**26
     assert contrastive.cosines(meta, 10**12, True) == 0  # no CPU kernel
     assert contrastive.cosines(z, 10**12, False) == 0
-    assert contrastive.cosines(z[:, : contrastive.KEPT_FROM - 1], 10**12, True) == 0  # sooner computed again
-    assert contrastive.cosines(z[:, : contrastive.KEPT_FROM], 10**12, True) > 0
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        z, least = torch.empty(1, 512, dtype=dtype).expand(10**9, 512), contrastive.kept_from(dtype)
+        assert contrastive.cosines(z[:, : least - 1], 10**12, True) == 0  # sooner computed again
+        assert contrastive.cosines(z[:, :least], 10**12, True) > 0
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.2])

@@ -5,8 +5,8 @@
 #   neither Python nor PyTorch.
 # tsan: ThreadSanitizer sees accesses of the kernels' threads that nothing orders, with std::thread in place of GCC's
 #   OpenMP (openmp.cpp). It does not see libgomp, whose promises that file keeps, and no more than them.
-# wide: the vectors and blocks of AVX-512 out of this CPU's smaller registers. It sees whether they compute the right
-#   thing, not how fast.
+# wide: the vectors and blocks of AVX-512 and its products of bfloat16, out of smaller registers and other instructions.
+#   It sees whether they compute the right thing, not how fast.
 # A run that has left out one of the C++ functions fails (every_function.py).
 set -euo pipefail
 name=$1 python=$(cd "$(dirname "$2")" && pwd)/$(basename "$2")
@@ -14,7 +14,7 @@ shift 2
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 build=$root/build/$name
-declare -A sanitizers=([asan]=address,undefined [tsan]=thread) flags=([wide]="-DSSLFAST_WIDE -Wno-psabi")
+declare -A sanitizers=([asan]=address,undefined [tsan]=thread) flags=([wide]="-DSSLFAST_WIDE -DSSLFAST_PAIRED -Wno-psabi")
 # Ragged shapes, values outside the contract, and what is large enough for threads; nothing that starts other processes,
 # which would import the plain modules.
 declare -A tests=(
@@ -24,8 +24,13 @@ declare -A tests=(
 )
 cd "$root"
 PATH="$(dirname "$python"):$PATH"
-read -r instruction_set suffix < <("$python" -c \
-  "import sysconfig; from sslfast import _C; print(_C.loaded, sysconfig.get_config_var('EXT_SUFFIX'))")
+read -r instruction_set suffix < <("$python" - "$name" <<'END'
+import sys, sysconfig
+from sslfast import _C
+wide = {"avx512_bf16", "avx512"} if sys.argv[1] == "wide" else set()
+print(next(name for name in _C.INSTRUCTION_SETS if name not in wide), sysconfig.get_config_var("EXT_SUFFIX"))
+END
+)
 
 # A package that is this one, but for the compiled modules; the best of this CPU serves as the baseline too.
 mkdir -p "$build/sslfast/_C"
