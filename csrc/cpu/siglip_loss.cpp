@@ -5,6 +5,7 @@
 
 #include "cpu/tasks.h"
 #include "cpu/tile.h"
+#include "cpu/tournament.h"
 #include "cpu/weighted_sums.h"
 
 namespace sslfast::cpu {
@@ -133,14 +134,13 @@ void sigmoid_sums(const Rows& image, const Rows& text, int64_t n, bool own, doub
         [&](const Tournament::Pair& pair, const float* scratch) {
             const int64_t i = pair.first * kTile, j = (pair.second - blocks) * kTile;
             const int64_t height = size(pair.first), width = size(pair.second - blocks);
-            const bool first = pair.round == 0;
             for (int64_t r = 0; r < height; ++r) {
                 const float* const lanes = scratch + kWeightFloats + r * kWidth;
                 losses[i + r] += sum(load(lanes));
                 weights[i + r] += sum(load(lanes + kTile * kWidth));
             }
-            if (images.wanted) sum_columns(scratch, height, width, false, v, j, images.sum(), i, first);
-            if (texts.wanted) sum_rows(scratch, height, width, false, u, i, texts.sum(), j, first);
+            if (images.wanted) sum_columns(scratch, height, width, false, v, j, images.sum(), i, pair.begins_first);
+            if (texts.wanted) sum_rows(scratch, height, width, false, u, i, texts.sum(), j, pair.begins_second);
         });
 
     for (int64_t i = 0; i < n; ++i) {

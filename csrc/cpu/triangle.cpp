@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/tasks.h"
+#include "cpu/tournament.h"
 #include "cpu/weighted_sums.h"
 
 namespace sslfast::cpu {
@@ -162,11 +163,11 @@ void weighted_triangle(const Triangle& triangle, const TriangleFactors& of_rows,
             if (u.paired) pair_weights(weights, triangle.size(pair.first), triangle.size(pair.second));
         },
         [&](const Tournament::Pair& pair, const float* weights) {
-            const bool diagonal = pair.first == pair.second, first = pair.round == 0;
+            const bool diagonal = pair.first == pair.second;
             const int64_t height = triangle.size(pair.first), width = triangle.size(pair.second);
             const int64_t i = pair.first * kTile, j = pair.second * kTile;
-            sum_columns(weights, height, width, diagonal, u, j, du, i, first);
-            sum_rows(weights, height, width, diagonal, u, i, du, j, first && !diagonal);
+            sum_columns(weights, height, width, diagonal, u, j, du, i, pair.begins_first);
+            sum_rows(weights, height, width, diagonal, u, i, du, j, pair.begins_second);
         });
 }
 

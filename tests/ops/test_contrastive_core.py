@@ -67,14 +67,19 @@ def test_kept_cosines_are_bounded():
         assert contrastive.cosines(z[:, :least], 10**12, True) > 0
 
 
+def sigmoid(image, text, temperature):
+    return ops.siglip_loss(image, text, 1 / temperature, torch.tensor(-1.0))
+
+
 @pytest.mark.parametrize("temperature", [0.01, 0.2])
-@pytest.mark.parametrize("d", [40, 256])
-def test_same_bits_for_any_number_of_threads(d, temperature, threads):
-    z1, z2 = test_nt_xent.views(700, d, "cpu")
+@pytest.mark.parametrize(("n", "d"), [(700, 40), (700, 256), (1300, 40)])
+def test_same_bits_for_any_number_of_threads(n, d, temperature, threads):
+    """Threads that are few take many tiles at a time, threads that are many one each."""
+    z1, z2 = test_nt_xent.views(n, d, "cpu")
     queue = F.normalize(torch.randn(5000, d, generator=torch.Generator().manual_seed(1)))
-    for function in (ops.nt_xent, in_the_batch, lambda q, k, t: ops.info_nce(q, k, queue, t)):
+    for function in (ops.nt_xent, in_the_batch, lambda q, k, t: ops.info_nce(q, k, queue, t), ops.clip_loss, sigmoid):
         results = []
-        for count in (1, 2, 3, 2):
+        for count in (1, 2, 3, 24, 2):
             threads(count)
             results.append(gradients(function, z1, z2, temperature))
         for result in results[1:]:

@@ -49,6 +49,8 @@ thread_local Place here;
 
 extern "C" {
 
+int omp_get_max_threads() { return kThreads; }
+
 void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned) {
     Team team(threads == 1 ? 1 : kThreads);
     const auto run = [&](int thread) {
