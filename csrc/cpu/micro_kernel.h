@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cpu/pairs.h"
 #include "cpu/vector.h"
 
 namespace sslfast::cpu {

@@ -4,12 +4,12 @@
 #include <atomic>
 #include <cstdint>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "cpu/buffer.h"
 #include "cpu/late_threads.h"
+
+#ifdef _OPENMP
+extern "C" int omp_get_max_threads();  // clang may come without the header
+#endif
 
 namespace sslfast::cpu {
 

@@ -5,11 +5,6 @@
 #include <cstring>
 #include <utility>
 
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
-
-#include "common/half.h"
 #include "common/simd.h"
 
 namespace sslfast::cpu {
@@ -25,14 +20,6 @@ inline constexpr int64_t kRegisters = 16;
 inline constexpr bool kFused = true;
 #else
 inline constexpr bool kFused = false;
-#endif
-
-// Whether two products of bfloat16 and their sum take one instruction. SSLFAST_PAIRED: out of others, so that
-// `make test-wide` can run the kernels for it on any CPU.
-#if defined(SSLFAST_WIDE) && (defined(__AVX512BF16__) || defined(SSLFAST_PAIRED))
-inline constexpr bool kPairs = true;
-#else
-inline constexpr bool kPairs = false;
 #endif
 
 using sslfast::kWidth;
@@ -54,61 +41,6 @@ SSLFAST_INLINE Vector all(const float* word) {  // whatever its bits mean
     uint32_t bits;
     std::memcpy(&bits, word, sizeof bits);
     return reinterpret_cast<Vector>(Bits{} + bits);
-}
-
-typedef uint16_t Pairs __attribute__((vector_size(kWidth * 4)));  // of bfloat16, a pair in each lane
-
-// Two vectors, one after the other, rounded to bfloat16.
-SSLFAST_INLINE Pairs rounded(const Vector& first, const Vector& second) {
-    Pairs both;
-#if defined(__AVX512BF16__)
-    __m512 x, y;
-    std::memcpy(&x, &first, sizeof x), std::memcpy(&y, &second, sizeof y);
-    const __m512bh result = _mm512_cvtne2ps_pbh(y, x);
-    std::memcpy(&both, &result, sizeof both);
-#else
-    for (int64_t lane = 0; lane < kWidth; ++lane) {
-        both[lane] = to_bf16(first[lane]).bits;
-        both[kWidth + lane] = to_bf16(second[lane]).bits;
-    }
-#endif
-    return both;
-}
-
-namespace zip {
-
-template <int... kLane>
-SSLFAST_INLINE Pairs lanes(const Pairs& x, const Pairs& y, int64_t half, std::integer_sequence<int, kLane...>) {
-    constexpr int kAll = sizeof...(kLane);
-    return half ? __builtin_shufflevector(x, y, (kLane % 2 * kAll + kAll / 2 + kLane / 2)...)
-                : __builtin_shufflevector(x, y, (kLane % 2 * kAll + kLane / 2)...);
-}
-
-}  // namespace zip
-
-// Pairs of an element of x and the one below it, in y: of the first half of them, or of the second.
-SSLFAST_INLINE Pairs zipped(const Pairs& x, const Pairs& y, int64_t half) {
-    return zip::lanes(x, y, half, std::make_integer_sequence<int, 2 * kWidth>());
-}
-
-// sum += a * b; of `kPaired` vectors, which have two bfloat16 in a lane, both products.
-template <bool kPaired>
-SSLFAST_INLINE void add_product(Vector& sum, const Vector& a, const Vector& b) {
-    if constexpr (!kPaired) {
-        sum += a * b;
-    } else {
-#if defined(__AVX512BF16__)
-        __m512 total;
-        __m512bh x, y;
-        std::memcpy(&total, &sum, sizeof total), std::memcpy(&x, &a, sizeof x), std::memcpy(&y, &b, sizeof y);
-        total = _mm512_dpbf16_ps(total, x, y);
-        std::memcpy(&sum, &total, sizeof sum);
-#else
-        const Bits x = reinterpret_cast<Bits>(a), y = reinterpret_cast<Bits>(b);
-        sum += reinterpret_cast<Vector>(x & 0xFFFF0000u) * reinterpret_cast<Vector>(y & 0xFFFF0000u);
-        sum += reinterpret_cast<Vector>(x << 16) * reinterpret_cast<Vector>(y << 16);
-#endif
-    }
 }
 
 // a * b + c, rounded once. Of a sum of two products the compiler chooses which one is not rounded, here and there otherwise.

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "common/half.h"
 #include "cpu/packed.h"
 
 namespace sslfast::cpu {
