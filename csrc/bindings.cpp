@@ -1,4 +1,5 @@
-// What Python sees of the CPU kernels: raw addresses, sizes and numbers, no tensors.
+// What Python sees of the CPU kernels: raw addresses, sizes and numbers, no tensors. Compiled once, so that what differs
+// between instruction sets must be asked of a function.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -21,7 +22,6 @@
 #include "cpu/random_patch_mask.h"
 #include "cpu/restore_tokens.h"
 #include "cpu/siglip_loss.h"
-#include "cpu/tile.h"
 #include "cpu/unit_rows.h"
 
 namespace py = pybind11;
@@ -55,9 +55,7 @@ void bind(py::module_& m) {
         return cpu::Kept{at<float>(cosines), tiles};
     }));
     m.attr("tile") = cpu::kTile;
-    m.def("kept_from", [](int type) {  // columns
-        return cpu::Rows{nullptr, type, 0}.paired() ? 2 * cpu::kKeptFrom : cpu::kKeptFrom;
-    });
+    m.def("kept_from", &cpu::kept_from);
     m.def("nt_xent_forward", [](const cpu::Rows& z1, const cpu::Rows& z2, int64_t n, bool across, double tau,
                                 address loss, address shift, address inverse_sum, const cpu::Rows& unit, address scale,
                                 address rank, const cpu::Kept& kept) {

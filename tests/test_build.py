@@ -45,6 +45,12 @@ def test_every_instruction_set_can_be_asked_for_and_has_the_same_functions(name)
     assert run(code).split() == [name, "True"]
 
 
+def test_what_differs_between_instruction_sets_is_that_of_the_module():
+    """The bindings are compiled once, for the least of them."""
+    kept_from = {name: import_module(f"sslfast._C.{name}").kept_from(0) for name in _C.INSTRUCTION_SETS}
+    assert kept_from == {name: 128 if name.startswith("avx512") else 64 for name in _C.INSTRUCTION_SETS}
+
+
 def test_an_instruction_set_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"name must be one of .*baseline, got 'sse9'"):
         _C.load("sse9")

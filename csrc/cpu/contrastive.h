@@ -28,4 +28,7 @@ struct Kept {
     float* tile(int64_t index) const;  // or null
 };
 
+// Columns of rows of a type from which computing cosines again takes longer than keeping them.
+int64_t kept_from(int type);
+
 }  // namespace sslfast::cpu

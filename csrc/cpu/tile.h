@@ -15,10 +15,6 @@ namespace sslfast::cpu {
 // all where every product is rounded too.
 inline constexpr int64_t kDepth = kFused ? 128 : 32;
 
-// Words of a row from which computing cosines again takes longer than keeping them, by measurement: 64 on Zen 3 with AVX2
-// and without. On Zen 5 with AVX-512 it is 128 or more, and 192 to win a tenth by the memory.
-inline constexpr int64_t kKeptFrom = kWidth == 16 ? 192 : 64;
-
 // A tile of strips against columns of panels, or the cosines themselves where they were kept (stride kTile).
 struct Cosines {
     const float* a;
