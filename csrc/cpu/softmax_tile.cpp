@@ -201,8 +201,8 @@ Factors::Factors(const float* factor, const float* factor2, const float* shift, 
 void weights_tile(const Cosines& cosines, const Counted& counted, const Temperature& tau, bool fixed,
                   const Factors::Part& row, const Factors::Part& column, float* weights) {
     // Captured by value: what is behind a reference would be read again after every store.
-    const auto run = [&](const auto& weight) {
-        for_each_block(cosines, counted, weights, [&counted, weight, weights](int64_t i, int64_t j, const Block& block) {
+    const auto run = [&](auto weight) {
+        for_each_block(cosines, counted, weights, [=, &counted](int64_t i, int64_t j, const Block& block) {
             float* const to = weights + i * kTile + j;
             SSLFAST_UNROLL
             for (int64_t r = 0; r < kRows; ++r)

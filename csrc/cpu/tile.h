@@ -114,13 +114,13 @@ struct Omitted {
 // `partial`, a tile of the calling thread.
 template <typename Epilogue>
 SSLFAST_INLINE void for_each_block(const Cosines& tile, const Counted& counted, float* partial, const Epilogue& epilogue) {
+    const auto product = kPairs && tile.paired ? Block::product<kPanel, 1, true> : Block::product<kPanel, 1, false>;
     int64_t from = tile.known ? tile.depth : 0;
     do {
         const int64_t to = tile.paired ? tile.depth : std::min(from + kDepth, tile.depth);
         for (int64_t j = 0; j < tile.columns; j += kPanel)
             for (int64_t i = 0; i < tile.rows; i += kRows) {
                 if (counted.none(i, j)) continue;
-                const auto product = kPairs && tile.paired ? Block::product<kPanel, 1, true> : Block::product<kPanel, 1, false>;
                 Block block = product(tile.a + from * kTile + i * kPanel, tile.b + j * tile.depth + from * kPanel, kPanel,
                                       (to - from) / kPanel, kTile * kPanel);
                 const int64_t at = i * kTile + j;
