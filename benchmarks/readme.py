@@ -18,6 +18,7 @@ CASES = {
     "`nt_xent`, 512 views": ("nt_xent", "M=512 D=128"),
     "`nt_xent`, 2048 views": ("nt_xent", "M=2048 D=128"),
     "`nt_xent`, 8192 views": ("nt_xent", "M=8192 D=128"),
+    "`nt_xent`, 8192 views in bfloat16": ("nt_xent", "M=8192 D=128 bfloat16"),
     "`info_nce`, 256 queries, a queue of 65536": ("info_nce", "N=256 K=65536 D=128"),
     "`info_nce`, 4096 in the batch": ("info_nce", "N=4096 D=128 in-batch"),
     "`clip_loss`, 4096 pairs of width 512": ("clip_loss", "N=4096 D=512"),
