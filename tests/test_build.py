@@ -39,7 +39,8 @@ def test_the_best_instruction_set_of_this_cpu_serves():
 @pytest.mark.parametrize("name", _C.INSTRUCTION_SETS)
 def test_every_instruction_set_can_be_asked_for_and_has_the_same_functions(name):
     code = (
-        f"from sslfast import _C; before = set(vars(_C)); _C.load({name!r}); assert set(vars(_C)) == before | {{{name!r}}};"
+        f"from sslfast import _C; before = set(vars(_C)); _C.load({name!r});"
+        f"assert set(vars(_C)) == before | {{{name!r}}};"
         f"print(_C.loaded, _C.gather_tokens is _C.{name}.gather_tokens)"
     )
     assert run(code).split() == [name, "True"]
