@@ -35,6 +35,7 @@ from sslfast.kernels.triton import (
     plans,
     restore_tokens,
     siglip_loss,
+    unit_rows,
 )
 
 DEVICE = "none"  # what the driver calls its device; no other driver's kernels are found under it
@@ -165,9 +166,9 @@ def calls() -> dict[str, tuple[Callable[[], object], ...]]:
     everything = True, True, True
     result["siglip_loss"] = (
         lambda: siglip_loss.sums(
-            *siglip_loss.normalize(z, z)[0].chunk(2), None, True, 10.0, -10.0, None, None, *everything
+            *unit_rows.normalize(z, z)[0].chunk(2), None, True, 10.0, -10.0, None, None, *everything
         ),
-        lambda: siglip_loss.project(tau, z, z, shift, 10.0, None),
+        lambda: unit_rows.project(z, z, shift, 1.0, tau),
     )
     result["negative_cosine_similarity"] = (
         lambda: negative_cosine_similarity.forward(z, z),

@@ -114,18 +114,22 @@ void bind(py::module_& m) {
         cpu::negatives_among_backward(rows, count, at<int32_t>(ids), at<int32_t>(labels), at<float>(factor),
                                       at<float>(shift), at<float>(pull), kept, tau, out);
     }, nogil);
-    m.def("normalize_rows", [](const cpu::Rows& z1, const cpu::Rows& z2, int64_t n, const cpu::Rows& unit, address scale) {
-        cpu::normalize_rows(z1, n, z2, n, unit, at<float>(scale));
+    m.def("normalize_rows", [](const cpu::Rows& z1, int64_t count1, const cpu::Rows& z2, int64_t count2,
+                               const cpu::Rows& unit, address scale) {
+        cpu::normalize_rows(z1, count1, z2, count2, unit, at<float>(scale));
+    }, nogil);
+    m.def("view_cosines", [](const cpu::Rows& unit, int64_t views, int64_t count, address cosines) {
+        cpu::view_cosines(unit, views, count, at<float>(cosines));
+    }, nogil);
+    m.def("project_rows", [](const cpu::Rows& du, const cpu::Rows& unit, address scale, int64_t count,
+                             double multiplier, int64_t views, address pulls, const cpu::Rows& out) {
+        return cpu::project_rows(du, unit, at<float>(scale), count, multiplier, {views, at<float>(pulls)}, out);
     }, nogil);
     m.def("sigmoid_sums", [](const cpu::Rows& image, const cpu::Rows& text, int64_t n, bool own, double scale,
                              double bias, address factor, address loss, address weight, const cpu::Rows* dimage,
                              const cpu::Rows* dtext) {
         cpu::sigmoid_sums(image, text, n, own, scale, bias, at<float>(factor), at<float>(loss), at<float>(weight),
                           dimage, dtext);
-    }, nogil);
-    m.def("project_sums", [](const cpu::Rows& sums, const cpu::Rows& unit, address factor, int64_t count,
-                             double multiplier, const cpu::Rows& out) {
-        return cpu::project_sums(sums, unit, at<float>(factor), count, multiplier, out);
     }, nogil);
 
     m.def("negative_cosine_similarity", [](address p, address z, int type, int64_t rows, int64_t dim, address loss) {

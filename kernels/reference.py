@@ -217,6 +217,23 @@ def project(du: Tensor, u: Tensor, scale: Tensor) -> Tensor:
     return (du - radial[:, None] * u) * scale[:, None]
 
 
+def view_cosines(u: Tensor, views: int) -> Tensor:
+    """Of the rows (V·N, D), V views of N images, the cosines with the views 1 to V − 1 before, (V − 1, V, N)."""
+    x = u.unflatten(0, (views, -1))
+    return torch.stack([(x * x.roll(distance, 0)).sum(dim=-1) for distance in range(1, views)])
+
+
+def pulled(du: Tensor, u: Tensor, pull: Tensor) -> Tensor:
+    """du (V·N, D) less the other views of each image, times what both pull with: pull (V − 1, V, N), of each view by
+    those 1 to V − 1 before."""
+    views = pull.shape[1]
+    x, du = u.unflatten(0, (views, -1)), du.unflatten(0, (views, -1))
+    for distance in range(1, views):
+        both = pull[distance - 1] + pull[views - distance - 1].roll(distance, 0)
+        du = du - both[..., None] * x.roll(distance, 0)
+    return du.flatten(0, 1)
+
+
 # --- negatives: the streaming softmax that the contrastive losses share; rows and columns have unit length ---
 
 

@@ -46,7 +46,7 @@ void candidates_backward(const float* pull, const float* grad, const Rows& unit,
             candidates.pull(j, unit, pull, query, pulled, depth);
             std::fill_n(gradient, depth, 0.0f);
             if (in_batch) sum.get(j - first, gradient);
-            project_row(gradient, row, pulled, 1, scale[n + j], tau, depth, normalized);
+            project_row(gradient, row, pulled, 1, scale[n + j], tau.inverse, depth, normalized);
             dkey.write(j, gradient);
         }
     });
@@ -99,7 +99,7 @@ double info_nce_backward(const float* grad, const Rows& unit, const float* scale
             unit.read(n + candidates.target(i), key);
             mean.read(i, gradient);
             for (int64_t d = 0; d < depth; ++d) gradient[d] *= grad[i];
-            radial[i] = project_row(gradient, query, key, pull[i], scale[i], tau, depth, normalized);
+            radial[i] = project_row(gradient, query, key, pull[i], scale[i], tau.inverse, depth, normalized);
             dquery.write(i, gradient);
         }
     });

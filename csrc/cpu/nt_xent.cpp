@@ -53,7 +53,7 @@ double nt_xent_backward(const float* grad, const Rows& unit, const float* scale,
             for (int64_t view : {0, 1}) {
                 const int64_t row = i + view * n;
                 du.get(views.place(i + view * n), gradients[view]);
-                radial[row] = project_row(gradients[view], own[view], own[1 - view], pull, scale[row], tau, depth);
+                radial[row] = project_row(gradients[view], own[view], own[1 - view], pull, scale[row], tau.inverse, depth);
                 dz.write(row, gradients[view]);
             }
         }

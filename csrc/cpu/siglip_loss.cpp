@@ -151,24 +151,4 @@ void sigmoid_sums(const Rows& image, const Rows& text, int64_t n, bool own, doub
     if (dtext) texts.write(n, *dtext);
 }
 
-double project_sums(const Rows& sums, const Rows& unit, const float* factor, int64_t count, double multiplier,
-                    const Rows& out) {
-    const int64_t depth = Strips::depth_of(unit.dim);
-    std::vector<double> along(count);
-    for_each_task(count_of(count, kPanel), 8 * count * depth, 2 * depth, [&](int64_t task, float* row) {
-        float* const u = row + depth;
-        for (int64_t i = task * kPanel; i < std::min(count, (task + 1) * kPanel); ++i) {
-            sums.read(i, row);
-            unit.read(i, u);
-            along[i] = dot(u, row, depth);
-            for (int64_t k = 0; k < depth; ++k) row[k] *= float(multiplier);
-            project_row(row, u, u, 0, factor[i], Temperature(1), depth);
-            out.write(i, row);
-        }
-    });
-    double total = 0;
-    for (const double a : along) total += a;
-    return total;
-}
-
 }  // namespace sslfast::cpu

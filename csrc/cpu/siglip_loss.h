@@ -14,8 +14,4 @@ namespace sslfast::cpu {
 void sigmoid_sums(const Rows& image, const Rows& text, int64_t n, bool own, double scale, double bias,
                   const float* factor, float* loss, float* weight, const Rows* dimage, const Rows* dtext);
 
-// out = multiplier * the gradients to raw rows from those, `sums`, to unit rows u; returns the sum of u·sums.
-double project_sums(const Rows& sums, const Rows& unit, const float* factor, int64_t count, double multiplier,
-                    const Rows& out);
-
 }  // namespace sslfast::cpu

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <vector>
 
 #include "common/half.h"
 #include "common/simd.h"
@@ -123,8 +124,8 @@ float dot(const float* x, const float* y, int64_t depth) {
     return float(sum);
 }
 
-double project_row(float* du, const float* u, const float* positive, float weight, float scale,
-                   const Temperature& tau, int64_t depth, bool normalized) {
+double project_row(float* du, const float* u, const float* positive, float weight, float scale, double multiplier,
+                   int64_t depth, bool normalized) {
     Vector sums{};  // a sum of its own a lane, whatever the compiler would make of the loop: it rounds less than one of all
     for (int64_t k = 0; k < depth; k += kWidth) {
         const Vector x = load(du + k) + weight * load(positive + k);
@@ -134,10 +135,65 @@ double project_row(float* du, const float* u, const float* positive, float weigh
     const float along = sum(sums);
     // The factor of a row shorter than kEps is constant: nothing to project out.
     const float radial = normalized && scale < 1 / kEps ? along : 0;
-    const float factor = float(std::min(scale * tau.inverse, double(FLT_MAX)));  // finite, so that zero stays zero
+    // Finite, so that zero stays zero.
+    const float factor = float(std::clamp(scale * multiplier, -double(FLT_MAX), double(FLT_MAX)));
 #pragma omp simd
     for (int64_t k = 0; k < depth; ++k) du[k] = (du[k] - radial * u[k]) * factor;
     return along;
+}
+
+namespace {
+
+// The row of the same image so many views before.
+int64_t view_before(int64_t row, int64_t distance, int64_t views, int64_t rows) {
+    const int64_t at = row - distance * (rows / views);
+    return at < 0 ? at + rows : at;
+}
+
+}  // namespace
+
+float Pulls::between(int64_t row, int64_t distance, int64_t rows) const {
+    const int64_t other = view_before(row, distance, views, rows);
+    return pairs[(distance - 1) * rows + row] + pairs[(views - distance - 1) * rows + other];
+}
+
+double project_rows(const Rows& du, const Rows& unit, const float* scale, int64_t count, double multiplier,
+                    const Pulls& pulls, const Rows& out) {
+    const int64_t depth = Strips::depth_of(unit.dim);
+    std::vector<double> along(count);
+    for_each_task(count_of(count, kPanel), 8 * count * depth, 2 * depth, [&](int64_t task, float* row) {
+        float* const u = row + depth;
+        for (int64_t i = task * kPanel; i < std::min(count, (task + 1) * kPanel); ++i) {
+            du.read(i, row);
+            for (int64_t distance = 1; pulls.pairs && distance < pulls.views; ++distance) {
+                unit.read(view_before(i, distance, pulls.views, count), u);
+                const float pull = pulls.between(i, distance, count);
+                for (int64_t k = 0; k < depth; ++k) row[k] -= pull * u[k];
+            }
+            unit.read(i, u);
+            along[i] = dot(u, row, depth);
+            project_row(row, u, u, 0, scale[i], multiplier, depth);
+            out.write(i, row);
+        }
+    });
+    double total = 0;
+    for (const double a : along) total += a;
+    return total;
+}
+
+void view_cosines(const Rows& unit, int64_t views, int64_t count, float* cosines) {
+    const int64_t depth = Strips::depth_of(unit.dim), images = count / views;
+    for_each_task(count_of(images, kPanel), views * count * depth, views * depth, [&](int64_t task, float* rows) {
+        for (int64_t i = task * kPanel; i < std::min(images, (task + 1) * kPanel); ++i) {
+            for (int64_t v = 0; v < views; ++v) unit.read(v * images + i, rows + v * depth);
+            for (int64_t v = 0; v < views; ++v)
+                for (int64_t w = 0; w < v; ++w) {
+                    const float cosine = dot(rows + v * depth, rows + w * depth, depth);
+                    cosines[(v - w - 1) * count + v * images + i] = cosine;
+                    cosines[(views + w - v - 1) * count + w * images + i] = cosine;
+                }
+        }
+    });
 }
 
 }  // namespace sslfast::cpu

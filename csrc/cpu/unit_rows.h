@@ -1,4 +1,4 @@
-// Raw rows onto the unit sphere and their gradients back, and the loss of a row.
+// Raw rows onto the unit sphere and their gradients back; the loss of a row; views of one image.
 #pragma once
 
 #include <cstdint>
@@ -45,12 +45,29 @@ struct RowLoss {
     RowLoss(const RunningSum& negatives, float positive, const Temperature& tau);
 };
 
-// du, tau times the gradient of the negatives to the unit row u, becomes the gradient to the raw row; returns u·du. The
+// du, to be multiplied, of the negatives to the unit row u, becomes the gradient to the raw row; returns u·du. The
 // positive joins here with its weight: by far the largest, and added last it does not coarsen the sum of the others. Rows
 // that were not normalised have nothing to project out. `depth` is a multiple of kPanel, as all rows here are padded.
-double project_row(float* du, const float* u, const float* positive, float weight, float scale,
-                   const Temperature& tau, int64_t depth, bool normalized = true);
+double project_row(float* du, const float* u, const float* positive, float weight, float scale, double multiplier,
+                   int64_t depth, bool normalized = true);
 
 float dot(const float* x, const float* y, int64_t depth);
+
+// Rows that are the views of images, view after view: what pulls each view to those 1 to views - 1 places before it.
+struct Pulls {
+    int64_t views;
+    const float* pairs;  // (views - 1, rows), or null for none
+
+    // That between a row and the one of its image so many views before, from both sides.
+    float between(int64_t row, int64_t distance, int64_t rows) const;
+};
+
+// out = multiplier * the gradients to raw rows from those to unit rows, du less `pulls` times the views pulled to; returns the sum of
+// u·(this difference).
+double project_rows(const Rows& du, const Rows& unit, const float* scale, int64_t count, double multiplier,
+                    const Pulls& pulls, const Rows& out);
+
+// The cosines of every row with those of its image 1 to views - 1 views before, (views - 1, count).
+void view_cosines(const Rows& unit, int64_t views, int64_t count, float* cosines);
 
 }  // namespace sslfast::cpu

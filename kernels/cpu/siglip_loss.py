@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from sslfast import _C
 from sslfast.kernels.cpu.contrastive import floats, rows, value
-from sslfast.kernels.cpu.memory import empty
-
-
-def normalize(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    image, text = image.contiguous(), text.contiguous()
-    n, d = image.shape
-    u, factor = empty(2 * n, d, dtype=image.dtype), floats(2 * n)
-    _C.normalize_rows(rows(image), rows(text), n, rows(u), factor.data_ptr())
-    return u, factor
 
 
 def sums(
@@ -51,11 +41,3 @@ def sums(
         rows(dtext) if with_text else None,
     )
     return losses, weights, dimage, dtext
-
-
-def project(grad: Tensor, sums: Tensor, u: Tensor, factor: Tensor, logit_scale: float, scale: Tensor | None) -> tuple:
-    sums, u, factor = sums.contiguous(), u.contiguous(), factor.contiguous()
-    dz, share = empty(*u.shape, dtype=u.dtype), float(grad)
-    multiplier = share * value(logit_scale, scale)
-    along = _C.project_sums(rows(sums), rows(u), factor.data_ptr(), len(u), multiplier, rows(dz))
-    return dz, torch.tensor(share * along, dtype=torch.float32, device="cpu")

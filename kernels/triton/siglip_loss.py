@@ -15,19 +15,11 @@ import triton.language as tl
 from torch import Tensor
 
 from sslfast.kernels.triton import plans
-from sslfast.kernels.triton.normalize import normalize_pairs, store_raw_gradient
-from sslfast.kernels.triton.sizes import cdiv, next_power_of_2
+from sslfast.kernels.triton.sizes import cdiv
 from sslfast.kernels.triton.softmax_backward_kernels import add_panel_kernel
 from sslfast.kernels.triton.tiles import add_product, cosines, first_row, load_tile, log1p, negatives
 
 HALF_UNIT = 2.0**14  # float16 holds weights, which are at most 1, in this unit: small ones would vanish
-
-
-def normalize(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit rows (2N, D) in the input dtype, and their factors (2N,) float32."""
-    with torch.cuda.device_of(image):
-        u, factor, _ = normalize_pairs(image, text)
-    return u, factor
 
 
 def sums(
@@ -106,34 +98,6 @@ def sums(
         if half:
             weights, dimage, dtext = (x * (size / HALF_UNIT) for x in (weights, dimage, dtext))
     return losses, weights, dimage, dtext
-
-
-def project(
-    grad: Tensor, sums: Tensor, u: Tensor, factor: Tensor, logit_scale: float, scale: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """grad·scale times the gradients to raw rows from the sums, in u's dtype; and grad times Σ u·sums."""
-    n, d = u.shape
-    u, factor, dz = u.contiguous(), factor.contiguous(), torch.empty_like(u)
-    block = max(16, next_power_of_2(d))
-    rows = max(1, 2048 // block)
-    along = torch.empty(cdiv(n, rows), dtype=torch.float32, device=u.device)
-    with torch.cuda.device_of(u):
-        siglip_project_kernel[(len(along),)](
-            grad,
-            sums,
-            u,
-            factor,
-            dz,
-            along,
-            n,
-            ctypes.c_float(logit_scale).value,
-            scale,
-            D=d,
-            ROWS=rows,
-            BLOCK_D=block,
-            num_warps=8 if block > 512 else 4,
-        )
-    return dz, grad * along.sum()
 
 
 @triton.jit
@@ -237,26 +201,3 @@ def add_panel_transposed_kernel(
     features = feature + tl.arange(0, BLOCK_N)
     pointers = out + j.to(tl.int64)[:, None] * D + features[None, :]
     tl.store(pointers, total, mask=(j < tl.minimum(panel + WIDTH, N))[:, None] & (features < D)[None, :])
-
-
-@triton.jit
-def siglip_project_kernel(
-    grad,
-    sums,
-    u,
-    factor,
-    dz,
-    along,
-    N,
-    logit_scale,
-    scale,
-    D: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
-    multiplier = tl.load(grad) * _read(logit_scale, scale)
-    row = tl.program_id(0) * ROWS
-    du = load_tile(sums, row, 0, N, D, ROWS, BLOCK_D, True)
-    x = load_tile(u, row, 0, N, D, ROWS, BLOCK_D, True).to(tl.float32)
-    tl.store(along + tl.program_id(0), tl.sum(tl.sum(du * x, axis=1)))
-    store_raw_gradient(dz, du * multiplier, x, factor, row, N, D, ROWS, BLOCK_D)

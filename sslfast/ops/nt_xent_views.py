@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslfast.kernels import reference
 from sslfast.kernels.classes import class_places
-from sslfast.ops import agreement, among, distributed
+from sslfast.ops import agreement, among, distributed, unit_rows
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import (
     Reduction,
@@ -21,7 +21,7 @@ from sslfast.ops.checks import (
     check_temperature,
 )
 from sslfast.ops.distributed import Gather, Group
-from sslfast.ops.precision import precise, precise_dtype
+from sslfast.ops.precision import precise
 
 
 def nt_xent_views(
@@ -136,8 +136,7 @@ def _value(args):
     z = _together(args.z, args.second)
     exact = torch.promote_types(z.dtype, torch.float32)
     views, n, _ = z.shape
-    u, scale = reference.normalize(z.to(exact).flatten(0, 1))
-    unit = u.to(z.dtype).contiguous()
+    unit, scale = unit_rows.normalize(z.flatten(0, 1))
     if ids is None:
         places = among.first_row(n, group) + torch.arange(n, dtype=torch.int32, device=z.device)
     else:
@@ -148,8 +147,7 @@ def _value(args):
 
     t = temperature if tau is None else precise(torch.where(tau > 0, tau, float("nan")))
     above, sums = precise(shift).view(views, n), precise(total).view(views, n)
-    positive = torch.stack([(x * other).sum(dim=-1) for x, other in _pairs(unit.view(z.shape), exact)])
-    positive = precise(positive)
+    positive = precise(unit_rows.view_cosines(unit, views))
     if args.decoupled:
         losses = torch.where(sums == 0, 0, torch.log(sums) + (above - positive) / t)
         pull = torch.where(sums == 0, 0, torch.ones_like(losses))
@@ -163,12 +161,6 @@ def _value(args):
     return reference.reduced(losses, args.reduction), rank, saved
 
 
-def _pairs(x: Tensor, dtype: torch.dtype):
-    """Of the views (V, N, D): all of them beside those 1 to V − 1 places before them."""
-    x = x.to(dtype)
-    return ((x, x.roll(distance, 0)) for distance in range(1, len(x)))
-
-
 def _gradient(wanted, grad, args, saved):
     """dL/du_i = (Σ_j (P_ij g_i + P_ji g_j) u_j − Σ_p (pull_ip g_i + pull_pi g_p) u_p/(V − 1))/τ over all negatives j
     and positives p, Σ_j P_ij being the mean of pull_ip."""
@@ -179,16 +171,10 @@ def _gradient(wanted, grad, args, saved):
     grad = grad.reshape(views, n) if args.reduction == "none" else grad.expand(views, n)
     pull = grad / (views - 1) * saved.pull
     factor, options = grad.reshape(-1) * saved.factor, (temperature, tau, args.group, args.gather)
-    du = among.backward(unit, saved.places, None, factor, saved.shift, None, saved.cosines, *options).view(shape)
-    for distance, (_, other) in enumerate(_pairs(unit.view(shape), du.dtype), 1):
-        both = pull[distance - 1] + pull[views - distance - 1].roll(distance, 0)
-        du = du - both[..., None] * other
-    du = du.reshape(unit.shape) / (temperature if tau is None else tau)
-    dtau = None
-    if tau is not None:  # a pair counts from both sides
-        dtau = (-(du * unit).sum(dtype=precise_dtype(du.device)) / (2 * tau)).to(tau.dtype)
-    dz = reference.project(du, unit.to(du.dtype), saved.scale).to(z.dtype).view(shape)
-    return *((dz, None) if second is None else dz.unbind()), dtau
+    du = among.backward(unit, saved.places, None, factor, saved.shift, None, saved.cosines, *options)
+    dz, along = unit_rows.project(du, unit, saved.scale, *unit_rows.over(temperature, tau), pull)
+    dz = dz.view(shape)
+    return *((dz, None) if second is None else dz.unbind()), unit_rows.to_temperature(along, tau)
 
 
 def _formula(args):

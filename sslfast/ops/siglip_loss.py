@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslfast.kernels import reference, reference_image_text
 from sslfast.kernels.cpu import siglip_loss as cpu
-from sslfast.ops import agreement, distributed
+from sslfast.ops import agreement, distributed, unit_rows
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import Reduction, check_embeddings, check_flag, check_reduction, check_scalar
 from sslfast.ops.distributed import Gather, Group
@@ -116,7 +116,7 @@ class _Saved(NamedTuple):
 def _value(args):
     image, text = args.image, args.text
     if args.normalize:
-        u, factor = _unit_rows(image, text)
+        u, factor = unit_rows.normalize(image, text)
     else:
         u = torch.cat([image, text])
         factor = u.new_empty(0, dtype=torch.promote_types(u.dtype, torch.float32))
@@ -164,10 +164,11 @@ def _sides(x):
 
 def _to_raw(grad, sums, rows, factor, logit_scale, scale):
     """grad times the gradient to raw rows, and to the scale, from the weighted sums of the rows of the other side."""
-    if factor is not None:
-        return _project(grad, sums, rows, factor, logit_scale, scale)
-    along = (sums * rows).sum()
-    return (sums * (grad * (logit_scale if scale is None else scale))).to(rows.dtype), grad * along
+    multiplier = grad * (logit_scale if scale is None else scale)
+    if factor is None:
+        return (sums * multiplier).to(rows.dtype), grad * (sums * rows).sum()
+    dz, along = unit_rows.project(sums, rows, factor, 1.0, multiplier)
+    return dz, grad * along
 
 
 def _formula(args):
@@ -212,12 +213,6 @@ def _add_sums_across(v, w, grad, weights, dimage, dtext, logit_scale, logit_bias
 # --- the parts of it that have kernels ---
 
 
-def _reference_unit_rows(image, text):
-    exact = torch.promote_types(image.dtype, torch.float32)
-    u, factor = reference.normalize(torch.cat([image, text]).to(exact))
-    return u.to(image.dtype), factor
-
-
 def _reference_sums(v, w, factor, own, logit_scale, logit_bias, scale, bias, with_loss, with_image, with_text):
     exact = torch.promote_types(v.dtype, torch.float32)
     losses, weights, dimage, dtext = reference_image_text.siglip_sums(
@@ -232,17 +227,6 @@ def _reference_sums(v, w, factor, own, logit_scale, logit_bias, scale, bias, wit
     return tuple(x if kept else x[:0] for x, kept in zip((losses, weights, dimage, dtext), wanted))
 
 
-def _reference_project(grad, sums, u, factor, logit_scale, scale):
-    exact = u.to(factor.dtype)
-    multiplier = grad * (logit_scale if scale is None else scale)
-    return reference.project(sums * multiplier, exact, factor).to(u.dtype), grad * (sums * exact).sum()
-
-
-def _fake_unit_rows(image, text):
-    n, d = image.shape
-    return image.new_empty(2 * n, d), image.new_empty(2 * n, dtype=torch.promote_types(image.dtype, torch.float32))
-
-
 def _fake_sums(v, w, factor, own, logit_scale, logit_bias, scale, bias, with_loss, with_image, with_text):
     n, d = v.shape
     losses, weights, image, text = (n if x else 0 for x in (with_loss, with_image or with_text, with_image, with_text))
@@ -250,18 +234,6 @@ def _fake_sums(v, w, factor, own, logit_scale, logit_bias, scale, bias, with_los
     return tuple(v.new_empty(shape, dtype=dtype) for shape in ((losses,), (weights,), (image, d), (text, d)))
 
 
-def _fake_project(grad, sums, u, factor, logit_scale, scale):
-    return torch.empty_like(u), factor.new_empty(())
-
-
-_unit_rows = define_op(
-    "siglip_unit_rows(Tensor image, Tensor text) -> (Tensor u, Tensor factor)",
-    fake=_fake_unit_rows,
-    reference=_reference_unit_rows,
-    cpu=cpu.normalize,
-    cuda=lazily("sslfast.kernels.triton.siglip_loss", "normalize"),
-    layout={"image": "N D: float", "text": "N D: image"},
-)
 _sums = define_op(
     "siglip_sums(Tensor image, Tensor text, Tensor? factor, bool own, float logit_scale, float logit_bias,"
     " Tensor? scale, Tensor? bias, bool with_loss, bool with_image, bool with_text)"
@@ -272,16 +244,6 @@ _sums = define_op(
     cuda=lazily("sslfast.kernels.triton.siglip_loss", "sums"),
     layout={"image": "N D: float", "text": "N D: image", "factor": "N: exact image"}
     | dict.fromkeys(("scale", "bias"), ": float"),
-)
-_project = define_op(
-    "siglip_project(Tensor grad, Tensor sums, Tensor u, Tensor factor, float logit_scale, Tensor? scale)"
-    " -> (Tensor dz, Tensor dscale)",
-    fake=_fake_project,
-    reference=_reference_project,
-    cpu=cpu.project,
-    cuda=lazily("sslfast.kernels.triton.siglip_loss", "project"),
-    layout={"u": "N D: float", "sums": "N D: exact u", "factor": "N: exact u"}
-    | dict.fromkeys(("grad", "scale"), ": float"),
 )
 
 

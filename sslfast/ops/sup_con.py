@@ -9,11 +9,11 @@ from torch import Tensor
 
 from sslfast.kernels import reference, reference_sup_con
 from sslfast.kernels.classes import class_counts, class_places, pair_ids
-from sslfast.ops import agreement, among, distributed
+from sslfast.ops import agreement, among, distributed, unit_rows
 from sslfast.ops.autograd import differentiable, may_be_differentiated
 from sslfast.ops.checks import Reduction, check_embeddings, check_labels, check_reduction, check_temperature
 from sslfast.ops.distributed import Gather, Group
-from sslfast.ops.precision import precise, precise_dtype
+from sslfast.ops.precision import precise
 
 
 def sup_con(
@@ -94,8 +94,7 @@ class _Saved(NamedTuple):
 def _value(args):
     z, labels, tau, temperature, group = args.z, args.labels, args.tau, args.temperature, args.group
     exact = torch.promote_types(z.dtype, torch.float32)
-    u, scale = reference.normalize(z.to(exact))
-    unit = u.to(z.dtype).contiguous()
+    unit, scale = unit_rows.normalize(z)
     ordered = among.ordered_labels(labels, group)
     count = class_counts(labels, ordered) - 1
     # A positive that is alone joins the softmax at the end, so that a tiny loss is exact; several are summed with it.
@@ -132,11 +131,8 @@ def _gradient(wanted, grad, args, saved):
     factor = torch.where(count == 1, grad, precise(pull) * count) * saved.inverse_sum
     factor, options = factor.to(pull.dtype), (temperature, tau, args.group, args.gather)
     du = among.backward(unit, saved.ids, saved.places, factor, saved.shift, pull, saved.cosines, *options)
-    du = du / (temperature if tau is None else tau)
-    dtau = None
-    if tau is not None:  # a pair counts from both sides
-        dtau = (-(du * unit).sum(dtype=precise_dtype(du.device)) / (2 * tau)).to(tau.dtype)
-    return reference.project(du, unit.to(du.dtype), saved.scale).to(args.z.dtype), dtau
+    dz, along = unit_rows.project(du, unit, saved.scale, *unit_rows.over(temperature, tau))
+    return dz, unit_rows.to_temperature(along, tau)
 
 
 def _formula(args):

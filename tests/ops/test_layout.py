@@ -15,7 +15,20 @@ from sslfast.ops import negatives
 from sslfast.ops.registry import IMPLS
 
 # Sizes that others follow
-ON_ITS_OWN = {"query", "key", "queue", "columns", "noise", "rows", "images", "tokens", "visible", "cosines"}
+ON_ITS_OWN = {
+    "query",
+    "key",
+    "queue",
+    "columns",
+    "noise",
+    "rows",
+    "images",
+    "tokens",
+    "visible",
+    "cosines",
+    "first",
+    "second",
+}
 
 
 class Recorded(TorchDispatchMode):

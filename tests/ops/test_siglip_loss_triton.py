@@ -7,7 +7,6 @@ import pytest
 import torch
 from numerics import assert_as_accurate
 
-from sslfast.kernels import reference
 from sslfast.kernels import reference_image_text as formula
 
 pytest.importorskip("triton")
@@ -16,6 +15,7 @@ from triton_compile import recorded_launches
 from triton_kernels import DEVICE, DTYPES, assert_fit, compiles, planned_for, run_interpreted, runs, shrink_tiles, views
 
 from sslfast.kernels.triton import siglip_loss as kernels
+from sslfast.kernels.triton.unit_rows import normalize
 
 SCALE, BIAS = 10.0, -6.0
 
@@ -34,7 +34,7 @@ NAMES = ("losses", "weights", "dimage", "dtext")
 
 def check(n, d, dtype, factor=None, own=True):
     """The sums against the formula in float64, from the same unit rows."""
-    u, _ = kernels.normalize(*views(n, d, dtype))
+    u, _ = normalize(*views(n, d, dtype))
     image, text = u.chunk(2)
     found = kernels.sums(image, text, factor, own, 0.0, 0.0, number(SCALE), number(BIAS), True, True, True)
     eager, exact, one_ulp_on = (
@@ -83,7 +83,7 @@ def test_rows_with_factors_and_each_result_alone(dtype, own, small_tiles):
 @runs
 def test_small_weights_of_float16_do_not_vanish(small_tiles):
     """With a bias of -20 the weights of others are 1e-9 of that of an image's own text; the largest by themselves."""
-    image, text = kernels.normalize(*views(20, 32, torch.float16))[0].chunk(2)
+    image, text = normalize(*views(20, 32, torch.float16))[0].chunk(2)
     found = kernels.sums(image, text, None, False, 4.0, -20.0, None, None, False, True, True)
     exact = formula.siglip_sums(image.double(), text.double(), None, False, 4.0, -20.0)
     for result, expected in zip(found[1:], exact[1:]):
@@ -91,26 +91,8 @@ def test_small_weights_of_float16_do_not_vanish(small_tiles):
 
 
 @runs
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_gradients_to_raw_rows(dtype):
-    raw = views(37, 50, dtype)[0]
-    raw[3] = 0
-    u, factor = (x[:37] for x in kernels.normalize(raw, raw))
-    sums = torch.randn(37, 50, generator=torch.Generator().manual_seed(1), dtype=torch.float32).to(DEVICE)
-    dz, dscale = kernels.project(number(0.3), sums, u, factor, 0.0, number(SCALE))
-    eager, exact = (
-        (reference.project(0.3 * SCALE * sums.to(t), u.to(t), factor.to(t)), 0.3 * (sums.to(t) * u.to(t)).sum())
-        for t in (torch.float32, torch.float64)
-    )
-    assert dz.dtype == dtype
-    assert (dz[3] == 0).all()
-    assert_as_accurate(dz, eager[0], exact[0], "dz", dtype=dtype)
-    assert_as_accurate(dscale, eager[1], exact[1], "dscale", inherent=2**-24 * sums.abs().sum().item())
-
-
-@runs
 def test_nan_in_nan_out(small_tiles):
-    image, text = kernels.normalize(*views(20, 24))[0].chunk(2)
+    image, text = normalize(*views(20, 24))[0].chunk(2)
     image[3, 2] = float("nan")
     losses, weights, dimage, dtext = kernels.sums(image, text, None, True, SCALE, BIAS, None, None, True, True, True)
     for x in (losses, weights, dimage):
@@ -125,18 +107,14 @@ def test_under_the_interpreter():
 
 
 def launches(monkeypatch, capability, n, d, dtype):
-    """All of a loss alone, of one with its gradients, and of gradients that wait for the factors of the losses."""
-    z, grad, scale = torch.empty(n, d, dtype=dtype), torch.tensor(0.2), torch.tensor(SCALE)
+    """The sums of a loss alone, of one with its gradients, and of gradients that wait for the factors of the losses."""
+    z, scale = torch.empty(n, d, dtype=dtype), torch.tensor(SCALE)
     with planned_for(monkeypatch, capability):
-        found, (u, factor) = recorded_launches(monkeypatch, kernels.normalize, z, z)
-        image, text = u.chunk(2)
-        for factors, *wanted in ((None, True, False, False), (None, True, True, True), (factor[:n], False, True, True)):
-            more, (_, _, dimage, _) = recorded_launches(
-                monkeypatch, kernels.sums, image, text, factors, True, 0.0, BIAS, scale, None, *wanted
-            )
-            found += more
-        back, _ = recorded_launches(monkeypatch, kernels.project, grad, dimage, image, factor[:n], 0.0, scale)
-    return found + back
+        found, factor = [], torch.empty(n, dtype=torch.float32)
+        for factors, *wanted in ((None, True, False, False), (None, True, True, True), (factor, False, True, True)):
+            options = factors, True, 0.0, BIAS, scale, None, *wanted
+            found += recorded_launches(monkeypatch, kernels.sums, z, z, *options)[0]
+    return found
 
 
 @compiles
