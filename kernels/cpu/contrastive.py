@@ -38,8 +38,7 @@ def floats(*shape: int) -> Tensor:
 
 def cosines(x: Tensor, tiles: int, wanted: bool) -> int:
     """Floats for the cosines of so many tiles of rows like x's, as far as they are kept."""
-    has_kernel = x.device.type == "cpu" and x.dtype in TYPES
-    if not wanted or not has_kernel or x.shape[1] < kept_from(x.dtype):
+    if not wanted or not x.is_cpu or x.dtype not in TYPES or x.shape[1] < kept_from(x.dtype):
         return 0
     return torch.sym_min(tiles, KEPT_TILES) * TILE**2
 
@@ -50,7 +49,7 @@ def kept_from(dtype: torch.dtype) -> int:
 
 
 def kept(cosines: Tensor) -> _C.Kept:
-    return _C.Kept(cosines.data_ptr(), len(cosines) // TILE**2)
+    return _C.Kept(cosines.data_ptr(), cosines.shape[0] // TILE**2)
 
 
 def blocks(count: int) -> int:

@@ -102,7 +102,7 @@ _backward = define_op(
     reference=_below_number(reference.gather_patches_backward),
     cpu=_below_number(cpu.backward),
     cuda=lazily("sslfast.kernels.triton.gather_patches", "backward"),
-    layout={"grad": "B K *: float", "keep": "B K: int64"},
+    layout={"grad": "B K E: float", "keep": "B K: int64"},
     requires=_require_backward,
 )
 _gather_patches = differentiable(

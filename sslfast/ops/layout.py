@@ -13,6 +13,8 @@ import torch
 
 from sslfast.ops.checks import FLOATS, INTEGERS
 
+EXACT = {dtype: torch.promote_types(dtype, torch.float32) for dtype in FLOATS}
+
 
 def layout_check(name: str, arguments: Sequence[str], layout: dict[str, str]) -> Callable[[Sequence], None]:
     """A function of all arguments of an op that raises unless its tensors have this layout, on one device.
@@ -20,43 +22,45 @@ def layout_check(name: str, arguments: Sequence[str], layout: dict[str, str]) ->
     Args:
         name: of the op.
         arguments: their names, in order.
-        layout: argument -> "sizes: dtype". Sizes are names, equal where the name is, or numbers; "*" is any one, "..."
-            any shape. A dtype is one of torch's, "float", "image" (float or uint8), "picture" (the same or uint16),
+        layout: argument -> "sizes: dtype". Sizes are names, equal where the name is, or numbers; "..." is any
+            shape. A dtype is one of torch's, "float", "image" (float or uint8), "picture" (the same or uint16),
             "number" (float, integers or bool), another argument, whose dtype it is, or "exact ARGUMENT", that dtype or
             float32 if it is narrower.
     """
     rules: list[tuple[Any, ...]] = []
+    numbers: dict[str, int] = {}
     for argument, described in layout.items():
+        place = arguments.index(argument)
         sizes, dtype = (part.strip() for part in described.split(":"))
-        dims = None if sizes == "..." else [int(size) if size.isdigit() else size for size in sizes.split()]
+        dims = None if sizes == "..." else sizes.split()
+        numbers |= {size: int(size) for size in dims or () if size.isdigit()}
         like = dtype.removeprefix("exact ")
-        place = arguments.index(like) if like in arguments else None
-        rules.append((arguments.index(argument), argument, sizes, dims, _allowed(dtype), place, like != dtype))
+        other = arguments.index(like) if like in arguments else None
+        rules.append((place, argument, sizes, dims, _allowed(dtype), other, like != dtype))
 
     def check(args: Sequence) -> None:
-        found: dict[str, int] = {}
-        device = None
+        found = numbers.copy()
+        device, given = None, len(args)
         for i, argument, sizes, dims, allowed, like, exact in rules:
-            if i >= len(args) or args[i] is None:  # the dispatcher leaves out what has its default
+            if i >= given or (x := args[i]) is None:  # the dispatcher leaves out what has its default
                 continue
-            x = args[i]
             if dims is not None:
                 shape = x.shape
                 good = len(shape) == len(dims)
                 for dim, size in zip(dims, shape):
-                    good = good and (
-                        dim == "*" or size == (dim if isinstance(dim, int) else found.setdefault(dim, size))
-                    )
+                    good = found.setdefault(dim, size) == size and good
                 if not good:
-                    beside = ", ".join(f"{dim} = {size}" for dim, size in found.items())
+                    beside = ", ".join(f"{dim} = {size}" for dim, size in found.items() if dim not in numbers)
                     raise ValueError(f"{name}: {argument} must be ({sizes}) with {beside}, got {tuple(shape)}")
+            dtype = x.dtype
             if like is not None:
-                dtype = args[like].dtype
-                allowed = (torch.promote_types(dtype, torch.float32) if exact else dtype,)
-            if x.dtype not in allowed:
-                raise TypeError(f"{name}: {argument} must be {' or '.join(map(str, allowed))}, got {x.dtype}")
-            device = device or x.device
-            if x.device != device:
+                wanted = args[like].dtype
+                allowed = (EXACT.get(wanted, wanted) if exact else wanted,)
+            if dtype not in allowed:
+                raise TypeError(f"{name}: {argument} must be {' or '.join(map(str, allowed))}, got {dtype}")
+            if device is None:
+                device = x.device
+            elif x.device != device:
                 raise ValueError(f"{name}: {argument} must be on {device} as the others are, got {x.device}")
 
     return check

@@ -125,7 +125,7 @@ _forward = define_op(
     reference=reference.masked_patch_loss_forward,
     cpu=cpu.forward,
     cuda=lazily("sslfast.kernels.triton.masked_patch_loss", "forward"),
-    layout={"pred": "B L *: float", "images": "B C H W: image", "mask": "B L: bool"},
+    layout={"pred": "B L E: float", "images": "B C H W: image", "mask": "B L: bool"},
     requires=_require,
 )
 _backward = define_op(
@@ -137,7 +137,7 @@ _backward = define_op(
     cuda=lazily("sslfast.kernels.triton.masked_patch_loss", "backward"),
     layout={
         "grad": ": exact pred",
-        "pred": "B L *: float",
+        "pred": "B L E: float",
         "images": "B C H W: image",
         "mask": "B L: bool",
         "mean": "...: exact pred",

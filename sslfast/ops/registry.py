@@ -60,11 +60,11 @@ def define_op(
 def _directly(op: Callable, kernels: dict[str, Callable]) -> Callable:
     """The op, without PyTorch's dispatcher where that has nothing else to do: it takes as long as a small kernel."""
 
-    def call(first, *args):
-        device = first.device.type
-        if device in kernels and not _watched() and _plain((first, *args), device):
-            return kernels[device](first, *args)
-        return op(first, *args)
+    def call(*args):
+        device = "cpu" if args[0].is_cpu else args[0].device.type
+        if device in kernels and not _watched() and _plain(args, device):
+            return kernels[device](*args)
+        return op(*args)
 
     return call
 
@@ -82,12 +82,11 @@ def _watched() -> bool:
 
 def _plain(args: Sequence, device: str) -> bool:
     """Whether the dispatcher would go straight to the kernel of the device."""
-    keys, grad_enabled = _plain_keys(device), torch.is_grad_enabled()
-    return not any(
-        torch._C._dispatch_keys(x).raw_repr() != keys or (grad_enabled and x.requires_grad)
-        for x in args
-        if isinstance(x, Tensor)
-    )
+    keys, grad_enabled, keys_of = _plain_keys(device), torch.is_grad_enabled(), torch._C._dispatch_keys
+    for x in args:
+        if isinstance(x, Tensor) and (keys_of(x).raw_repr() != keys or (grad_enabled and x.requires_grad)):
+            return False
+    return True
 
 
 @functools.cache
