@@ -22,8 +22,8 @@ void candidates_backward(const float* pull, const float* grad, const Rows& unit,
     const Factors factors(grad, inverse_sum, shift, n, padded(n, kTile), tau);
     const Factors none(nullptr, nullptr, nullptr, 0, kTile, tau);
     if (in_batch) {
-        pack_rows(unit, 0, n, q);
-        pack_rows(unit, n, m, k);
+        pack_rows(read_rows(unit), 0, n, q);
+        pack_rows(read_rows(unit), n, m, k);
     }
     const int64_t products = in_batch ? n * m * depth * 2 : 0;
     const int64_t floats = kWeightFloats + kTile * depth + 4 * depth;
@@ -59,9 +59,10 @@ void info_nce_forward(const Rows& query, const Rows& key, const Choice& choice, 
                       const Rows* mean, const Rows& unit, float* scale, int64_t* rank, const Kept& kept) {
     const Temperature tau(temperature, normalized);
     const int64_t n = choice.n, m = choice.m;
-    normalize_rows(query, n, key, m, unit, scale, normalized);
     const Packed q(n, unit.dim, unit.paired() && (!queue || queue->paired()));
-    pack_rows(unit, 0, n, q);
+    const ReadRow read = read_normalized(query, n, key, unit, scale, normalized);
+    pack_rows(read, 0, n, q);
+    read_each(read, n, m, q.depth());
     const Candidates candidates(choice);
     std::optional<Positives> positives;
     if (rank) positives.emplace(q, n, [&](int64_t i, float* row) { unit.read(n + candidates.target(i), row); });
@@ -69,8 +70,9 @@ void info_nce_forward(const Rows& query, const Rows& key, const Choice& choice, 
                                          queue ? Omitted{false} : candidates.omitted(), tau, mean != nullptr,
                                          rank ? &*positives : nullptr, kept);
     const int64_t depth = q.depth();
-    for_each_task(count_of(n, kPanel), n * depth * (16 + 4 * sums.chunks()), 2 * depth, [&](int64_t task, float* row) {
-        for (int64_t i = task * kPanel; i < std::min(n, (task + 1) * kPanel); ++i) {
+    const int64_t work = n * depth * (16 + 4 * sums.chunks());
+    for_each_piece(n, kPanel, work, 2 * depth, [&](int64_t begin, int64_t end, float* row) {
+        for (int64_t i = begin; i < end; ++i) {
             unit.read(i, row);
             unit.read(n + candidates.target(i), row + depth);
             const RowLoss result(sums.total(i, tau), dot(row, row + depth, depth), tau);
@@ -91,9 +93,9 @@ double info_nce_backward(const float* grad, const Rows& unit, const float* scale
     const Candidates candidates(choice);
     std::vector<float> pull(n);
     std::vector<double> radial(n);
-    for_each_task(count_of(n, kPanel), 16 * n * depth, 3 * depth, [&](int64_t task, float* query) {
+    for_each_piece(n, kPanel, 16 * n * depth, 3 * depth, [&](int64_t begin, int64_t end, float* query) {
         float *const key = query + depth, *const gradient = key + depth;
-        for (int64_t i = task * kPanel; i < std::min(n, (task + 1) * kPanel); ++i) {
+        for (int64_t i = begin; i < end; ++i) {
             pull[i] = grad[i] * std::expm1(-loss[i]);  // P - 1 of the positive, without cancellation
             unit.read(i, query);
             unit.read(n + candidates.target(i), key);

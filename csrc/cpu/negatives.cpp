@@ -14,14 +14,14 @@ void negatives_forward(const Rows& rows, int64_t count, const Rows& columns, int
     const Temperature tau(temperature);
     const Omitted omitted{skip_diagonal, {row_ids, count}, {column_ids, column_count}};
     const Packed packed(count, rows.dim, rows.paired() && columns.paired());
-    pack_rows(rows, 0, count, packed);
+    pack_rows(read_rows(rows), 0, count, packed);
     std::optional<Positives> found;
     if (rank) found.emplace(packed, count, [&](int64_t i, float* row) { positives->read(i, row); });
     const ChunkSums sums = negative_sums(packed, count, columns, 0, column_count, omitted, tau, weighted != nullptr,
                                          rank ? &*found : nullptr, {nullptr, 0});
-    for_each_task(count_of(count, kPanel), count * packed.depth() * sums.chunks() * 4, packed.depth(),
-                  [&](int64_t task, float* row) {
-                      for (int64_t i = task * kPanel; i < std::min(count, (task + 1) * kPanel); ++i) {
+    for_each_piece(count, kPanel, count * packed.depth() * sums.chunks() * 4, packed.depth(),
+                   [&](int64_t begin, int64_t end, float* row) {
+                      for (int64_t i = begin; i < end; ++i) {
                           const RunningSum total = sums.total(i, tau);
                           shift[i] = std::max(total.maximum, kLeast);  // of a row without any negative
                           sum[i] = float(total.sum);
@@ -40,7 +40,7 @@ void negatives_backward(const Rows& rows, int64_t count, const Rows& columns, in
     const Temperature tau(temperature);
     const Omitted omitted{skip_diagonal, {row_ids, count}, {column_ids, column_count}};
     const Packed packed(count, rows.dim, rows.paired() && columns.paired());
-    pack_rows(rows, 0, count, packed);
+    pack_rows(read_rows(rows), 0, count, packed);
     ChunkSums sums(count, column_count, packed.depth(), true);
     const Factors of_rows(row_factor, nullptr, row_shift, count, packed.rows(), tau);
     const Factors of_columns(column_factor, nullptr, column_shift, column_count, padded(column_count, kTile), tau);
@@ -53,9 +53,9 @@ void negatives_backward(const Rows& rows, int64_t count, const Rows& columns, in
             if (part.operand.paired) pair_weights(weights, part.count, size);
             sum_rows(weights, part.count, size, false, part.operand, 0, sums.weighted(chunk), i, first);
         });
-    for_each_task(count_of(count, kPanel), count * packed.depth() * sums.chunks() * 4, packed.depth(),
-                  [&](int64_t task, float* row) {
-                      for (int64_t i = task * kPanel; i < std::min(count, (task + 1) * kPanel); ++i) {
+    for_each_piece(count, kPanel, count * packed.depth() * sums.chunks() * 4, packed.depth(),
+                   [&](int64_t begin, int64_t end, float* row) {
+                      for (int64_t i = begin; i < end; ++i) {
                           sums.weighted(i, 1, 1, tau, row);
                           out.write(i, row);
                       }
@@ -66,7 +66,7 @@ void negatives_among_forward(const Rows& rows, int64_t count, const int32_t* ids
                              double temperature, float* shift, float* sum, float* positive, int64_t* rank,
                              const Kept& kept) {
     const Temperature tau(temperature);
-    const Triangle triangle(rows, count, false, false, ids, labels);
+    const Triangle triangle(rows, count, false, false, read_rows(rows), {}, ids, labels);
     const TriangleSums sums(triangle, tau, rank, kept);
     for (int64_t i = 0; i < count; ++i) {
         const RunningSum total = sums.total(i);
@@ -80,12 +80,12 @@ void negatives_among_backward(const Rows& rows, int64_t count, const int32_t* id
                               const float* factor, const float* shift, const float* pull, const Kept& kept,
                               double temperature, const Rows& out) {
     const Temperature tau(temperature);
-    const Triangle triangle(rows, count, false, false, ids, labels);
+    const Triangle triangle(rows, count, false, false, read_rows(rows), kept, ids, labels);
     const Buffer sums(triangle.rows() * triangle.depth());
     const Strips du{triangle.depth(), sums.get()};
     weighted_triangle(triangle, {factor, nullptr, shift, pull}, tau, kept, du);
-    for_each_task(count_of(count, kPanel), count * du.depth * 4, du.depth, [&](int64_t task, float* row) {
-        for (int64_t i = task * kPanel; i < std::min(count, (task + 1) * kPanel); ++i) {
+    for_each_piece(count, kPanel, count * du.depth * 4, du.depth, [&](int64_t begin, int64_t end, float* row) {
+        for (int64_t i = begin; i < end; ++i) {
             du.get(i, row);
             out.write(i, row);
         }

@@ -13,12 +13,11 @@ void nt_xent_forward(const Rows& z1, const Rows& z2, int64_t n, bool across, dou
                      float* shift, float* inverse_sum, const Rows& unit, float* scale, int64_t* rank,
                      const Kept& kept) {
     const Temperature tau(temperature);
-    normalize_rows(z1, n, z2, n, unit, scale);
-    const Triangle views(unit, 2 * n, across, true);
+    const Triangle views(unit, 2 * n, across, true, read_normalized(z1, n, z2, unit, scale), {});
     const TriangleSums sums(views, tau, rank, kept);
     const int64_t depth = views.depth();
-    for_each_task(count_of(n, kPanel), 16 * n * depth, 2 * depth, [&](int64_t task, float* row) {
-        for (int64_t i = task * kPanel; i < std::min(n, (task + 1) * kPanel); ++i) {
+    for_each_piece(n, kPanel, 16 * n * depth, 2 * depth, [&](int64_t begin, int64_t end, float* row) {
+        for (int64_t i = begin; i < end; ++i) {
             views.operand().get(i, row);
             views.operand().get(views.place(i + n), row + depth);
             const float positive = dot(row, row + depth, depth);
@@ -35,7 +34,7 @@ double nt_xent_backward(const float* grad, const Rows& unit, const float* scale,
                         const float* inverse_sum, const Kept& kept, int64_t n, bool across, double temperature,
                         const Rows& dz) {
     const Temperature tau(temperature);
-    const Triangle views(unit, 2 * n, across, true);
+    const Triangle views(unit, 2 * n, across, true, read_rows(unit), kept);
     const int64_t rows = views.rows(), depth = views.depth();
     const Operand& u = views.operand();
     const Buffer gradient(rows * depth);
@@ -43,10 +42,10 @@ double nt_xent_backward(const float* grad, const Rows& unit, const float* scale,
     weighted_triangle(views, {grad, inverse_sum, shift, nullptr}, tau, kept, du);
 
     std::vector<double> radial(2 * n);
-    for_each_task(count_of(n, kPanel), 32 * n * depth, 4 * depth, [&](int64_t task, float* scratch) {
+    for_each_piece(n, kPanel, 32 * n * depth, 4 * depth, [&](int64_t begin, int64_t end, float* scratch) {
         float* const own[] = {scratch, scratch + depth};
         float* const gradients[] = {scratch + 2 * depth, scratch + 3 * depth};
-        for (int64_t i = task * kPanel; i < std::min(n, (task + 1) * kPanel); ++i) {
+        for (int64_t i = begin; i < end; ++i) {
             // P - 1 of the positives, without cancellation
             const float pull = grad[i] * std::expm1(-loss[i]) + grad[i + n] * std::expm1(-loss[i + n]);
             for (int64_t view : {0, 1}) u.get(views.place(i + view * n), own[view]);

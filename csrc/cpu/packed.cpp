@@ -29,13 +29,13 @@ int64_t Operand::floats(int64_t rows, int64_t depth, bool paired) {
     return rows * words(depth, paired) + (paired ? padded(rows / 2, kTile) * depth : 0);
 }
 
-void Operand::put(int64_t i, const float* rows) const {
+void Operand::put(int64_t i, const float* rows, bool for_cosines) const {
     const float *const row = rows, *const next = rows + sums.depth;
     if (!paired) {
         sums.put(i, row), sums.put(i + 1, next);
         return;
     }
-    cosines.put_pairs(i, row, sums.depth), cosines.put_pairs(i + 1, next, sums.depth);
+    if (for_cosines) cosines.put_pairs(i, row, sums.depth), cosines.put_pairs(i + 1, next, sums.depth);
     for (int64_t k = 0; k < sums.depth; k += kPanel) {
         const Pairs own = rounded(load(row + k), load(row + k + kWidth));
         const Pairs other = rounded(load(next + k), load(next + k + kWidth));

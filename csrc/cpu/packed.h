@@ -43,7 +43,7 @@ struct Operand {
     // Columns k, k + 1 … of row i or, `paired`, of rows i and i + 1, with i even.
     const float* of_sums(int64_t i, int64_t k) const { return sums.at(paired ? i / 2 : i, k); }
 
-    void put(int64_t i, const float* rows) const;  // two of them, with i even
+    void put(int64_t i, const float* rows, bool for_cosines = true) const;  // two of them, with i even
     void get(int64_t i, float* row) const;
 
 private:
@@ -60,15 +60,17 @@ struct Panels {
     void put(int64_t first_row, const Strips& rows, int64_t from) const;  // the kPanel rows of `rows` from `from` on
 };
 
-// One matrix as either operand, zeros up to multiples of kTile rows and of kPanel columns.
+// One matrix as either operand, zeros up to multiples of kTile rows and of kPanel columns; without what only cosines need,
+// where they are known.
 class Packed {
 public:
-    Packed(int64_t count, int64_t dim, bool paired)
+    Packed(int64_t count, int64_t dim, bool paired, bool for_cosines = true)
         : rows_(padded(count, kTile)),
           depth_(Strips::depth_of(dim)),
           by_row_(Operand::floats(rows_, depth_, paired)),
           operand_(rows_, depth_, paired, by_row_.get()),
-          by_column_(rows_ * operand_.cosines.depth) {}
+          for_cosines_(for_cosines),
+          by_column_(for_cosines ? rows_ * operand_.cosines.depth : 0) {}
 
     int64_t rows() const { return rows_; }
     int64_t depth() const { return depth_; }
@@ -77,14 +79,15 @@ public:
 
     // The kPanel rows from first_row on.
     void put(int64_t first_row, const float* rows) const {
-        for (int64_t r = 0; r < kPanel; r += 2) operand_.put(first_row + r, rows + r * depth_);
-        panels().put(first_row, operand_.cosines, first_row);
+        for (int64_t r = 0; r < kPanel; r += 2) operand_.put(first_row + r, rows + r * depth_, for_cosines_);
+        if (for_cosines_) panels().put(first_row, operand_.cosines, first_row);
     }
 
 private:
     int64_t rows_, depth_;
     Buffer by_row_;
     Operand operand_;
+    bool for_cosines_;
     Buffer by_column_;
 };
 

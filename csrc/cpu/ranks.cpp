@@ -13,8 +13,7 @@ Positives::Positives(const Packed& rows, int64_t count, const std::function<void
     const int64_t words = rows.panels().depth, floats = Operand::floats(kTile, depth, paired);
     const auto add = paired ? add_product<true> : add_product<false>;
     const int64_t scratch_floats = floats + kPanel * (words + depth);
-    for_each_task(rows.rows() / kPanel, rows.rows() * depth * 8, scratch_floats, [&](int64_t task, float* scratch) {
-        const int64_t first = task * kPanel;
+    for_each_piece(rows.rows(), kPanel, rows.rows() * depth * 8, scratch_floats, [&](int64_t first, int64_t, float* scratch) {
         const Operand operand(kTile, depth, paired, scratch);
         const Panels panels{words, scratch + floats};
         float* const own = panels.data + kPanel * words;

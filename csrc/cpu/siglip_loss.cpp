@@ -50,14 +50,15 @@ struct Side {
 
     Side(const Rows& rows, int64_t n, bool wanted)
         : packed(n, rows.dim, rows.paired()), wanted(wanted), sums(wanted ? packed.rows() * packed.depth() : 0) {
-        pack_rows(rows, 0, n, packed);
+        pack_rows(read_rows(rows), 0, n, packed);
     }
 
     Strips sum() const { return {packed.depth(), sums.get()}; }
 
     void write(int64_t n, const Rows& out) const {
-        for_each_task(count_of(n, kPanel), 4 * n * packed.depth(), packed.depth(), [&](int64_t task, float* row) {
-            for (int64_t i = task * kPanel; i < std::min(n, (task + 1) * kPanel); ++i) {
+        const int64_t depth = packed.depth();
+        for_each_piece(n, kPanel, 4 * n * depth, depth, [&](int64_t begin, int64_t end, float* row) {
+            for (int64_t i = begin; i < end; ++i) {
                 sum().get(i, row);
                 out.write(i, row);
             }

@@ -42,17 +42,17 @@ void pull_positives(const Triangle& triangle, int64_t first, int64_t second, con
 
 }  // namespace
 
-Triangle::Triangle(const Rows& unit, int64_t total, bool across, bool partners, const int32_t* ids,
-                   const int32_t* labels)
+Triangle::Triangle(const Rows& unit, int64_t total, bool across, bool partners, const ReadRow& read,
+                   const Kept& known, const int32_t* ids, const int32_t* labels)
     : parts_(across ? 2 : 1),
       count_(total / parts_),
       blocks_(count_of(count_, kTile)),
       apart_(!partners ? Counted::kNone : across ? blocks_ * kTile : total / 2),
-      packed_(parts_ * blocks_ * kTile, unit.dim, unit.paired()),
+      packed_(parts_ * blocks_ * kTile, unit.dim, unit.paired(), known.tiles < tiles()),
       ids_(ids, total),
       labels_(labels, total) {
     for (int64_t part = 0; part < parts_; ++part)
-        pack_rows(unit, part * count_, count_, packed_, part * blocks_ * kTile);
+        pack_rows(read, part * count_, count_, packed_, part * blocks_ * kTile);
 }
 
 Cosines Triangle::tile(int64_t first, int64_t second, const float* known) const {

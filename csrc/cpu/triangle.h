@@ -15,14 +15,16 @@ namespace sslfast::cpu {
 class Triangle {
 public:
     // With `partners` the pairs that are half of all rows apart do not count. Nor do those of one id, if there are ids;
-    // those of one label, if there are labels, are positives, whether they count or not.
-    Triangle(const Rows& unit, int64_t total, bool across, bool partners, const int32_t* ids = nullptr,
-             const int32_t* labels = nullptr);
+    // those of one label, if there are labels, are positives, whether they count or not. The cosines of `known` are not
+    // computed again.
+    Triangle(const Rows& unit, int64_t total, bool across, bool partners, const ReadRow& read, const Kept& known,
+             const int32_t* ids = nullptr, const int32_t* labels = nullptr);
 
     bool across() const { return parts_ == 2; }
     int64_t parts() const { return parts_; }
     int64_t count() const { return count_; }    // rows of a part
     int64_t blocks() const { return blocks_; }  // of a part
+    int64_t tiles() const { return across() ? blocks_ * blocks_ : blocks_ * (blocks_ + 1) / 2; }
     int64_t rows() const { return packed_.rows(); }
     int64_t depth() const { return packed_.depth(); }
     const Operand& operand() const { return packed_.operand(); }

@@ -68,29 +68,42 @@ int64_t kept_from(int type) {
 
 float* Kept::tile(int64_t index) const { return index < tiles ? cosines + index * kTile * kTile : nullptr; }
 
-void normalize_rows(const Rows& z1, int64_t count1, const Rows& z2, int64_t count2, const Rows& unit, float* scale,
-                    bool normalized) {
-    const int64_t depth = Strips::depth_of(unit.dim), count = count1 + count2;
-    for_each_task(count_of(count, kPanel), count * depth * 8, depth, [&](int64_t panel, float* row) {
-        for (int64_t i = panel * kPanel; i < std::min(count, (panel + 1) * kPanel); ++i) {
-            i < count1 ? z1.read(i, row) : z2.read(i - count1, row);
-            scale[i] = normalized ? normalize(row, depth) : leave(row, depth);
-            unit.write(i, row);
-        }
+ReadRow read_normalized(const Rows& z1, int64_t count1, const Rows& z2, const Rows& unit, float* scale,
+                        bool normalized) {
+    return [=](int64_t i, float* row) {
+        const int64_t depth = Strips::depth_of(unit.dim);
+        i < count1 ? z1.read(i, row) : z2.read(i - count1, row);
+        scale[i] = normalized ? normalize(row, depth) : leave(row, depth);
+        unit.write(i, row);
+        if (unit.type != kFloat32) unit.read(i, row);
+    };
+}
+
+void read_each(const ReadRow& read, int64_t first, int64_t count, int64_t depth) {
+    for_each_piece(count, kPanel, count * depth * 8, depth, [&](int64_t begin, int64_t end, float* row) {
+        for (int64_t i = begin; i < end; ++i) read(first + i, row);
     });
 }
 
-void pack_rows(const Rows& x, int64_t first, int64_t count, const Packed& packed, int64_t at) {
+void normalize_rows(const Rows& z1, int64_t count1, const Rows& z2, int64_t count2, const Rows& unit, float* scale) {
+    read_each(read_normalized(z1, count1, z2, unit, scale), 0, count1 + count2, Strips::depth_of(unit.dim));
+}
+
+ReadRow read_rows(const Rows& x) {
+    return [=](int64_t i, float* row) { x.read(i, row); };
+}
+
+void pack_rows(const ReadRow& read, int64_t first, int64_t count, const Packed& packed, int64_t at) {
     const int64_t depth = packed.depth(), whole = padded(count, kTile);
-    for_each_task(whole / kPanel, whole * depth * 8, kPanel * depth, [&](int64_t panel, float* rows) {
-        for (int64_t r = 0; r < kPanel; ++r) {
-            const int64_t i = panel * kPanel + r;
+    for_each_piece(whole, kPanel, whole * depth * 8, kPanel * depth, [&](int64_t begin, int64_t end, float* rows) {
+        for (int64_t i = begin; i < end; ++i) {
+            float* const row = rows + (i - begin) * depth;
             if (i < count)
-                x.read(first + i, rows + r * depth);
+                read(first + i, row);
             else
-                std::fill_n(rows + r * depth, depth, 0.0f);
+                std::fill_n(row, depth, 0.0f);
         }
-        packed.put(at + panel * kPanel, rows);
+        packed.put(at + begin, rows);
     });
 }
 
@@ -161,9 +174,9 @@ double project_rows(const Rows& du, const Rows& unit, const float* scale, int64_
                     const Pulls& pulls, const Rows& out) {
     const int64_t depth = Strips::depth_of(unit.dim);
     std::vector<double> along(count);
-    for_each_task(count_of(count, kPanel), 8 * count * depth, 2 * depth, [&](int64_t task, float* row) {
+    for_each_piece(count, kPanel, 8 * count * depth, 2 * depth, [&](int64_t begin, int64_t end, float* row) {
         float* const u = row + depth;
-        for (int64_t i = task * kPanel; i < std::min(count, (task + 1) * kPanel); ++i) {
+        for (int64_t i = begin; i < end; ++i) {
             du.read(i, row);
             for (int64_t distance = 1; pulls.pairs && distance < pulls.views; ++distance) {
                 unit.read(view_before(i, distance, pulls.views, count), u);
@@ -183,8 +196,8 @@ double project_rows(const Rows& du, const Rows& unit, const float* scale, int64_
 
 void view_cosines(const Rows& unit, int64_t views, int64_t count, float* cosines) {
     const int64_t depth = Strips::depth_of(unit.dim), images = count / views;
-    for_each_task(count_of(images, kPanel), views * count * depth, views * depth, [&](int64_t task, float* rows) {
-        for (int64_t i = task * kPanel; i < std::min(images, (task + 1) * kPanel); ++i) {
+    for_each_piece(images, kPanel, views * count * depth, views * depth, [&](int64_t begin, int64_t end, float* rows) {
+        for (int64_t i = begin; i < end; ++i) {
             for (int64_t v = 0; v < views; ++v) unit.read(v * images + i, rows + v * depth);
             for (int64_t v = 0; v < views; ++v)
                 for (int64_t w = 0; w < v; ++w) {

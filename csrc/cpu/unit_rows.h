@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "cpu/contrastive.h"
 #include "cpu/packed.h"
@@ -10,13 +11,22 @@ namespace sslfast::cpu {
 
 inline constexpr double kLongestRaw = 0x1p50;  // of raw rows: of longer ones a product over a temperature may overflow
 
-// The rows of z1, then of z2, at unit length; `scale` is what they were multiplied by: 0 for a zero row, 1e12 for one shorter
-// than 1e-12. Unless `normalized` they stay as they are, or NaN if longer than kLongestRaw, and scale is 1.
-void normalize_rows(const Rows& z1, int64_t count1, const Rows& z2, int64_t count2, const Rows& unit, float* scale,
-                    bool normalized = true);
+using ReadRow = std::function<void(int64_t, float*)>;  // row i, filled up with zeros to a multiple of kPanel floats
 
-// Rows first .. first + count of x, behind the first `at` of packed.
-void pack_rows(const Rows& x, int64_t first, int64_t count, const Packed& packed, int64_t at = 0);
+// Reads the rows of z1, then of z2, at unit length, and keeps them in `unit`, whose type rounds them; `scale` is what they were
+// multiplied by: 0 for a zero row, 1e12 for one shorter than 1e-12. Unless `normalized` they stay as they are, or NaN if
+// longer than kLongestRaw, and scale is 1.
+ReadRow read_normalized(const Rows& z1, int64_t count1, const Rows& z2, const Rows& unit, float* scale,
+                        bool normalized = true);
+void normalize_rows(const Rows& z1, int64_t count1, const Rows& z2, int64_t count2, const Rows& unit, float* scale);
+
+ReadRow read_rows(const Rows& x);
+
+// Rows first .. first + count, for what reading them leaves behind.
+void read_each(const ReadRow& read, int64_t first, int64_t count, int64_t depth);
+
+// Rows first .. first + count, behind the first `at` of packed.
+void pack_rows(const ReadRow& read, int64_t first, int64_t count, const Packed& packed, int64_t at = 0);
 
 // What a temperature means to the losses and gradients; one that is not positive gives NaN, never a wrong number.
 struct Temperature {

@@ -23,7 +23,7 @@ def empty(*shape: int, dtype: torch.dtype) -> Tensor:
     """`torch.empty`, what is large in the memory of a result that nobody holds any more."""
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE:
-        return torch.empty(*shape, dtype=dtype, device="cpu")
+        return torch.empty(shape, dtype=dtype, device="cpu")
     with _lock:
         memory = _free(size)
         if memory is None:

@@ -55,7 +55,7 @@ def layout_check(name: str, arguments: Sequence[str], layout: dict[str, str]) ->
             dtype = x.dtype
             if like is not None:
                 wanted = args[like].dtype
-                allowed = (EXACT.get(wanted, wanted) if exact else wanted,)
+                allowed = (EXACT.get(wanted, torch.float32) if exact else wanted,)
             if dtype not in allowed:
                 raise TypeError(f"{name}: {argument} must be {' or '.join(map(str, allowed))}, got {dtype}")
             if device is None:
