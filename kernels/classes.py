@@ -9,11 +9,6 @@ import torch
 from torch import Tensor
 
 
-def class_counts(labels: Tensor, ordered: Tensor) -> Tensor:
-    """How often each label (N,) is among the ordered ones."""
-    return torch.searchsorted(ordered, labels, right=True) - torch.searchsorted(ordered, labels)
-
-
 def class_sums(labels: Tensor, rows: Tensor, row_labels: Tensor) -> Tensor:
     """(N, D): of each label (N,) the sum of the rows (K, D) that have it, always in one order."""
     ordered = labels.sort().values
@@ -26,11 +21,15 @@ def class_sums(labels: Tensor, rows: Tensor, row_labels: Tensor) -> Tensor:
 
 def class_places(labels: Tensor, ordered: Tensor) -> Tensor:
     """int32 (N,), equal where the labels are, which are among the ordered ones."""
-    return torch.searchsorted(ordered, labels).to(torch.int32)
+    return torch.searchsorted(ordered, labels, out_int32=True)
 
 
-def pair_ids(labels: Tensor, ordered: Tensor, first: int) -> Tensor:
+def class_counts(labels: Tensor, ordered: Tensor, places: Tensor) -> Tensor:
+    """How often each label (N,), whose place that is, is among the ordered ones."""
+    return torch.searchsorted(ordered, labels, right=True) - places
+
+
+def pair_ids(places: Tensor, counts: Tensor, first: int) -> Tensor:
     """int32 (N,), equal for the two rows of a class of two, and for no others; `first`: the number of the first row."""
-    alone = -1 - first - torch.arange(labels.shape[0], device=labels.device)
-    paired = class_counts(labels, ordered) == 2
-    return torch.where(paired, torch.searchsorted(ordered, labels), alone).to(torch.int32)
+    alone = -1 - first - torch.arange(places.shape[0], dtype=places.dtype, device=places.device)
+    return torch.where(counts == 2, places, alone)

@@ -96,10 +96,11 @@ def _value(args):
     exact = torch.promote_types(z.dtype, torch.float32)
     unit, scale = unit_rows.normalize(z)
     ordered = among.ordered_labels(labels, group)
-    count = class_counts(labels, ordered) - 1
-    # A positive that is alone joins the softmax at the end, so that a tiny loss is exact; several are summed with it.
-    ids = pair_ids(labels, ordered, among.first_row(labels.shape[0], group))
     places = class_places(labels, ordered)
+    members = class_counts(labels, ordered, places)
+    count = members - 1
+    # A positive that is alone joins the softmax at the end, so that a tiny loss is exact; several are summed with it.
+    ids = pair_ids(places, members, among.first_row(labels.shape[0], group))
     sums = among.forward(unit, ids, places, temperature, tau, args.with_cosines, group, args.gather)
     shift, total, positive, cosines, _ = sums
 
@@ -114,7 +115,9 @@ def _value(args):
     inverse_sum = torch.where(count > 0, torch.where(alone, inverse_sum, 1 / total), 0).to(exact)
     pull = torch.where(alone, -torch.expm1(-losses), torch.where(count > 0, 1 / count.to(exact), 0))
     if args.reduction == "mean":  # such that the mean of the ranks' results is the mean over their rows
-        valid = (class_counts(ordered, ordered) > 1).sum().clamp_min(1)
+        if group is not None:
+            members = class_counts(ordered, ordered, class_places(ordered, ordered))
+        valid = (members > 1).sum().clamp_min(1)
         share = (ordered.shape[0] // labels.shape[0]) / valid.to(exact)
         result = losses.sum() * share
     else:
