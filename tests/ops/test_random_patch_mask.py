@@ -84,6 +84,17 @@ def test_order_of_zeros_infinities_and_nan(dtype, device):
     )
 
 
+@pytest.mark.parametrize("outlier", [0.0, 1e30, -3e38, float("inf"), float("nan")])
+@pytest.mark.parametrize("scale", [1.0, 0.0, 1e-44, 3e38])
+def test_noise_that_is_not_spread_evenly(scale, outlier, device):
+    """Far from each other, or so near that their range is no number to divide by."""
+    noise = (uniform(3, 500, device=device) - 0.5) * scale
+    noise[1, ::7] = noise[1, 3]
+    noise[:, 5] = outlier
+    noise[2] = noise[2].sort(descending=True).values
+    assert_equal(ops.random_patch_mask(3, 500, 0.5, noise=noise), reference.random_patch_mask_from_noise(noise, 250))
+
+
 @pytest.mark.parametrize("ratio", [0, 0.0, 0.1, 0.5, 0.75, 0.9, 0.94])
 def test_ratios(ratio, device):
     keep, restore, mask = ops.random_patch_mask(3, 50, ratio, seed=1, device=device)
