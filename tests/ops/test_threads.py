@@ -53,7 +53,7 @@ def average():
 
 
 def mask():
-    return ops.random_patch_mask(300, 196, seed=4)
+    return ops.random_patch_mask(1000, 196, seed=4)
 
 
 def other_negatives():
