@@ -92,6 +92,8 @@ void masked_patch_loss(const Prediction& pred, const Images& images, float* mean
 #pragma omp for schedule(dynamic, at_once(images))
         for (int64_t row = 0; row < rows; ++row) {
             prefetch_below(images, row / images.patches(), row % images.patches());
+            const int64_t next = std::min(row + 2, rows - 1);
+            if (pred.mask[next]) prefetch(static_cast<const char*>(pred.data) + next * bytes, bytes);
             Statistics t{0, 0};
             float middle = 0;
             if (pred.mask[row]) {
@@ -123,6 +125,8 @@ void masked_patch_loss_backward(const Prediction& pred, const Images& images, co
 #pragma omp for schedule(dynamic, at_once(images))
         for (int64_t row = 0; row < rows; ++row) {
             prefetch_below(images, row / images.patches(), row % images.patches());
+            const int64_t next = std::min(row + 2, rows - 1);
+            if (pred.mask[next]) prefetch(static_cast<const char*>(pred.data) + next * bytes, bytes);
             char* to = static_cast<char*>(dpred) + row * bytes;
             if (!pred.mask[row]) {
                 put(streamed, to, nullptr, bytes);

@@ -81,24 +81,25 @@ bool restore_tokens_backward(const void* grad, int type, const int64_t* restore,
     for (int64_t part = 0; part < parts; ++part) {
         double* sum = masked.data() + part * dim;
         if (!dpos) {
-            for (int64_t row = rows * part / parts; row < rows * (part + 1) / parts; ++row) take(row, sum, nullptr);
+            for (int64_t row = rows * part / parts; row < rows * (part + 1) / parts; ++row) {
+                prefetch(static_cast<const char*>(grad) + std::min(row + 2, rows - 1) * bytes, bytes);
+                take(row, sum, nullptr);
+            }
             continue;
         }
         std::vector<double> all(dim);
         for (int64_t l = tokens * part / parts; l < tokens * (part + 1) / parts; ++l) {
             std::fill(all.begin(), all.end(), 0.0);
             for (int64_t row = l; row < rows; row += tokens) {
-                if (row + tokens < rows) prefetch(static_cast<const char*>(grad) + (row + tokens) * bytes, bytes);
+                prefetch(static_cast<const char*>(grad) + std::min(row + 2 * tokens, rows - 1) * bytes, bytes);
                 take(row, sum, all.data());
             }
             std::copy(all.begin(), all.end(), dpos + l * dim);
         }
     }
-    for (int64_t d = 0; d < dim; ++d) {
-        double sum = 0;
-        for (int64_t part = 0; part < parts; ++part) sum += masked[part * dim + d];
-        dmask[d] = float(sum);
-    }
+    for (int64_t part = 1; part < parts; ++part)
+        for (int64_t d = 0; d < dim; ++d) masked[d] += masked[part * dim + d];
+    std::copy_n(masked.begin(), dim, dmask);
     return true;
 }
 
