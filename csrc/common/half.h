@@ -88,6 +88,7 @@ SSLFAST_INLINE void store(Half* to, float x, Noise... noise) {
 }
 
 // f(T{}) for the one of Types that has this number, from 0 on.
+SSLFAST_CALLS_WHAT_IT_IS_GIVEN
 template <typename... Types, typename F>
 SSLFAST_INLINE void with_one_of(int64_t number, const F& f) {
     int64_t next = 0;
@@ -95,6 +96,7 @@ SSLFAST_INLINE void with_one_of(int64_t number, const F& f) {
 }
 
 // f(T{}) for the type that Python calls `type`: 0 float32, 1 bfloat16, 2 float16.
+SSLFAST_CALLS_WHAT_IT_IS_GIVEN
 template <typename F>
 SSLFAST_INLINE void with_type(int64_t type, const F& f) {
     with_one_of<float, Bf16, Half>(type, f);
