@@ -142,8 +142,8 @@ def _gradient(wanted, grad, args, saved):
     dv = dw = dscale = dbias = None
     of_images, of_texts = _sides(factor) if args.normalize else (None, None)
     if wanted[0] or wanted[2]:
-        dv, dscale = _to_raw(grad, dimage, v, of_images, args.logit_scale, scale)
-        dscale = dscale.to(scale.dtype) if wanted[2] else None
+        dv, along = _to_raw(grad, dimage, v, of_images, args.logit_scale, scale)
+        dscale = (grad * along).to(scale.dtype) if wanted[2] else None
     if wanted[1]:
         dw, _ = _to_raw(grad, dtext, w, of_texts, args.logit_scale, scale)
     if wanted[3]:
@@ -163,12 +163,12 @@ def _sides(x):
 
 
 def _to_raw(grad, sums, rows, factor, logit_scale, scale):
-    """grad times the gradient to raw rows, and to the scale, from the weighted sums of the rows of the other side."""
-    multiplier = grad * (logit_scale if scale is None else scale)
-    if factor is None:
-        return (sums * multiplier).to(rows.dtype), grad * (sums * rows).sum()
-    dz, along = unit_rows.project(sums, rows, factor, 1.0, multiplier)
-    return dz, grad * along
+    """grad times the gradient to raw rows, from the weighted sums of the rows of the other side; and Σ sums·rows, which
+    with rows as they are nobody but a scale wants."""
+    number, by = (logit_scale, grad) if scale is None else (1.0, grad * scale)
+    if factor is not None:
+        return unit_rows.project(sums, rows, factor, number, by)
+    return (sums * (number * by)).to(rows.dtype), None if scale is None else (sums * rows).sum()
 
 
 def _formula(args):
