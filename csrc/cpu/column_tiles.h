@@ -28,7 +28,7 @@ struct ColumnTile {
                     continue;
                 }
                 columns.read(first + i + r, row);
-                const float squares = dot(row, row, depth);
+                const float squares = float(dot(row, row, depth));
                 if (!std::isfinite(squares)) std::fill_n(row, depth, NAN);  // an infinite row is no negative at all
                 longest = std::max(longest, squares);
             }

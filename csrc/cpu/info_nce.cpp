@@ -75,7 +75,7 @@ void info_nce_forward(const Rows& query, const Rows& key, const Choice& choice, 
         for (int64_t i = begin; i < end; ++i) {
             unit.read(i, row);
             unit.read(n + candidates.target(i), row + depth);
-            const RowLoss result(sums.total(i, tau), dot(row, row + depth, depth), tau);
+            const RowLoss result(sums.total(i, tau), float(dot(row, row + depth, depth)), tau);
             loss[i] = result.loss, shift[i] = result.shift, inverse_sum[i] = result.inverse_sum;
             if (rank) rank[i] = sums.closer(i);
             if (!mean) continue;

@@ -20,7 +20,7 @@ void nt_xent_forward(const Rows& z1, const Rows& z2, int64_t n, bool across, dou
         for (int64_t i = begin; i < end; ++i) {
             views.operand().get(i, row);
             views.operand().get(views.place(i + n), row + depth);
-            const float positive = dot(row, row + depth, depth);
+            const float positive = float(dot(row, row + depth, depth));
             for (const int64_t at : {i, i + n}) {
                 const RowLoss result(sums.total(at), positive, tau);
                 loss[at] = result.loss, shift[at] = result.shift, inverse_sum[at] = result.inverse_sum;

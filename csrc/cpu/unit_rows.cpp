@@ -130,11 +130,11 @@ RowLoss::RowLoss(const RunningSum& negatives, float positive, const Temperature&
     inverse_sum = float(1 / (negatives.sum * std::exp(std::min(above, 0.0)) + std::exp(-std::max(above, 0.0))));
 }
 
-float dot(const float* x, const float* y, int64_t depth) {
+double dot(const float* x, const float* y, int64_t depth) {
     double sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t k = 0; k < depth; ++k) sum += double(x[k]) * y[k];
-    return float(sum);
+    return sum;
 }
 
 double project_row(float* du, const float* u, const float* positive, float weight, float scale, double multiplier,
@@ -201,7 +201,7 @@ void view_cosines(const Rows& unit, int64_t views, int64_t count, float* cosines
             for (int64_t v = 0; v < views; ++v) unit.read(v * images + i, rows + v * depth);
             for (int64_t v = 0; v < views; ++v)
                 for (int64_t w = 0; w < v; ++w) {
-                    const float cosine = dot(rows + v * depth, rows + w * depth, depth);
+                    const float cosine = float(dot(rows + v * depth, rows + w * depth, depth));
                     cosines[(v - w - 1) * count + v * images + i] = cosine;
                     cosines[(views + w - v - 1) * count + w * images + i] = cosine;
                 }

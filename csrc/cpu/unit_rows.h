@@ -61,7 +61,7 @@ struct RowLoss {
 double project_row(float* du, const float* u, const float* positive, float weight, float scale, double multiplier,
                    int64_t depth, bool normalized = true);
 
-float dot(const float* x, const float* y, int64_t depth);
+double dot(const float* x, const float* y, int64_t depth);
 
 // Rows that are the views of images, view after view: what pulls each view to those 1 to views - 1 places before it.
 struct Pulls {
