@@ -10,6 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active, _dispatch_keys, _get_tracing_state, _len_torch_dispatch_stack
+from torch._C._autograd import _profiler_enabled
+from torch.compiler import is_compiling
 
 from sslfast import _C
 from sslfast.ops.layout import layout_check
@@ -51,7 +54,7 @@ def define_op(
     check = layout_check(name, [argument.name for argument in op._schema.arguments], layout or {})
     kernels = {}
     for device, kernel in (("CPU", cpu), ("CUDA", cuda), ("CompositeExplicitAutograd", reference)):
-        kernels[device.lower()] = _checked(_dispatch(kernel, reference), check, requires)
+        kernels[device.lower()] = _checked(kernel, reference, check, requires)
         LIB.impl(name, kernels[device.lower()], device)
     torch.library.register_fake(f"sslfast::{name}", fake, lib=LIB)
     return op if op._schema.is_mutable else _directly(op, kernels)
@@ -72,19 +75,19 @@ def _directly(op: Callable, kernels: dict[str, Callable]) -> Callable:
 def _watched() -> bool:
     """Whether somebody follows the ops: a trace, a mode, a transform or the profiler."""
     return (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._autograd._profiler_enabled()
+        is_compiling()
+        or _len_torch_dispatch_stack() > 0
+        or _are_functorch_transforms_active()
+        or _get_tracing_state() is not None
+        or _profiler_enabled()
     )
 
 
 def _plain(args: Sequence, device: str) -> bool:
     """Whether the dispatcher would go straight to the kernel of the device."""
-    keys, grad_enabled, keys_of = _plain_keys(device), torch.is_grad_enabled(), torch._C._dispatch_keys
+    keys, grad_enabled = _plain_keys(device), torch.is_grad_enabled()
     for x in args:
-        if isinstance(x, Tensor) and (keys_of(x).raw_repr() != keys or (grad_enabled and x.requires_grad)):
+        if isinstance(x, Tensor) and (_dispatch_keys(x).raw_repr() != keys or (grad_enabled and x.requires_grad)):
             return False
     return True
 
@@ -94,7 +97,7 @@ def _plain_keys(device: str) -> int:
     if device not in ("cpu", "cuda"):
         return -1
     with torch.inference_mode(False):
-        return torch._C._dispatch_keys(torch.empty(0, dtype=torch.float32, device=device)).raw_repr()
+        return _dispatch_keys(torch.empty(0, dtype=torch.float32, device=device)).raw_repr()
 
 
 def lazily(module: str, function: str) -> Callable:
@@ -107,25 +110,19 @@ def lazily(module: str, function: str) -> Callable:
     return call
 
 
-def _checked(run: Callable, check: Callable, requires: Callable | None) -> Callable:
-    def checked(*args):
+def _checked(kernel: Callable, reference: Callable, check: Callable, requires: Callable | None) -> Callable:
+    """The kernel, or for float64 the reference, of arguments that have been checked."""
+    exact = _without_autocast(reference)
+    kernel = exact if USE_REFERENCE or kernel is reference else kernel
+
+    def run(*args):
         check(args)
         if requires is not None:
             requires(*args)
-        return run(*args)
-
-    return checked
-
-
-def _dispatch(kernel: Callable, reference: Callable) -> Callable:
-    exact = _without_autocast(reference)
-
-    def run(first, *args):
-        double = torch.float64 in [tensor.dtype for tensor in _tensors(first)]
-        if USE_REFERENCE or double or kernel is reference:
-            return exact(first, *args)
+        if any(tensor.dtype == torch.float64 for tensor in _tensors(args[0])):
+            return exact(*args)
         torch.get_num_threads()  # a new thread has all of OpenMP's, and not those that PyTorch was given, until it asks
-        return kernel(first, *args)
+        return kernel(*args)
 
     return run
 
