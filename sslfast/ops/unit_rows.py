@@ -23,6 +23,10 @@ def _reference_normalize(first, second=None):
     return u.to(z.dtype).contiguous(), scale
 
 
+def _reference_view_cosines(u, views):
+    return reference.view_cosines(u.to(_exact(u)), views)
+
+
 def _reference_project(du, u, scale, multiplier, by=None, pull=None):
     exact = u.to(scale.dtype)
     if pull is not None:
@@ -55,9 +59,9 @@ normalize = define_op(
 view_cosines = define_op(
     "view_cosines(Tensor u, SymInt views) -> Tensor",
     fake=_fake_view_cosines,
-    reference=lambda u, views: reference.view_cosines(u.to(_exact(u)), views),
+    reference=_reference_view_cosines,
     cpu=cpu.view_cosines,
-    cuda=lambda u, views: reference.view_cosines(u.float(), views),
+    cuda=_reference_view_cosines,
     layout={"u": "M D: float"},
     requires=lambda u, views: require(
         "view_cosines",
