@@ -76,6 +76,9 @@ def masked_patch_loss(
     if norm_pix and elements == 1:
         raise ValueError(f"{op}: norm_pix must be False for patches of one element, they have no variance")
     scale, offset = scale_and_offset(op, images, mean, std)
+    if norm_pix and offset:  # a shift that all channels share is none after it, and may be far more than the pixels
+        middle = (min(offset) + max(offset)) / 2
+        offset = [x - middle for x in offset]
     return _masked_patch_loss(pred, images, mask, patch_size, bool(norm_pix), scale, offset)
 
 

@@ -113,6 +113,21 @@ def test_large_levels_do_not_cancel(level, device):
     patches.assert_meets_the_bar(op, expected, torch.float32, pred=predictions(images, 8))
 
 
+@pytest.mark.parametrize("level", [1.0, 1e6, 1e30])
+def test_a_mean_far_from_the_pixels_does_not_cancel(level, device):
+    """With norm_pix what all channels share is no matter; what they do not share is."""
+    images, mask = photographs(2, 3, 32, 32, device=device), patch_mask(2, 16, 5, device=device).mask
+    pred = predictions(images, 8).requires_grad_()
+    results = []
+    for mean in (0.0, level, [level] * 3):
+        loss = ops.masked_patch_loss(pred, images, mask, 8, mean=mean, std=0.25)
+        results.append((loss, *torch.autograd.grad(loss, pred)))
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], rtol=1e-6, atol=1e-9)
+    apart = ops.masked_patch_loss(pred, images, mask, 8, mean=[0.0, 0.5, 1.0], std=0.25)
+    assert (apart - results[0][0]).abs() > 1e-3
+
+
 def test_only_masked_patches_are_read(device):
     images, mask = photographs(2, 3, 8, 8, device=device), patch_mask(2, 4, 2, device).mask
     pred = predictions(images, 4)
