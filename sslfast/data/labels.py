@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,9 +43,19 @@ def class_names(items: Any) -> list[str]:
         return parts[0] if all(part == parts[0] for part in parts) else []
     features = getattr(items, "features", None)
     if isinstance(features, Mapping):
-        return next((list(features[name].names) for name in LABEL if hasattr(features.get(name), "names")), [])
+        return next((_distinct(features[name].names) for name in LABEL if hasattr(features.get(name), "names")), [])
     names = getattr(items, "classes", None)
-    return [str(name) for name in names] if isinstance(names, list | tuple) else []
+    return _distinct(names) if isinstance(names, list | tuple) else []
+
+
+def _distinct(names: Sequence[Any]) -> list[str]:
+    """Of equal names, as ImageNet has two cranes, all but the first get a number."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in map(str, names):
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found
 
 
 def numbered(values: Sequence[Any], names: Sequence[str]) -> tuple[Tensor, list[str]]:

@@ -52,15 +52,20 @@ def splits(data: object) -> list[ImageSet]:
         (Pictures([3, 5, 10]), Pictures([10, 5]), ["3", "5", "10"], [2, 1]),
         (Pictures([0, 1, 2], ["a", "b", "c"]), Pictures([0, 1], ["b", "c"]), ["a", "b", "c"], [1, 2]),
         (Pictures([0, 1, 2], ["a", "b", "c"]), Pictures([2, 1]), ["a", "b", "c"], [2, 1]),
-        (Pictures([0, 1, 2], ["a", "crane", "crane"]), Pictures([2], ["a", "crane", "crane"]), None, [2]),
+        (
+            Pictures([0, 1, 2], ["a", "crane", "crane"]),
+            Pictures([2], ["a", "crane", "crane"]),
+            ["a", "crane", "crane (2)"],
+            [2],
+        ),
     ],
 )
 def test_a_test_split_is_numbered_as_the_training_split(
-    train: Pictures, test: Pictures, classes: list[str] | None, found: list[int]
+    train: Pictures, test: Pictures, classes: list[str], found: list[int]
 ) -> None:
     first, second = splits((train, test))
     assert first.labels.tolist() == [0, 1, 2]
-    assert second.classes == first.classes == (classes or train.classes)
+    assert second.classes == first.classes == classes
     assert second.labels.tolist() == found
 
 
