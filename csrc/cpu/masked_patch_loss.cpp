@@ -79,6 +79,12 @@ void scaled_error(const void* pred, int type, const float* x, int64_t size, Stat
     return across * std::clamp<int64_t>(down * images.batch / kTasks, 1, down);
 }
 
+// Asks for the prediction of a patch soon to come, if it is masked.
+void prefetch_ahead(const Prediction& pred, int64_t row, int64_t rows, int64_t bytes) {
+    const int64_t next = std::min(row + 2, rows - 1);
+    if (pred.mask[next]) prefetch(static_cast<const char*>(pred.data) + next * bytes, bytes);
+}
+
 }  // namespace
 
 void masked_patch_loss(const Prediction& pred, const Images& images, float* mean, float* rstd, float* loss,
@@ -92,8 +98,7 @@ void masked_patch_loss(const Prediction& pred, const Images& images, float* mean
 #pragma omp for schedule(dynamic, at_once(images))
         for (int64_t row = 0; row < rows; ++row) {
             prefetch_below(images, row / images.patches(), row % images.patches());
-            const int64_t next = std::min(row + 2, rows - 1);
-            if (pred.mask[next]) prefetch(static_cast<const char*>(pred.data) + next * bytes, bytes);
+            prefetch_ahead(pred, row, rows, bytes);
             Statistics t{0, 0};
             float middle = 0;
             if (pred.mask[row]) {
@@ -125,8 +130,7 @@ void masked_patch_loss_backward(const Prediction& pred, const Images& images, co
 #pragma omp for schedule(dynamic, at_once(images))
         for (int64_t row = 0; row < rows; ++row) {
             prefetch_below(images, row / images.patches(), row % images.patches());
-            const int64_t next = std::min(row + 2, rows - 1);
-            if (pred.mask[next]) prefetch(static_cast<const char*>(pred.data) + next * bytes, bytes);
+            prefetch_ahead(pred, row, rows, bytes);
             char* to = static_cast<char*>(dpred) + row * bytes;
             if (!pred.mask[row]) {
                 put(streamed, to, nullptr, bytes);

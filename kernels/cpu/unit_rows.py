@@ -1,4 +1,4 @@
-"""Rows to unit length and their gradients back, on the CPU: each row read once."""
+"""Rows to unit length, the cosines of an image's views, and gradients back to raw rows, on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows to unit length and their gradients back, on the GPU: each row read once."""
+"""Rows to unit length and their gradients back, on the GPU; what views pull each other with is plain PyTorch."""
 
 from __future__ import annotations
 

@@ -133,10 +133,10 @@ class _Saved(NamedTuple):
 
 def _value(args):
     ids, tau, temperature, group = args.ids, args.tau, args.temperature, args.group
-    z = _together(args.z, args.second)
+    z, second = args.z, args.second
     exact = torch.promote_types(z.dtype, torch.float32)
-    views, n, _ = z.shape
-    unit, scale = unit_rows.normalize(z.flatten(0, 1))
+    views, n = z.shape[:2] if second is None else (2, z.shape[0])
+    unit, scale = unit_rows.normalize(z.flatten(0, 1) if second is None else z, second)
     if ids is None:
         places = among.first_row(n, group) + torch.arange(n, dtype=torch.int32, device=z.device)
     else:

@@ -8,7 +8,6 @@ from numerics import assert_as_accurate
 
 from sslfast.kernels import reference
 from sslfast.ops import unit_rows
-from sslfast.ops.registry import IMPLS
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -111,9 +110,3 @@ def test_pulls_that_do_not_fit_are_refused(shape):
     u, pull = torch.ones(6, 2), torch.ones(*shape)
     with pytest.raises(ValueError, match="project_rows: pull must be"):
         torch.ops.sslfast.project_rows(u, u, torch.ones(6), 1.0, None, pull)
-
-
-def test_the_ops_have_kernels_on_the_cpu():
-    assert all(
-        IMPLS[name]["cpu"] is not IMPLS[name]["reference"] for name in ("unit_rows", "view_cosines", "project_rows")
-    )
